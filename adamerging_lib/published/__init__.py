@@ -1,0 +1,101 @@
+"""The numbers that the AdaMerging paper printed, as data: always marked *published*, never mixed with measured ones.
+
+``tables.csv`` holds Tables 1 to 7 and ``figure1.csv`` the four values of Figure 1's caption, both as printed, slips
+included; ``slips.csv`` lists the slips, so that nobody repairs a number silently.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+
+import pandas as pd
+
+ARCHITECTURES = {"ViT-B-32": "ViT-B/32", "ViT-B-16": "ViT-B/16", "ViT-L-14": "ViT-L/14"}
+"""Architecture names as in the data → as in prose."""
+
+STAND_IN = {
+    "scenes": "SUN397",
+    "vehicles": "Cars",
+    "aerial": "RESISC45",
+    "landcover": "EuroSAT",
+    "housenumbers": "SVHN",
+    "signs": "GTSRB",
+    "digits": "MNIST",
+    "textures": "DTD",
+}
+"""Task of the mini world → the published task that it stands in for."""
+
+METHOD_IDS = {
+    "Individual": "individual",
+    "Traditional MTL": "traditional_mtl",
+    "Weight Averaging": "weight_averaging",
+    "Fisher Merging": "fisher",
+    "RegMean": "regmean",
+    "Task Arithmetic": "task_arithmetic",
+    "Ties-Merging": "ties",
+    "Task-wise AdaMerging": "task_wise_adamerging",
+    "Task-wise AdaMerging++": "task_wise_adamerging_pp",
+    "Layer-wise AdaMerging": "layer_wise_adamerging",
+    "Layer-wise AdaMerging++": "layer_wise_adamerging_pp",
+    # Unless a table says otherwise, the paper means the layer-wise version (Section 4.1).
+    "AdaMerging": "layer_wise_adamerging",
+    "AdaMerging++": "layer_wise_adamerging_pp",
+}
+"""Method names as printed → ids of the method registry."""
+
+
+def published(experiment: str | None = None, arch: str | None = None, table: int | None = None) -> pd.DataFrame:
+    """Published accuracies of Tables 1 to 7, one row a number.
+
+    Arguments:
+        experiment: keep ``performance``, ``generalization-1``, ``generalization-2`` or ``robustness``.
+        arch: keep ``ViT-B-32``, ``ViT-B-16`` or ``ViT-L-14``.
+        table: keep one table of the paper, 1 to 7.
+
+    Returns:
+        Columns ``table, arch, experiment, condition, method, method_id, group, task, accuracy`` (percent, as printed)
+        in the paper's order; ``task`` holds the printed ``Average`` too.
+
+    Raises:
+        ValueError: a value that no published row has.
+
+    Source: Yang et al., AdaMerging, ICLR 2024, Tables 1 to 7.
+    """
+    rows = _read("tables.csv")
+    rows.insert(rows.columns.get_loc("method") + 1, "method_id", rows["method"].map(METHOD_IDS))
+    for column, wanted in {"experiment": experiment, "arch": arch, "table": table}.items():
+        if wanted is not None:
+            _check(column, wanted, rows[column].unique().tolist())
+            rows = rows[rows[column] == wanted]
+    return rows.reset_index(drop=True)
+
+
+def figure1() -> pd.DataFrame:
+    """The values that Figure 1's caption states (ViT-B/32, eight tasks): ``method, method_id, scaling, accuracy``.
+
+    ``scaling`` is NaN for methods that have none. The figure's curves were never published as numbers.
+    """
+    rows = _read("figure1.csv")
+    rows.insert(1, "method_id", rows["method"].map(METHOD_IDS))
+    return rows
+
+
+def slips() -> pd.DataFrame:
+    """Known slips of the paper: where, what is printed, what its own numbers give, and a note.
+
+    Rows about an average that its columns do not give also name ``experiment, condition, method, group`` of the row.
+    """
+    return _read("slips.csv", dtype=str).fillna("")
+
+
+def _read(name: str, **options) -> pd.DataFrame:
+    with files(__package__).joinpath(name).open(encoding="utf-8") as file:
+        return pd.read_csv(file, **options)
+
+
+def _check(column: str, wanted: object, known: list) -> None:
+    if wanted not in known:
+        near = difflib.get_close_matches(str(wanted), [str(value) for value in known], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"No published row has {column} {wanted!r}{hint} Known: {', '.join(map(str, known))}.")
