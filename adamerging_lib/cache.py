@@ -1,0 +1,120 @@
+"""A cache of fits whose key holds everything a fit depends on: parameters, data, checkpoints and code."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .state import fingerprint, load, load_metadata, save
+
+if TYPE_CHECKING:
+    from .suite import Suite
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def folder() -> Path:
+    """Where fits are kept: $ADAMERGING_CACHE, else ``.cache/fits`` of the checkout, else the user's cache folder."""
+    if given := os.environ.get("ADAMERGING_CACHE"):
+        return Path(given)
+    root = Path(__file__).resolve().parents[1]
+    base = root / ".cache" if (root / "pyproject.toml").is_file() else Path.home() / ".cache" / "adamerging"
+    return base / "fits"
+
+
+def cached(
+    kind: str,
+    parameters: Mapping[str, Any],
+    assets: Mapping[str, str],
+    sources: str,
+    compute: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The result of ``compute()``, or the one kept from an earlier call with the same key.
+
+    Arguments:
+        kind: first part of the file name.
+        parameters: plain values that the result depends on.
+        assets: name → digest of the data that it depends on.
+        sources: digest of the code that it depends on, see `fingerprint_code`.
+        compute: gives (tensors, plain values); both are kept.
+
+    Returns:
+        (tensors on the CPU, plain values), equal bit for bit whether computed or read.
+
+    Raises:
+        ValueError: where parameters are no plain values, or a kept file is broken.
+    """
+    try:
+        key = json.dumps([kind, parameters, assets, sources], sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cache key of {kind!r} needs plain finite values: {error}") from error
+    path = folder() / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    if not path.is_file():
+        tensors, plain = compute()
+        save(path, tensors, {"key": key, "plain": json.dumps(plain)})
+    metadata = load_metadata(path)
+    if metadata.get("key") != key:
+        raise ValueError(f"{path} does not hold the fit that its name promises: delete the file")
+    return load(path), json.loads(metadata["plain"])
+
+
+def fingerprint_suite(suite: Suite) -> dict[str, str]:
+    """Digests of everything of a suite that a fit depends on, from the tensors themselves.
+
+    File checksums alone would miss corrupted or subset images, replaced heads, or a suite built in memory.
+    """
+    digests = {"pretrained": fingerprint(suite.pretrained), "heads": fingerprint(suite.heads)}
+    digests |= {f"expert {task}": fingerprint(state) for task, state in suite.experts.items()}
+    digests |= {f"images {task}": fingerprint({"": suite.test[task].images}) for task in suite.test}
+    encoder = type(suite.encoder)
+    library = sys.modules.get(encoder.__module__.partition(".")[0])
+    described = [encoder.__module__, getattr(library, "__version__", None), repr(suite.encoder), suite.mean, suite.std]
+    digests["encoder"] = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    return digests
+
+
+def fingerprint_code(*functions: Callable[..., Any]) -> str:
+    """Digest of torch's version and of every module of this package that the functions' modules use, transitively.
+
+    Comments, docstrings and layout do not count, so that better wording does not throw fits away.
+    """
+    digest = hashlib.sha256(torch.__version__.encode())
+    for name in sorted(_modules({_home(function) for function in functions})):
+        digest.update(f"{name}|{_code(inspect.getsource(sys.modules[name]))}|".encode())
+    return digest.hexdigest()
+
+
+def _code(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _modules(start: set[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = {name for name in start if name in sys.modules}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        used = {_home(value) for value in vars(sys.modules[name]).values()}
+        waiting |= {other for other in used if other.partition(".")[0] == PACKAGE and other in sys.modules} - found
+    return found
+
+
+def _home(value: object) -> str:
+    value = getattr(value, "func", value)  # a functools.partial lives where its function does
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return name if isinstance(name, str) else ""

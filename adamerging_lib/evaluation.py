@@ -1,0 +1,160 @@
+"""Accuracy, entropy, loss and calibration of a merged model; the transductive and the inductive setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .forward import compute_state, entropy, features, logits, prepare_encoder, resolve_device
+from .splits import SETTINGS, split_indices
+
+if TYPE_CHECKING:
+    from .methods.merged import Merged
+    from .suite import Suite
+
+def evaluate(
+    suite: Suite,
+    merged: Merged,
+    *,
+    setting: str | None = None,
+    split: str | None = None,
+    device: str | torch.device = "cpu",
+    batch_size: int = 512,
+) -> pd.DataFrame:
+    """Measure a merged model on every task of a suite; one code path for all methods.
+
+    Arguments:
+        suite: encoder, heads, and labelled test images.
+        merged: shared or task-specific weights; its own heads, where it has them, replace the suite's.
+        setting: ``transductive`` (measured on the images that adaptation may have used, as in the paper) or
+            ``inductive`` (adapted on one half, measured on the other). Default: the setting that an adaptive method
+            was fitted in, transductive for all others.
+        split: ``all`` or ``held_out``. Default: ``held_out`` in the inductive setting, else ``all``.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        batch_size: images a forward pass.
+
+    Returns:
+        One row a task: task, accuracy (percent), n, entropy (nats, mean), loss (nats, mean cross-entropy),
+        calibration (expected calibration error, percent), setting, split.
+
+    Raises:
+        ValueError: for a setting or split that would measure an inductive fit on images it adapted on.
+    """
+    setting, split = _setting(merged, setting, split)
+    device = resolve_device(device)
+    rows = []
+    shared: dict[str, Tensor] | None = None
+    for task, data in suite.test.items():
+        if shared is None or merged.task_states is not None:
+            state = merged.state_dict(task)
+            encoder = prepare_encoder(suite.encoder, state, device)
+            shared = compute_state(state, device)
+        head = (merged.heads or {}).get(task, suite.heads[task]).to(device)
+        images, labels = data.images, data.labels
+        if len(images) != len(labels) or len(labels) == 0:
+            raise ValueError(f"task {task!r} has {len(images)} images and {len(labels)} labels: both must be n > 0")
+        if split == "held_out":
+            _, held_out = split_indices(len(labels))
+            images, labels = images[held_out], labels[held_out]
+        if int(labels.min()) < 0 or int(labels.max()) >= len(head):
+            raise ValueError(f"labels of task {task!r} lie outside its head's {len(head)} classes")
+        parts = []
+        with torch.inference_mode():
+            for batch in images.split(batch_size):
+                unit = features(encoder, shared, suite.normalise(batch.to(device)))
+                parts.append(logits(unit, head))
+        scores = torch.cat(parts).double().cpu()
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError(f"{merged.method} gives NaN or Inf logits on task {task!r}: its weights have diverged")
+        rows.append({"task": task, **_measure(scores, labels.cpu()), "setting": setting, "split": split})
+    return pd.DataFrame(rows)
+
+
+def with_average(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed."""
+    mean = {
+        column: (frame[column].sum() if column == "n" else frame[column].mean())
+        if pd.api.types.is_numeric_dtype(frame[column])
+        else frame[column].iloc[0]
+        for column in frame.columns
+    }
+    return pd.concat([frame, pd.DataFrame([{**mean, "task": "Average"}])], ignore_index=True)
+
+
+def confidence_interval(
+    accuracy: float, n: int, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of one accuracy over its test images, percent.
+
+    Resampling n outcomes of which a share p̂ is right draws exactly Binomial(n, p̂)/n, so no outcomes are needed.
+
+    Arguments:
+        accuracy: percent, 0 to 100.
+        n: test images.
+
+    Returns:
+        (low, high), percent.
+    """
+    return average_confidence_interval([{"accuracy": accuracy, "n": n}], level=level, resamples=resamples, seed=seed)
+
+
+def average_confidence_interval(
+    rows: pd.DataFrame | list[Mapping[str, float]],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval of the unweighted mean accuracy over tasks, images resampled within each task.
+
+    Arguments:
+        rows: one a task with ``accuracy`` (percent) and ``n``; no ``Average`` row.
+
+    Returns:
+        (low, high), percent.
+    """
+    frame = pd.DataFrame(rows)
+    if "task" in frame and "Average" in set(frame["task"]):
+        raise ValueError("the rows hold an 'Average' row: drop it, the interval is of the mean over tasks")
+    p, n = frame["accuracy"].to_numpy(float) / 100, frame["n"].to_numpy(int)
+    if not len(p) or ((p < 0) | (p > 1)).any() or (n < 1).any() or not 0 < level < 1:
+        raise ValueError("accuracy must lie in 0..100 percent, n must be at least 1, level inside (0, 1)")
+    means = (np.random.default_rng(seed).binomial(n, p, size=(resamples, len(p))) / n).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]) * 100
+    return float(low), float(high)
+
+
+def _setting(merged: Merged, setting: str | None, split: str | None) -> tuple[str, str]:
+    fitted = merged.hyper.get("setting")
+    setting = setting or fitted or "transductive"
+    if setting not in SETTINGS:
+        raise ValueError(f"setting {setting!r} is unknown; use {' or '.join(SETTINGS)}")
+    split = split or ("held_out" if setting == "inductive" else "all")
+    if split not in ("all", "held_out"):
+        raise ValueError(f"split {split!r} is unknown; use 'all' or 'held_out'")
+    if setting == "inductive" and split == "all":
+        raise ValueError("the inductive setting is measured on split='held_out': 'all' holds the adaptation images")
+    if fitted and fitted != setting:
+        raise ValueError(f"this {merged.method} was fitted in the {fitted} setting, not the {setting} one: fit it anew")
+    return setting, split
+
+
+def _measure(scores: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float | int]:
+    confidence, predicted = scores.softmax(-1).max(-1)
+    right = predicted == labels
+    # Expected calibration error: Σ_b (n_b / n) |accuracy_b − confidence_b| over equal-width confidence bins.
+    index = (confidence * bins).long().clamp_(max=bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, right.double() - confidence)
+    return {
+        "accuracy": 100 * right.double().mean().item(),
+        "n": len(labels),
+        "entropy": entropy(scores).mean().item(),
+        "loss": F.cross_entropy(scores, labels).item(),
+        "calibration": 100 * gap.abs().sum().item() / len(labels),
+    }

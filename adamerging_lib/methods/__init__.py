@@ -1,0 +1,21 @@
+"""Merging methods: one file a method, one registry, one calling convention."""
+
+from __future__ import annotations
+
+from .adamerging import RECIPES as RECIPES
+from .adamerging import adamerge as adamerge
+from .merged import Fit as Fit
+from .merged import Merged as Merged
+from .reference import individual as individual
+from .reference import traditional_mtl as traditional_mtl
+from .reference import zero_shot as zero_shot
+from .registry import Method as Method
+from .registry import merge as merge
+from .registry import methods as methods
+from .registry import register as register
+from .run import run_method as run_method
+from .task_arithmetic import task_arithmetic as task_arithmetic
+from .ties import PAPER_EXACT_KEEP as PAPER_EXACT_KEEP
+from .ties import ties as ties
+from .ties import ties_split as ties_split
+from .weight_averaging import weight_averaging as weight_averaging

@@ -1,0 +1,111 @@
+"""The one registry: method id → function, with what it needs and where it comes from."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ..task_vectors import TaskVectors
+from .merged import Merged
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method; ``takes`` is ``task_vectors`` (data-free) or ``suite``; ``adaptive`` fits are cached."""
+
+    id: str
+    label: str
+    function: Callable[..., Merged]
+    needs: str
+    task_specific: str
+    source: str
+    takes: str
+    adaptive: bool
+
+
+_METHODS: dict[str, Method] = {}
+
+# From reference points over data-free methods to adaptive ones: the order of tables; methods not named here follow.
+_ORDER = (
+    "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties",
+    "task_wise_adamerging", "task_wise_adamerging_pp", "layer_wise_adamerging", "layer_wise_adamerging_pp",
+)  # fmt: skip
+
+
+def register(
+    id: str,
+    *,
+    label: str,
+    needs: str,
+    source: str,
+    task_specific: str = "nothing",
+    takes: str = "task_vectors",
+    adaptive: bool = False,
+) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
+    """Decorator: make a function known as a method.
+
+    Arguments:
+        id: method id, as in records and commands.
+        label: name in tables and figures.
+        needs: what it needs beyond checkpoints.
+        source: paper and section.
+        task_specific: what it keeps per task beyond the heads.
+        takes: ``task_vectors`` or ``suite``, the function's only positional argument.
+        adaptive: whether it learns from images; such fits are cached.
+    """
+
+    def decorate(function: Callable[..., Merged]) -> Callable[..., Merged]:
+        if id in _METHODS:
+            raise ValueError(f"method id {id!r} is registered twice")
+        _METHODS[id] = Method(id, label, function, needs, task_specific, source, takes, adaptive)
+        return function
+
+    return decorate
+
+
+def find(id: str) -> Method:
+    """The registered method of an id; an unknown one is a ValueError that suggests the nearest."""
+    if id not in _METHODS:
+        near = difflib.get_close_matches(str(id), _METHODS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"method {id!r} is unknown: {hint}Known methods: {', '.join(_METHODS)}")
+    return _METHODS[id]
+
+
+def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
+    """Raise ValueError for hyper-parameters that the method does not have, listing those it has."""
+    known = [name for name, p in inspect.signature(method.function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if unknown := [name for name in hyper if name not in known]:
+        raise ValueError(
+            f"{method.id} has no hyper-parameter {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'}"
+        )
+
+
+def methods() -> pd.DataFrame:
+    """All methods: index id; columns label, needs, task_specific, source."""
+    ordered = sorted(_METHODS.values(), key=lambda m: _ORDER.index(m.id) if m.id in _ORDER else len(_ORDER))
+    rows = [(m.id, m.label, m.needs, m.task_specific, m.source) for m in ordered]
+    return pd.DataFrame(rows, columns=["id", "label", "needs", "task_specific", "source"]).set_index("id")
+
+
+def merge(method_id: str, task_vectors: TaskVectors, **hyper: Any) -> Merged:
+    """Merge by a method that needs nothing but checkpoints.
+
+    Arguments:
+        method_id: one of `methods`.
+        task_vectors: θ0 and T_k.
+        hyper: the method's keyword arguments.
+
+    Raises:
+        ValueError: for an unknown id or hyper-parameter, or a method that needs images (use `run_method`).
+    """
+    method = find(method_id)
+    if method.takes != "task_vectors":
+        raise ValueError(f"{method_id} needs {method.needs}: use run_method({method_id!r}, suite)")
+    check_hyper(method, hyper)
+    return method.function(task_vectors, **hyper)

@@ -1,0 +1,101 @@
+"""One calling convention for all methods, with the fits of adaptive ones kept in the cache."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..cache import cached, fingerprint_code, fingerprint_suite
+from ..coefficients import Coefficients
+from ..forward import resolve_device
+from .merged import Fit, Merged
+from .registry import check_hyper, find
+
+if TYPE_CHECKING:
+    from ..suite import Suite
+
+# These change what is shown or kept on the way, never the result.
+_NO_RESULT = ("progress", "checkpoint", "callback", "device")
+
+
+def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any) -> Merged:
+    """Run any method on a suite; a leaderboard is a loop over this.
+
+    Arguments:
+        method_id: one of `methods`.
+        suite: encoder, checkpoints, heads, images.
+        cache: keep and reuse the fits of adaptive methods. The key holds parameters, all data, and the code.
+        hyper: the method's keyword arguments.
+
+    Returns:
+        The merged model.
+
+    Raises:
+        ValueError: for an unknown id or hyper-parameter.
+    """
+    method = find(method_id)
+    check_hyper(method, hyper)
+    if method.takes == "task_vectors":
+        return method.function(suite.task_vectors(), **hyper)
+    if not (method.adaptive and cache) or hyper.get("callback") is not None:
+        return method.function(suite, **hyper)
+    defaults = {
+        name: p.default for name, p in inspect.signature(method.function).parameters.items() if p.kind is p.KEYWORD_ONLY
+    }
+    parameters = {name: _plain(v) for name, v in {**defaults, **hyper}.items() if name not in _NO_RESULT}
+    parameters["device"] = resolve_device(hyper.get("device", "cpu")).type
+    return unpack(*cached(
+        method_id, parameters, fingerprint_suite(suite), fingerprint_code(method.function, suite.normalise, unpack),
+        lambda: pack(method.function(suite, **hyper)),
+    ))  # fmt: skip
+
+
+def pack(merged: Merged) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A merged model as (tensors, plain values), to be kept in one safetensors file."""
+    tensors: dict[str, Tensor] = {f"state|{key}": t for key, t in (merged.state or {}).items()}
+    for task, state in (merged.task_states or {}).items():
+        tensors |= {f"task|{task}|{key}": t for key, t in state.items()}
+    tensors |= {f"head|{task}": t for task, t in (merged.heads or {}).items()}
+    plain: dict[str, Any] = {"method": merged.method, "hyper": dict(merged.hyper), "tasks": merged.tasks}
+    if (table := merged.coefficients) is not None:
+        tensors["coefficients"] = table.values
+        plain["coefficients"] = {"tasks": table.tasks, "rows": table.rows, "granularity": table.granularity}
+    if merged.history is not None:
+        plain["history"] = {column: merged.history[column].tolist() for column in merged.history}
+    if isinstance(merged, Fit):
+        tensors["trajectory"] = merged.trajectory
+    return tensors, plain
+
+
+def unpack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Merged:
+    """What `pack` took apart."""
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+
+    tasks = tuple(plain["tasks"])
+    common = {
+        "state": under("state|") or None,
+        "method": plain["method"],
+        "hyper": plain["hyper"],
+        "tasks": tasks,
+        "task_states": {task: state for task in tasks if (state := under(f"task|{task}|"))} or None,
+        "coefficients": None,
+        "heads": under("head|") or None,
+        "history": pd.DataFrame(plain["history"]) if "history" in plain else None,
+    }
+    if "coefficients" in tensors:
+        common["coefficients"] = Coefficients(values=tensors["coefficients"], **plain["coefficients"])
+    return Fit(**common, trajectory=tensors["trajectory"]) if "trajectory" in tensors else Merged(**common)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Coefficients):
+        return {"tasks": value.tasks, "rows": value.rows, "values": _plain(value.values)}
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().double().tolist()
+    return value

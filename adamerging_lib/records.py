@@ -1,0 +1,210 @@
+"""Run records: the JSON files that tables, figures and claims read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from .evaluation import with_average
+from .state import atomic
+
+if TYPE_CHECKING:
+    from .suite import Suite
+
+SCHEMA = 1
+FIELDS = (
+    "schema", "experiment", "profile", "parameters", "seeds", "environment", "assets", "started", "seconds", "rows",
+)  # fmt: skip
+
+# What a row measures; every other field, but n, says which row it is.
+MEASURED = ("accuracy", "entropy", "loss", "calibration", "value", "baseline", "ratio", "low", "high", "seconds")
+
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "scipy", "safetensors")
+_MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")
+
+
+def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Versions, device and threads of this process; nothing that names the machine or its folders."""
+    versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"versions": versions, "device": name, "threads": torch.get_num_threads()}
+
+
+def rows_of(frame: pd.DataFrame, *, average: bool = True, **identity: Any) -> list[dict[str, Any]]:
+    """Rows of a record from a frame of `evaluate`, with the ``Average`` row, each marked with ``identity``.
+
+    Arguments:
+        frame: one row a task.
+        average: add the unweighted mean over tasks.
+        identity: what the rows are about: method, condition, group, seed, scaling, …
+    """
+    frame = with_average(frame) if average else frame
+    return [{**identity, **{k: _native(v) for k, v in row.items()}} for row in frame.to_dict("records")]
+
+
+def new(
+    experiment: str,
+    profile: str,
+    parameters: Mapping[str, Any],
+    suite: Suite | None,
+    rows: Iterable[Mapping[str, Any]],
+    seeds: Iterable[int],
+    started: dt.datetime | str,
+    seconds: float,
+    *,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """A record of one run.
+
+    Arguments:
+        experiment: its name, the file's stem.
+        profile: ``mini``, ``tiny``, …
+        parameters: plain values of the run.
+        suite: its assets are recorded; None where the run used no checkpoints.
+        rows: one mapping a measurement.
+        seeds: all seeds used.
+        started: time of the start; an aware or naive datetime, or ISO text.
+        seconds: wall-clock time.
+        device: where it ran.
+
+    Raises:
+        ValueError: for values that are no plain finite JSON, or that hold a path of this machine.
+    """
+    record = {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "profile": profile,
+        "parameters": dict(parameters),
+        "seeds": [int(seed) for seed in seeds],
+        "environment": environment(device),
+        "assets": dict(suite.assets) if suite is not None else {},
+        "started": started if isinstance(started, str) else started.isoformat(timespec="seconds"),
+        "seconds": round(float(seconds), 1),
+        "rows": [{key: _native(value) for key, value in row.items()} for row in rows],
+    }
+    check(record)
+    return record
+
+
+def check(record: Mapping[str, Any], where: str = "record") -> None:
+    """Raise ValueError unless a record has this schema, plain finite values, and no path of a machine."""
+    if not isinstance(record, Mapping) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
+        raise ValueError(f"{where} has schema {found!r}, this version reads {SCHEMA}: run the experiment again")
+    if difference := set(FIELDS) ^ record.keys():
+        raise ValueError(f"{where} lacks or adds the fields {sorted(difference)}: run the experiment again")
+    if not isinstance(record["rows"], list) or not all(isinstance(row, Mapping) for row in record["rows"]):
+        raise ValueError(f"{where}: 'rows' must be a list of mappings")
+    _check_values(record, where)
+
+
+def write(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Check and write a record, all or nothing; one row a line, so that a diff shows what moved."""
+    check(record, os.path.basename(path))
+    head = {key: value for key, value in record.items() if key != "rows"}
+    text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in record["rows"])
+    with atomic(path) as temporary:
+        temporary.write_text(f'{text},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        ValueError: naming the file, where it is missing, broken, or of another schema.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"no record at {path}: run the experiment that writes it") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): run the experiment again") from error
+    check(record, str(path))
+    return record
+
+
+def compare(
+    old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float | Mapping[str, float] = 1.0
+) -> list[str]:
+    """Differences between two records of one experiment, as sentences; an empty list where they agree.
+
+    Environment, assets, start and duration may differ. Rows are matched by what they are about, not by their order.
+
+    Arguments:
+        old: the record to compare with.
+        new: the record in question.
+        tolerance: allowed absolute difference, of accuracy in points, or by field; fields not named are not compared.
+    """
+    tolerance = tolerance if isinstance(tolerance, Mapping) else {"accuracy": tolerance}
+    differences = [
+        f"{field}: {old[field]!r} before, {new[field]!r} now"
+        for field in ("experiment", "profile", "parameters", "seeds")
+        if old[field] != new[field]
+    ]
+    before, now = _by_identity(old["rows"], "old", differences), _by_identity(new["rows"], "new", differences)
+    differences += [f"row is gone: {name}" for name in before if name not in now]
+    differences += [f"row is new: {name}" for name in now if name not in before]
+    for name in (name for name in before if name in now):
+        a, b = before[name], now[name]
+        if a.get("n") != b.get("n"):
+            differences.append(f"{name}: n was {a.get('n')}, is {b.get('n')}")
+        for field, allowed in tolerance.items():
+            if (field in a) != (field in b):
+                differences.append(f"{name}: {field} is in one record only")
+            elif field in a and (a[field] is None) != (b[field] is None):
+                differences.append(f"{name}: {field} was {a[field]}, is {b[field]}")
+            elif a.get(field) is not None and abs(a[field] - b[field]) > allowed:
+                differences.append(f"{name}: {field} was {a[field]:.4g}, is {b[field]:.4g}, allowed ±{allowed:g}")
+    return differences
+
+
+def _by_identity(rows: list[Mapping[str, Any]], which: str, differences: list[str]) -> dict[str, Mapping[str, Any]]:
+    table: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        name = ", ".join(f"{k}={v}" for k, v in sorted(row.items()) if k not in MEASURED and k != "n")
+        if name in table:
+            differences.append(f"row twice in the {which} record: {name}")
+        table[name] = row
+    return table
+
+
+def _native(value: Any) -> Any:
+    """numpy scalars as plain Python."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _check_values(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: key {key!r} is not text")
+            _check_values(inner, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_values(inner, f"{where}[{index}]")
+    elif isinstance(value, str):
+        if _MACHINE_PATH.match(value):
+            raise ValueError(f"{where} holds a path of this machine, {value!r}: record a name instead")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}: a record holds finite numbers; leave the field out or use None")
+    elif not (value is None or isinstance(value, (bool, int))):
+        raise ValueError(f"{where} is a {type(value).__name__}: a record holds plain JSON values")

@@ -1,0 +1,168 @@
+"""State dicts: the one data type of the library, with the checks that every merge relies on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+StateDict = Mapping[str, Tensor]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be merged or read; the message names the file or key and the mend."""
+
+
+def is_merged(tensor: Tensor) -> bool:
+    """Whether a tensor takes part in merging: floating point does, integer and bool buffers are copied from θ0."""
+    return tensor.is_floating_point()
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for everything narrower: sums over tasks never run in half precision."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_state_dicts(pretrained: StateDict, experts: Mapping[str, StateDict]) -> None:
+    """Raise unless θ0 and every θ_k can be merged: same keys, shapes, dtypes, and finite numbers.
+
+    Arguments:
+        pretrained: state dict of θ0.
+        experts: task name → state dict of θ_k.
+
+    Raises:
+        CheckpointError: naming the task and the keys, and what to do.
+    """
+    if not experts:
+        raise CheckpointError("no experts to merge: give at least one (task name, state dict) pair")
+    _check_tensors("pretrained", pretrained)
+    for task, state in experts.items():
+        if not isinstance(task, str) or not task:
+            raise CheckpointError(f"task name {task!r} is not a non-empty string: name every expert")
+        _check_tensors(task, state)
+        missing, extra = pretrained.keys() - state.keys(), state.keys() - pretrained.keys()
+        if missing or extra:
+            raise CheckpointError(
+                f"expert {task!r} and pretrained have different keys: missing {_few(missing)}, unexpected "
+                f"{_few(extra)}; strip or add the key prefix, or drop the keys that are not the encoder's"
+            )
+        for key, reference in pretrained.items():
+            for what in ("shape", "dtype"):
+                expected, found = getattr(reference, what), getattr(state[key], what)
+                if expected != found:
+                    raise CheckpointError(
+                        f"{key!r} of expert {task!r} has {what} {_plain(found)}, pretrained has {_plain(expected)}; "
+                        f"fine-tune from the same pretrained checkpoint" + (" or cast" if what == "dtype" else "")
+                    )
+
+
+def _check_tensors(owner: str, state: StateDict) -> None:
+    if not isinstance(state, Mapping) or not state:
+        raise CheckpointError(f"state dict of {owner!r} is empty or not a mapping: give name → tensor")
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{key!r} of {owner!r} is a {type(tensor).__name__}, not a tensor; a checkpoint of a training run "
+                f"keeps its weights under a key such as 'state_dict': give that"
+            )
+        if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+            raise CheckpointError(f"{key!r} of {owner!r} is complex, sparse or quantised: convert it to dense floats")
+        # isfinite knows no 8-bit floats; widening them loses nothing.
+        if is_merged(tensor) and not bool(torch.isfinite(tensor if tensor.itemsize > 1 else tensor.float()).all()):
+            raise CheckpointError(f"{key!r} of {owner!r} holds NaN or Inf: the checkpoint is broken, save it again")
+
+
+def _few(keys: set[str], most: int = 5) -> str:
+    names = sorted(keys)
+    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, torch.Size) else value
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Arguments:
+        path: a ``.safetensors`` file.
+
+    Returns:
+        Name → tensor on the CPU.
+
+    Raises:
+        CheckpointError: where the file is missing, or is not safetensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: check the path")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); save it again") from error
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text metadata that `save` stored in a safetensors file; an empty dict where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: check the path")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return dict(handle.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); save it again") from error
+
+
+def save(path: str | os.PathLike[str], state_dict: StateDict, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, all or nothing: a killed run leaves the old file or the new one.
+
+    Arguments:
+        path: target; its folder is made.
+        state_dict: name → tensor, any device.
+        metadata: text to keep beside the tensors.
+    """
+    # Two names of one tensor are stored twice: safetensors refuses shared memory, and a reader needs both keys.
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=dict(metadata or {}))
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; it takes the name ``path`` only if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    os.chmod(name, 0o644)  # mkstemp's 0600 would make committed files unreadable to others
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fingerprint(state_dict: StateDict) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a state dict, independent of key order and device."""
+    digest = hashlib.sha256()
+    for key in sorted(state_dict):
+        tensor = state_dict[key].detach().cpu().contiguous()
+        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""A suite: everything one profile needs to merge and to measure — encoder, checkpoints, heads, images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .task_vectors import TaskVectors
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Labelled images of one task, decoded once.
+
+    Arguments:
+        images: uint8 ``[n, 3, height, width]``, before any normalisation.
+        labels: int64 ``[n]``, indices into ``classes``. Only evaluation and training read them.
+        classes: class names in label order.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One profile, loaded.
+
+    Arguments:
+        profile: its name (``mini``, ``tiny``, ``clip-b32``, ...).
+        encoder: image encoder as a template; its own weights are never used, every call goes through
+            ``torch.func.functional_call(encoder, state_dict, (images,))`` on normalised float images and returns
+            features ``[n, dim]``, not normalised.
+        pretrained: state dict of θ0.
+        experts: task name → state dict of θ_k, in the suite's task order.
+        joint: state dict of the joint-training model (Traditional MTL), or None where the profile has none.
+        heads: task name → weight ``[classes, dim]``, unit rows already times exp(logit_scale).
+        test: task name → test images and labels.
+        mean, std: per-channel normalisation of images in [0, 1].
+        assets: file name → SHA-256 of every checkpoint used.
+    """
+
+    profile: str
+    encoder: nn.Module
+    pretrained: Mapping[str, Tensor]
+    experts: Mapping[str, Mapping[str, Tensor]]
+    joint: Mapping[str, Tensor] | None
+    heads: Mapping[str, Tensor]
+    test: Mapping[str, TaskData]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    assets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names in the suite's order."""
+        return tuple(self.experts)
+
+    def task_vectors(self) -> TaskVectors:
+        """θ0 and the stacked T_k = θ_k − θ0 of the suite's experts."""
+        return TaskVectors.from_state_dicts(self.pretrained, self.experts)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return images.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -1,0 +1,248 @@
+"""Task vectors T_k = θ_k − θ0, the merge θ(λ) = θ0 + Σ_k λ_k T_k, and its exact gradient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, is_merged
+
+GRANULARITIES = ("task", "block", "module", "tensor")
+
+# Transformer blocks as open_clip, Hugging Face and timm name them.
+_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|encoder\.layers|blocks)\.(\d+)\.")
+_TOWER = re.compile(r"^(?:model\.)?(?:visual|vision_model)\.")
+_BEFORE_BLOCKS = re.compile(
+    r"^(?:class_embedding|positional_embedding|conv1|ln_pre|embeddings|pre_layrnorm|pre_layernorm"
+    r"|cls_token|reg_token|dist_token|pos_embed|patch_embed|norm_pre)(?:\.|$)"
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which tensors share a coefficient: row names, and the row of every merged tensor."""
+
+    names: tuple[str, ...]
+    index: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TaskVectors:
+    """θ0 and the stacked task vectors of K tasks.
+
+    Arguments:
+        tasks: K task names.
+        pretrained: state dict of θ0, all keys.
+        vectors: tensor name → T ``[K, *shape]`` of every floating-point tensor, in θ0's order, float32 or float64.
+        tied: name → name of the tensor that it shares memory with in θ0; merged once, under one coefficient.
+    """
+
+    tasks: tuple[str, ...]
+    pretrained: StateDict
+    vectors: Mapping[str, Tensor]
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_state_dicts(
+        cls, pretrained: StateDict, experts: Mapping[str, StateDict] | Iterable[tuple[str, StateDict]]
+    ) -> TaskVectors:
+        """T_k = θ_k − θ0 for every floating-point tensor, in float32 (float64 for float64 checkpoints).
+
+        Arguments:
+            pretrained: state dict of θ0.
+            experts: task name → state dict of θ_k, or (name, state dict) pairs.
+
+        Raises:
+            CheckpointError: for a duplicate name, an empty list, or checkpoints that do not fit together.
+        """
+        if not isinstance(experts, Mapping):
+            pairs = list(experts)
+            names = [name for name, _ in pairs]
+            if duplicates := sorted({name for name in names if names.count(name) > 1}):
+                raise CheckpointError(f"task names given twice: {', '.join(duplicates)}; name every expert differently")
+            experts = dict(pairs)
+        check_state_dicts(pretrained, experts)
+        tied = _tied(pretrained, experts)
+        vectors = {}
+        with torch.no_grad():
+            for key, tensor in pretrained.items():
+                if not is_merged(tensor) or key in tied:
+                    continue
+                base = tensor.detach().to(accumulation_dtype(tensor.dtype))
+                stacked = base.new_empty((len(experts), *base.shape))
+                for k, state in enumerate(experts.values()):
+                    stacked[k] = state[key].detach().to(base)
+                    stacked[k] -= base
+                vectors[key] = stacked
+        return cls(tuple(experts), dict(pretrained), vectors, tied)
+
+    def subset(self, tasks: Sequence[str]) -> TaskVectors:
+        """The task vectors of some tasks, in the order given."""
+        if unknown := [task for task in tasks if task not in self.tasks]:
+            raise ValueError(f"no task vector for {', '.join(map(repr, unknown))}; known: {', '.join(self.tasks)}")
+        if not tasks or len(set(tasks)) != len(tasks):
+            raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
+        index = [self.tasks.index(task) for task in tasks]
+        return replace(self, tasks=tuple(tasks), vectors={key: t[index] for key, t in self.vectors.items()})
+
+    def replace(self, vectors: Mapping[str, Tensor]) -> TaskVectors:
+        """The same θ0 and tasks with other vectors of the same names and shapes, such as Φ(T_k)."""
+        if difference := vectors.keys() ^ self.vectors.keys():
+            raise ValueError(f"vectors differ in their names from the task vectors': {sorted(difference)[:5]}")
+        for key, own in self.vectors.items():
+            if vectors[key].shape != own.shape:
+                raise ValueError(f"{key!r} has shape {list(vectors[key].shape)}, expected {list(own.shape)}")
+        return replace(self, vectors={key: vectors[key] for key in self.vectors})
+
+    def to(self, device: torch.device | str | None = None, *, widen: bool = False) -> TaskVectors:
+        """On another device; ``widen`` also casts half-precision tensors of θ0 to float32, to compute with."""
+
+        def move(t: Tensor) -> Tensor:
+            return t.to(device, accumulation_dtype(t.dtype) if widen and is_merged(t) else None)
+
+        return replace(
+            self,
+            pretrained={key: move(t) for key, t in self.pretrained.items()},
+            vectors={key: move(t) for key, t in self.vectors.items()},
+        )
+
+    def rows(self, granularity: str) -> Rows:
+        """Coefficient rows: one for all (task), one a transformer block, one a module, or one a tensor.
+
+        Arguments:
+            granularity: ``task``, ``block`` (``embeddings``, ``block_0``, …, ``head``, and ``text`` where a text
+                tower came along), ``module`` (weight and bias together) or ``tensor`` (the published "layer").
+
+        Returns:
+            Row names and tensor name → row.
+        """
+        names = tuple(self.vectors)
+        if granularity == "task":
+            return Rows(("all",), dict.fromkeys(names, 0))
+        if granularity == "tensor":
+            return Rows(names, {name: row for row, name in enumerate(names)})
+        if granularity == "module":
+            groups = {name: name.rpartition(".")[0] or name for name in names}
+        elif granularity == "block":
+            groups = block_rows(names)
+        else:
+            raise ValueError(f"granularity {granularity!r} is unknown; choose from {', '.join(GRANULARITIES)}")
+        order = dict.fromkeys(groups.values())
+        if granularity == "block":
+            order = sorted(order, key=_block_order)
+        ordered = tuple(order)
+        return Rows(ordered, {name: ordered.index(group) for name, group in groups.items()})
+
+    def merge(self, coefficients: Tensor, granularity: str) -> dict[str, Tensor]:
+        """θ(λ)^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l.
+
+        Arguments:
+            coefficients: λ ``[K, R]``, rows as in ``rows(granularity)``.
+            granularity: see `rows`.
+
+        Returns:
+            A new state dict in θ0's key order and dtypes; sums run in float32 or wider and are cast once.
+            Integer and bool buffers are copied from θ0.
+        """
+        rows = self.rows(granularity)
+        self.check_coefficients(coefficients, rows)
+        return self._merge(coefficients, rows)
+
+    def _merge(self, coefficients: Tensor, rows: Rows) -> dict[str, Tensor]:
+        # Unchecked: a fit calls it at every step, where a test for NaN would stall a GPU.
+        merged: dict[str, Tensor] = {}
+        with torch.no_grad():
+            columns: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+            for key, base in self.pretrained.items():
+                if key in self.tied:
+                    merged[key] = merged[self.tied[key]]
+                elif key not in self.vectors:
+                    merged[key] = base.detach().clone()
+                else:
+                    t = self.vectors[key]
+                    kind = (t.dtype, t.device)
+                    if kind not in columns:
+                        columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
+                    column = columns[kind][rows.index[key]]
+                    flat = torch.addmv(base.detach().to(t).reshape(-1), t.flatten(1).t(), column)
+                    merged[key] = flat.view(base.shape).to(base.dtype)
+        return merged
+
+    def coefficient_gradient(self, grads: Mapping[str, Tensor | None], granularity: str) -> Tensor:
+        """∂L/∂λ_k^r = Σ_{l in row r} ⟨∂L/∂θ^l, T_k^l⟩, exact because θ(λ) is linear in λ.
+
+        Arguments:
+            grads: tensor name → ∂L/∂θ of the same shape, or None where L does not depend on it.
+            granularity: see `rows`.
+
+        Returns:
+            Gradient ``[K, R]``.
+        """
+        if missing := self.vectors.keys() - grads.keys():
+            raise ValueError(f"no gradient for {sorted(missing)[:5]}: give one a merged tensor, None where unused")
+        return self._gradient(grads, self.rows(granularity))
+
+    def _gradient(self, grads: Mapping[str, Tensor | None], rows: Rows) -> Tensor:
+        first = next(iter(self.vectors.values()))
+        gradient = first.new_zeros((len(rows.names), len(self.tasks)))
+        used = [key for key in self.vectors if grads[key] is not None]
+        with torch.no_grad():
+            products = [self.vectors[key].flatten(1) @ grads[key].to(self.vectors[key]).reshape(-1) for key in used]
+            if products:
+                where = torch.tensor([rows.index[key] for key in used], device=gradient.device)
+                gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))
+        return gradient.t().contiguous()
+
+    def check_coefficients(self, coefficients: Tensor, rows: Rows) -> None:
+        """Raise ValueError unless λ is a finite tensor of shape ``[K, R]``."""
+        expected = [len(self.tasks), len(rows.names)]
+        if not isinstance(coefficients, Tensor) or list(coefficients.shape) != expected:
+            found = list(coefficients.shape) if isinstance(coefficients, Tensor) else type(coefficients).__name__
+            raise ValueError(f"coefficients must be a tensor {expected} ([tasks, rows]), got {found}")
+        if not bool(torch.isfinite(coefficients).all()):
+            raise ValueError("coefficients hold NaN or Inf: give finite numbers")
+
+
+def block_rows(names: Iterable[str]) -> dict[str, str]:
+    """Tensor name → ``embeddings``, ``block_N``, ``head``, or ``text`` for what lies outside a named vision tower."""
+    names = tuple(names)
+    towered = any(_TOWER.match(name) for name in names)
+    groups = {}
+    for name in names:
+        short, found = _TOWER.subn("", name)
+        if towered and not found and not name.startswith("visual_projection"):
+            groups[name] = "text"
+        elif block := _BLOCK.search(short):
+            groups[name] = f"block_{block.group(1)}"
+        else:
+            groups[name] = "embeddings" if _BEFORE_BLOCKS.match(short) else "head"
+    if not any(group.startswith("block_") for group in groups.values()):
+        raise ValueError(
+            "granularity 'block' finds no transformer blocks (resblocks.N, encoder.layers.N or blocks.N) among the "
+            "tensor names; use 'tensor' or 'module'"
+        )
+    return groups
+
+
+def _block_order(group: str) -> tuple[int, int]:
+    if group.startswith("block_"):
+        return 1, int(group[len("block_") :])
+    return {"embeddings": 0, "head": 2, "text": 3}[group], 0
+
+
+def _tied(pretrained: StateDict, experts: Mapping[str, StateDict]) -> dict[str, str]:
+    """Names that share memory in θ0, and values in every expert, with an earlier name."""
+    seen: dict[tuple[object, ...], str] = {}
+    tied: dict[str, str] = {}
+    for key, tensor in pretrained.items():
+        if not is_merged(tensor) or not tensor.numel():
+            continue
+        place = (tensor.data_ptr(), tensor.device, tensor.shape, tensor.stride())
+        first = seen.setdefault(place, key)
+        if first != key and all(torch.equal(state[key], state[first]) for state in experts.values()):
+            tied[key] = first
+    return tied
