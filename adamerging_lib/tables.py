@@ -1,0 +1,188 @@
+"""Tables of the notebooks, made from rows of records (and the published numbers beside them), never from models.
+
+A *row* of a record: ``method, condition, group, task, accuracy, n, seed, setting``; every method and condition also
+has a row of the task ``Average``. Points of a λ sweep carry ``scaling`` and the condition ``lambda=...``.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .evaluation import average_confidence_interval, confidence_interval
+from .methods import methods
+from .published import ARCHITECTURES, STAND_IN, published
+
+AVERAGE = "Average"
+BOUNDS = ("zero_shot", "individual", "traditional_mtl")
+"""Reference points, not merging methods: they merge nothing, or need all the labelled training images."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data frame with a caption, shown as plain HTML without random ids, and as text outside a browser."""
+
+    frame: pd.DataFrame
+    caption: str
+    index: bool = True
+
+    def _repr_html_(self) -> str:
+        table = self.frame.to_html(border=0, na_rep="–", index=self.index)
+        table = re.sub(r" (± [\d.]+)", r"<br><small>\1</small>", table)  # narrow columns, for telephones
+        table = table.replace("\n  <thead>", f"\n  <caption>{html.escape(self.caption)}</caption>\n  <thead>", 1)
+        return f'<div style="overflow-x: auto">\n{table}\n</div>'
+
+    def __repr__(self) -> str:
+        return f"{self.caption}\n{self.frame.to_string(na_rep='–', index=self.index)}"
+
+
+def label(method: str) -> str:
+    """A method's name in tables and figures."""
+    known = methods()["label"]
+    if method not in known:
+        raise ValueError(f"method {method!r} of the record is unknown; known: {', '.join(known.index)}")
+    return known[method]
+
+
+def headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the comparison itself, at each method's default: clean test images, no point of a sweep."""
+    keep = rows["condition"] == "clean"
+    return rows[keep].reset_index(drop=True)
+
+
+def sweep(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average accuracy over λ: ``method, scaling, accuracy``, sorted; a mean over seeds where there are several."""
+    if "scaling" not in rows:
+        return pd.DataFrame(columns=["method", "scaling", "accuracy"])
+    points = rows[rows["scaling"].notna() & rows["condition"].str.startswith("lambda=") & (rows["task"] == AVERAGE)]
+    return points.groupby(["method", "scaling"], sort=True, as_index=False)["accuracy"].mean()
+
+
+def averages(rows: pd.DataFrame) -> pd.Series:
+    """Method id → average accuracy (percent) in the record's order; a mean over seeds where there are several."""
+    rows = headline(rows)
+    return rows[rows["task"] == AVERAGE].groupby("method", sort=False)["accuracy"].mean()
+
+
+def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy (percent), methods × tasks with ``Average`` last, both in the record's order."""
+    rows = headline(rows)
+    frame = rows.pivot_table(index="method", columns="task", values="accuracy", sort=False)
+    return frame[[*(task for task in frame if task != AVERAGE), AVERAGE]]
+
+
+def published_averages() -> pd.DataFrame:
+    """Published average accuracies of Tables 1, 2 and 5: method ids × architectures as in prose."""
+    rows = published("performance").query("task == @AVERAGE")
+    frame = rows.pivot(index="method_id", columns="arch", values="accuracy")
+    return frame[list(ARCHITECTURES)].rename(columns=ARCHITECTURES)
+
+
+def performance(rows: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Tables 1, 2 and 5 as measured, the published averages beside them.
+
+    Arguments:
+        rows: rows of a performance record.
+
+    Returns:
+        Methods × (measured: tasks and ``Average``, "accuracy ± half a 95 % interval"; published averages of three
+        architectures), as text. The interval is a bootstrap over test images; it does not speak of other seeds.
+    """
+    measured = accuracies(rows)
+    half = interval_half_widths(rows).reindex_like(measured)
+    cells = measured.map("{:.1f}".format) + " ± " + half.map("{:.1f}".format)
+    cells.columns = pd.MultiIndex.from_product([["measured"], cells.columns])
+    theirs = published_averages().reindex(measured.index).map("{:.1f}".format, na_action="ignore")
+    theirs.columns = pd.MultiIndex.from_product([["published average"], theirs.columns])
+    return _labelled(cells.join(theirs))
+
+
+def gap_to_experts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every method minus that of the task's own expert, paired by task: method ids × tasks, in points."""
+    frame = accuracies(rows)
+    if "individual" not in frame.index:
+        raise ValueError("the record has no rows of 'individual': run it too, the gap is measured against it")
+    return frame.drop(index="individual") - frame.loc["individual"]
+
+
+def stand_ins(tasks: Sequence[str]) -> pd.DataFrame:
+    """Task → the published task that it stands in for."""
+    return pd.DataFrame({"stands in for": [STAND_IN.get(task, task) for task in tasks]}, index=pd.Index(tasks))
+
+
+def ranking(rows: pd.DataFrame, arch: str = "ViT-B-32") -> pd.DataFrame:
+    """Merging methods from best to worst: place, average, lead over the next, and the published place beside.
+
+    Arguments:
+        rows: rows of a performance record.
+        arch: whose published averages order the last two columns.
+    """
+    ours = averages(rows).drop(index=list(BOUNDS), errors="ignore").sort_values(ascending=False, kind="stable")
+    theirs = published_averages()[ARCHITECTURES[arch]].reindex(ours.index)
+    frame = pd.DataFrame(
+        {
+            "place": range(1, len(ours) + 1),
+            "average": ours.map("{:.1f}".format),
+            "lead over the next": (ours - ours.shift(-1)).map("{:+.1f}".format, na_action="ignore"),
+            "published place": theirs.rank(ascending=False, method="min").astype("Int64").astype("string"),
+            f"published average, {ARCHITECTURES[arch]}": theirs.map("{:.1f}".format, na_action="ignore"),
+        }
+    )
+    return _labelled(frame)
+
+
+def ranking_in_words(rows: pd.DataFrame, arch: str = "ViT-B-32") -> list[str]:
+    """What the table shows, one sentence a line: best method, gains over Task Arithmetic and Ties at their best λ."""
+    ours = averages(rows)
+    merged = ours.drop(index=list(BOUNDS), errors="ignore")
+    best = merged.idxmax()
+    lines = [f"Best merged model: {label(best)}, {merged[best]:.1f} on average."]
+    for bound in ("individual", "traditional_mtl"):
+        if bound in ours:
+            lines.append(f"It is {_points(merged[best] - ours[bound])} {label(bound)} ({ours[bound]:.1f}).")
+    theirs = published_averages()[ARCHITECTURES[arch]]
+    for learned, base in {"layer_wise_adamerging": "task_arithmetic", "layer_wise_adamerging_pp": "ties"}.items():
+        peak = best_scaling(rows, base)
+        if learned in ours and peak is not None:
+            scaling, accuracy = peak
+            lines.append(
+                f"{label(learned)} is {_points(ours[learned] - accuracy)} {label(base)} at its best λ ({scaling:g}); "
+                f"published, {ARCHITECTURES[arch]}: {_points(theirs[learned] - theirs[base])} it."
+            )
+    return lines
+
+
+def best_scaling(rows: pd.DataFrame, method: str) -> tuple[float, float] | None:
+    """λ with the highest average accuracy in a method's sweep, and that accuracy; None without a sweep."""
+    points = sweep(rows).query("method == @method")
+    if points.empty:
+        return None
+    top = points.loc[points["accuracy"].idxmax()]
+    return float(top["scaling"]), float(top["accuracy"])
+
+
+def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Half a 95 % interval (points) for every method × task and ``Average``."""
+    cells = []
+    for method, group in headline(rows).groupby("method", sort=False):
+        single = group[group["task"] != AVERAGE].groupby("task", sort=False, as_index=False)[["accuracy", "n"]].mean()
+        for row in single.itertuples():
+            low, high = confidence_interval(row.accuracy, row.n)
+            cells.append((method, row.task, (high - low) / 2))
+        low, high = average_confidence_interval(single)
+        cells.append((method, AVERAGE, (high - low) / 2))
+    frame = pd.DataFrame(cells, columns=["method", "task", "half"])
+    return frame.pivot_table(index="method", columns="task", values="half", sort=False)
+
+
+def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename(index={method: label(method) for method in frame.index}).rename_axis(index=None)
+
+
+def _points(difference: float) -> str:
+    side = "above" if difference >= 0 else "below"
+    return f"{abs(difference):.1f} points {side}"

@@ -1,0 +1,84 @@
+"""The measuring loop and the diagnostics of experts, on the toy suite."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from adamerging_lib import TaskVectors, diagnostics, evaluate, experiments, merge
+
+
+def test_measure_gives_a_row_a_task_and_the_unweighted_average(suite):
+    rows = experiments.measure(suite, "task_arithmetic", condition="fog", group="seen", seed=3)
+    assert [row["task"] for row in rows] == [*suite.tasks, "Average"]
+    assert {(row["method"], row["condition"], row["group"], row["seed"]) for row in rows} == {
+        ("task_arithmetic", "fog", "seen", 3)
+    }
+    expected = evaluate(suite, merge("task_arithmetic", suite.task_vectors()))["accuracy"]
+    assert [row["accuracy"] for row in rows] == pytest.approx([*expected, expected.mean()])
+
+
+def test_learning_reaches_adaptive_methods_only(suite):
+    for method in ("weight_averaging", "task_wise_adamerging"):
+        rows = experiments.measure(suite, method, learning={"steps": 2, "lr": 0.5}, setting="inductive")
+        assert {row["setting"] for row in rows} == {"inductive"} and rows[0]["n"] == 15
+    moved = experiments.measure(suite, "task_wise_adamerging", learning={"steps": 2, "lr": 0.5})
+    still = experiments.measure(suite, "task_wise_adamerging", learning={"steps": 0})
+    assert moved[-1]["entropy"] < still[-1]["entropy"]
+    with pytest.raises(ValueError, match="step_size"):
+        experiments.measure(suite, "task_wise_adamerging", learning={"step_size": 2})
+    with pytest.raises(ValueError, match="unknown"):
+        experiments.measure(suite, "weight_averageing")
+
+
+def test_sweep_marks_every_point(suite):
+    rows = experiments.sweep(suite, "task_arithmetic", [0.0, 0.25])
+    assert {(row["condition"], row["scaling"]) for row in rows} == {("lambda=0.00", 0.0), ("lambda=0.25", 0.25)}
+    zero_shot = experiments.measure(suite, "zero_shot")
+    assert [row["accuracy"] for row in rows[:4]] == [row["accuracy"] for row in zero_shot]
+    with pytest.raises(ValueError, match="repeat"):
+        experiments.sweep(suite, "task_arithmetic", [0.3, 0.301])
+
+
+def flat(tv):
+    return torch.cat([v.double().flatten(1) for v in tv.vectors.values()], dim=1)
+
+
+def test_cosines_agree_with_one_long_vector_a_task(suite):
+    tv = suite.task_vectors()
+    long = torch.nn.functional.normalize(flat(tv), dim=1)
+    frame = diagnostics.cosines(tv)
+    np.testing.assert_allclose(frame, long @ long.T, atol=1e-12)
+    assert frame.index.tolist() == frame.columns.tolist() == list(tv.tasks)
+
+
+def test_cosines_of_a_copy_an_opposite_and_nothing(suite):
+    base, moved = suite.pretrained, suite.experts["alpha"]
+    opposite = {key: 2 * base[key] - moved[key] if base[key].is_floating_point() else base[key] for key in base}
+    tv = TaskVectors.from_state_dicts(base, {"a": moved, "same": moved, "against": opposite, "none": base})
+    np.testing.assert_allclose(diagnostics.cosines(tv).loc["a"], [1, 1, -1, 0], atol=1e-6)
+
+
+def test_relative_norms(suite):
+    tv = suite.task_vectors()
+    base = torch.cat([suite.pretrained[key].double().flatten() for key in tv.vectors])
+    np.testing.assert_allclose(diagnostics.relative_norms(tv), flat(tv).norm(dim=1) / base.norm())
+
+
+def test_expert_path_runs_from_zero_shot_to_the_expert(suite):
+    path = diagnostics.expert_path(suite, [0.0, 0.5, 1.0])
+    assert path["task"].drop_duplicates().tolist() == list(suite.tasks) and len(path) == 9
+    ends = path.pivot(index="task", columns="alpha", values="accuracy").loc[list(suite.tasks)]
+    zero, expert = (experiments.measure(suite, method)[:-1] for method in ("zero_shot", "individual"))
+    assert ends[0.0].tolist() == [row["accuracy"] for row in zero]
+    np.testing.assert_allclose(ends[1.0], [row["accuracy"] for row in expert], atol=100 / 30 + 1e-9)
+
+
+def test_gain_share():
+    path = pd.DataFrame(
+        [("b", 0.0, 40.0), ("b", 0.3, 70.0), ("b", 1.0, 90.0), ("a", 0.0, 50.0), ("a", 0.3, 50.0), ("a", 1.0, 90.0)],
+        columns=["task", "alpha", "accuracy"],
+    )
+    assert diagnostics.gain_share(path, 0.3).to_dict() == pytest.approx({"b": 60, "a": 0})
+    with pytest.raises(ValueError, match="no α = 0.5"):
+        diagnostics.gain_share(path, 0.5)
