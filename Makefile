@@ -1,0 +1,81 @@
+# Two commands do all the set-up: `make book` and `make test`. Nothing here changes a tracked file, but for
+# `make accept`, `make rerun`, `make unrun`, `make zoo` and `make lock`, whose purpose it is.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SNAKEMAKE := $(PY) -m snakemake --quiet all --cores $(CORES)
+# Warnings are errors (-W), but all of them are shown (--keep-going); -n also checks every cross-reference.
+BUILD := $(VENV)/bin/jupyter-book build --all -W --keep-going -n
+HTML := _build/html
+
+export PYTHONUTF8 := 1
+
+.PHONY: help book html test lint check-offline zoo rerun unrun parameters accept lock clean distclean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -r requirements.lock
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+book: $(STAMP) ## run the notebooks that are new or changed, then build the book from these fresh runs
+	$(SNAKEMAKE)
+	$(PY) -m adamerging_lib.book stage _build/stage
+	$(BUILD) _build/stage --path-output .
+	@echo "The book: $(HTML)/index.html"
+
+html: $(STAMP) ## build the book from the committed runs, without running anything
+	$(BUILD) .
+	@echo "The book: $(HTML)/index.html"
+
+test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
+
+lint: $(STAMP) ## ruff, notebooks included
+	$(PY) -m ruff check .
+
+check-offline: $(STAMP) ## the built pages load nothing from the network
+	$(PY) -m adamerging_lib.book check-offline $(HTML)
+
+parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
+	@$(PY) -m adamerging_lib.rerun parameters $(NOTEBOOK)
+
+rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seed=3"
+	@test -n "$(NOTEBOOK)" && test -n "$(RUN)" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seed=3"'; exit 2; }
+	$(PY) -m adamerging_lib.rerun add $(NOTEBOOK) $(RUN) $(P)
+	$(SNAKEMAKE) book/runs/$(RUN)/$(NOTEBOOK).ipynb
+	$(PY) -m adamerging_lib.rerun publish $(NOTEBOOK) $(RUN)
+	$(MAKE) html
+
+unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
+	$(PY) -m adamerging_lib.rerun remove $(NOTEBOOK) $(RUN)
+
+accept: $(STAMP) ## fresh notebooks and records become the committed ones
+	$(PY) -m adamerging_lib.book accept
+
+zoo: $(STAMP) ## train the mini world's checkpoints from nothing
+	$(PY) -m adamerging_lib.training
+
+lock: ## pin what a fresh environment with all extras gets today
+	rm -rf _build/lock && $(PYTHON) -m venv _build/lock
+	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) '.[book,test]'
+	{ sed '/^#/!d' requirements.lock; _build/lock/bin/pip freeze --all \
+		| grep -vE '^(pip|nvidia-|cuda-|triton|adamerging)' | sed -E 's/\+cpu$$//'; } > _build/requirements.lock
+	mv _build/requirements.lock requirements.lock
+
+clean: ## remove everything built, and the cache of fits
+	rm -rf _build .snakemake .cache .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV) *.egg-info

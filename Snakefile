@@ -1,0 +1,60 @@
+# Which notebook runs when. `snakemake` executes the default runs into _build/executed, `snakemake variants` the runs of
+# runs.yml into book/runs. The same file serves a laptop and a cluster (--workflow-profile profiles/slurm).
+# A notebook runs again when its cells, its parameters, the library or the zoo changed, and only then: outputs that were
+# accepted into notebooks/ do not count, because a run depends on the notebook through the digest of its sources.
+import json
+import sys
+from pathlib import Path
+
+from adamerging_lib.notebooks import source_digest
+
+configfile: "runs.yml"
+
+PAGES = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+VARIANTS = [f"book/runs/{run}/{page}.ipynb" for run, pages in config["runs"].items() for page in pages]
+
+# What prints, builds and trains does not change what a notebook finds; trained weights count through the zoo's manifest.
+AROUND = {"book.py", "cli.py", "notebooks.py", "rerun.py", "training.py"}
+LIBRARY = sorted(
+    str(path)
+    for pattern in ("**/*.py", "published/*.csv", "zoo/*/manifest.json")
+    for path in Path("adamerging_lib").glob(pattern)
+    if path.name not in AROUND
+)
+EXECUTE = f"{sys.executable} -m adamerging_lib.rerun execute {{wildcards.page}} {{output}}"
+
+
+wildcard_constraints:
+    page="|".join(PAGES),
+    run="[a-z0-9][a-z0-9_-]*",
+
+
+rule default:
+    input: expand("_build/executed/{page}.ipynb", page=PAGES)
+
+
+rule variants:
+    input: VARIANTS
+
+
+# Two threads a notebook: the long ones spend their time in matrix products.
+rule page:
+    input: LIBRARY
+    output: "_build/executed/{page}.ipynb"
+    log: notebook="_build/logs/{page}.ipynb"
+    params: source=lambda w: source_digest(f"notebooks/{w.page}.ipynb")
+    threads: 2
+    resources: mem_mb=4000, runtime=60
+    shell: EXECUTE + " --results _build/results --log {log.notebook}"
+
+
+rule variant:
+    input: LIBRARY
+    output: "book/runs/{run}/{page}.ipynb"
+    log: notebook="_build/logs/{run}/{page}.ipynb"
+    params:
+        source=lambda w: source_digest(f"notebooks/{w.page}.ipynb"),
+        values=lambda w: json.dumps(config["runs"][w.run][w.page], sort_keys=True),
+    threads: 2
+    resources: mem_mb=4000, runtime=60
+    shell: EXECUTE + " --results book/runs/{wildcards.run}/{wildcards.page} --log {log.notebook} --parameters {params.values:q}"

@@ -1,0 +1,15 @@
+"""Notebooks under nbval write no committed record and begin with an empty cache of fits."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+
+def pytest_configure(config) -> None:
+    if config.getoption("--nbval", default=False) or config.getoption("--nbval-lax", default=False):
+        # Kernels inherit the environment; an autouse fixture would come too late for them.
+        folder = tempfile.TemporaryDirectory(prefix="adamerging-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["ADAMERGING_CACHE"] = os.path.join(folder.name, "fits")
+        os.environ["ADAMERGING_RESULTS"] = os.path.join(folder.name, "results")

@@ -1,0 +1,269 @@
+"""Notebooks as files, programs and pages: normalising, parameters, variants, the reader, the offline check."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from adamerging_lib import book, notebooks, rerun
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMITTED = sorted(ROOT.glob("notebooks/*.ipynb")) + sorted(ROOT.glob("book/runs/*/*.ipynb"))
+PARAMETERS = """\
+steps: int = 500  # Adam steps
+lr: float = 1e-3
+recipe: str = "λ#1"  # or "mini"
+clamp: bool = True
+tasks: list = [
+    "digits",
+    "signs",
+]  # which
+init: float | None = None  # 0.3 if None
+"""
+
+
+def notebook(run=None) -> nbformat.NotebookNode:
+    """A notebook as papermill leaves it, with everything that changes from run to run."""
+    cells = [
+        new_markdown_cell(
+            "# Performance\n\n(sec-table)=\n## Table\n\n{numref}`fig-gap`, {ref}`the table <sec-table>`."
+        ),
+        new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        new_code_cell(
+            "print(1)",
+            metadata={"tags": [], "mystnb": {"figure": {"name": "fig-gap", "caption": "Gap"}}},
+            outputs=[new_output("stream", name="stdout", text="1"), new_output("stream", name="stdout", text="2\n")],
+            execution_count=2,
+        ),
+        new_markdown_cell("$$a = b$$ (eq-a)\n\nBy {eq}`eq-a` and [figure](#fig-gap); the word fig-gap stays."),
+    ]
+    if run:
+        cells.insert(2, new_code_cell("steps = 1000", metadata={"tags": ["injected-parameters"]}))
+    made = new_notebook(cells=cells)
+    made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made.metadata.language_info = {"name": "python", "version": "3.11.7"}
+    made.metadata.papermill = {"duration": 3.2, "start_time": "now", "parameters": {"steps": 1000} if run else {}}
+    for cell in made.cells:
+        cell.metadata.papermill = {"duration": 0.1, "status": "completed"}
+    return made
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with one notebook, an empty runs.yml and a table of contents; the current folder of the test."""
+    (tmp_path / "notebooks").mkdir()
+    notebooks.write(tmp_path / "notebooks/performance.ipynb", notebook())
+    (tmp_path / "runs.yml").write_text("# a comment\nruns: {}\n")
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_normalise_drops_what_the_clock_decides_and_keeps_the_rest():
+    once = notebooks.normalise(notebook(run="long"))
+    text = nbformat.writes(once)
+    assert "duration" not in text and "start_time" not in text and "3.11.7" not in text
+    assert once.metadata.papermill.parameters == {"steps": 1000}
+    assert [output.text for output in once.cells[3].outputs] == ["12\n"]
+    assert once.cells[2].id == "injected-parameters"
+    assert "tags" not in once.cells[3].metadata and once.cells[1].metadata.tags == ["parameters"]
+
+
+def test_normalise_twice_changes_nothing_and_leaves_its_input_alone():
+    given = notebook(run="long")
+    before = nbformat.writes(given)
+    once = notebooks.normalise(given)
+    assert nbformat.writes(given) == before
+    assert nbformat.writes(notebooks.normalise(once)) == nbformat.writes(once)
+
+
+def test_source_digest_sees_sources_and_tags_but_no_outputs(tmp_path):
+    def digest(made):
+        notebooks.write(tmp_path / "x.ipynb", made)
+        return notebooks.source_digest(tmp_path / "x.ipynb")
+
+    first = notebook()
+    same, other, tagged = (notebooks.normalise(first) for _ in range(3))
+    same.cells[2].outputs = []
+    assert digest(same) == digest(first)
+    other.cells[2].source = "print(2)"
+    assert digest(other) != digest(first)
+    tagged.cells[2].metadata["tags"] = ["hide-input"]
+    assert digest(tagged) != digest(first)
+
+
+def test_parameters_are_listed_with_type_default_and_comment(checkout):
+    known = notebooks.parameters("notebooks/performance.ipynb")
+    assert list(known) == ["steps", "lr", "recipe", "clamp", "tasks", "init"]
+    assert known["steps"] == notebooks.Parameter("int", 500, "Adam steps")
+    assert known["recipe"] == notebooks.Parameter("str", "λ#1", 'or "mini"')
+    assert known["tasks"] == notebooks.Parameter("list", ["digits", "signs"], "which")
+    assert known["init"] == notebooks.Parameter("float | None", None, "0.3 if None")
+    assert "  steps: int = 500  # Adam steps" in rerun.listing("performance").splitlines()
+
+
+def test_parameters_are_parsed_to_the_type_of_the_default(checkout):
+    pairs = ["steps=1000", "lr=1e-2", "recipe=12", "clamp=False", "tasks=digits,signs", "init=0.2"]
+    assert notebooks.parse_parameters("notebooks/performance.ipynb", pairs) == {
+        "steps": 1000,
+        "lr": 0.01,
+        "recipe": "12",
+        "clamp": False,
+        "tasks": ["digits", "signs"],
+        "init": 0.2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        ("step=3", "Did you mean 'steps'?"),
+        ("zzz=3", "Known parameters:\n  steps: int = 500"),
+        ("steps=many", "should be of type int"),
+        ("steps=True", "should be of type int"),
+        ("clamp=1", "should be of type bool"),
+        ("steps", "should read name=value"),
+    ],
+)
+def test_unusable_parameters_are_refused_with_the_mend(checkout, pair, told):
+    with pytest.raises(ValueError, match="steps") as error:
+        rerun.add("performance", "long", [pair])
+    assert told in str(error.value)
+    assert (checkout / "runs.yml").read_text() == "# a comment\nruns: {}\n"
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(checkout):
+    with pytest.raises(ValueError, match="no parameter 'seed'"):
+        notebooks.execute("notebooks/performance.ipynb", "out.ipynb", {"seed": 1}, log="log.ipynb")
+    assert not Path("log.ipynb").exists()
+
+
+@pytest.mark.parametrize("line", ["import os", "steps = 5 * 100", "a, b = 1, 2"])
+def test_parameters_that_are_no_plain_values_are_refused(checkout, line):
+    made = notebook()
+    made.cells[1].source = line
+    notebooks.write("notebooks/performance.ipynb", made)
+    with pytest.raises(ValueError, match="should be a name with a plain value"):
+        notebooks.parameters("notebooks/performance.ipynb")
+
+
+def test_unknown_notebook_and_bad_run_name_are_refused(checkout):
+    with pytest.raises(ValueError, match="Did you mean 'performance'"):
+        rerun.add("perfromance", "long", ["steps=3"])
+    with pytest.raises(ValueError, match="lower-case"):
+        rerun.add("performance", "../evil", ["steps=3"])
+
+
+def test_execute_writes_normalised_output_with_the_parameters_injected(checkout):
+    source = Path("notebooks/performance.ipynb")
+    before = source.read_bytes()
+    for name in ("one", "two"):
+        notebooks.execute(source, f"{name}.ipynb", {"steps": 7}, log=f"{name}.log.ipynb")
+    assert Path("one.ipynb").read_bytes() == Path("two.ipynb").read_bytes()
+    assert source.read_bytes() == before
+    made = notebooks.read("one.ipynb")
+    assert made.metadata.papermill.parameters == {"steps": 7}
+    assert "steps = 7" in made.cells[2].source
+
+
+def test_variant_is_entered_published_and_removed_again(checkout):
+    toc, runs = Path("_toc.yml").read_text(), Path("runs.yml").read_text()
+    rerun.add("performance", "long", ["steps=1000"])
+    assert yaml.safe_load(Path("runs.yml").read_text()) == {"runs": {"long": {"performance": {"steps": 1000}}}}
+    assert Path("runs.yml").read_text().startswith("# a comment\n")
+    with pytest.raises(ValueError, match="is not there"):
+        rerun.publish("performance", "long")
+    notebooks.write(rerun.page("performance", "long"), notebook(run="long"))
+    for _ in range(2):
+        rerun.publish("performance", "long")
+    parts = yaml.safe_load(Path("_toc.yml").read_text())["parts"]
+    (chapter,) = [c for part in parts for c in part["chapters"] if c["file"] == "notebooks/performance"]
+    assert chapter["sections"] == [{"file": "book/runs/long/performance", "title": "Run long"}]
+    rerun.remove("performance", "long")
+    assert (Path("_toc.yml").read_text(), Path("runs.yml").read_text()) == (toc, runs)
+    assert not Path("book/runs").exists()
+
+
+def test_page_of_a_default_run_links_notebook_and_parameters():
+    given = notebook()
+    before = nbformat.writes(given)
+    page = book.present(given, "notebooks/performance")
+    assert nbformat.writes(given) == before
+    assert "{download}`performance.ipynb <performance.ipynb>`" in page.cells[0].source
+    assert "(#parameters-of-performance)" in page.cells[0].source
+    assert page.cells[1].source.startswith("(parameters-of-performance)=")
+    assert "hide-input" not in page.cells[2].metadata.tags
+
+
+def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters():
+    page = book.present(notebook(run="long"), "book/runs/long/performance")
+    head, target, defaults, injected, figure, text = page.cells
+    assert head.source.startswith("# Performance, run long\n") and "`steps = 1000`" in head.source
+    assert "(sec-table-long)=" in head.source and "{numref}`fig-gap-long`" in head.source
+    assert "{ref}`the table <sec-table-long>`" in head.source
+    assert target.source.startswith("(parameters-of-performance-long)=")
+    assert "hide-input" in defaults.metadata.tags and "hide-input" in injected.metadata.tags
+    assert injected.metadata.mystnb.code_prompt_show == "Show this run's parameters"
+    assert figure.metadata.mystnb.figure.name == "fig-gap-long"
+    assert "$$a = b$$ (eq-a-long)" in text.source and "{eq}`eq-a-long`" in text.source
+    assert "(#fig-gap-long)" in text.source and "the word fig-gap stays" in text.source
+
+
+def test_page_without_title_or_parameters_is_refused():
+    untitled, untagged = notebook(), notebook()
+    untitled.cells[0].source = "No title"
+    del untagged.cells[1].metadata["tags"]
+    with pytest.raises(ValueError, match="begin with '# '"):
+        book.present(untitled, "notebooks/performance")
+    with pytest.raises(ValueError, match="tagged 'parameters'"):
+        book.present(untagged, "notebooks/performance")
+
+
+def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout):
+    with pytest.raises(ValueError, match="holds no executed notebook"):
+        book.accept()
+    fresh = notebooks.normalise(notebook())
+    notebooks.write(book.EXECUTED / "performance.ipynb", fresh)
+    (book.FRESH_RESULTS / "mini").mkdir(parents=True)
+    (book.FRESH_RESULTS / "mini/performance.json").write_text("{}")
+    book.accept()
+    assert Path("notebooks/performance.ipynb").read_bytes() == (book.EXECUTED / "performance.ipynb").read_bytes()
+    assert Path("results/mini/performance.json").read_text() == "{}"
+    fresh.cells[2].source = "print('edited')"
+    notebooks.write("notebooks/performance.ipynb", fresh)
+    with pytest.raises(ValueError, match="was edited after its last run"):
+        book.accept()
+
+
+@pytest.mark.parametrize(
+    ("page", "count"),
+    [
+        ('<script src="https://cdn.example/x.js"></script><img src="//example/x.png">', 2),
+        ('<link rel="stylesheet" href="http://example/x.css"><iframe src="https://example"></iframe>', 2),
+        ('<a href="https://example">read</a><link rel="canonical" href="https://example"><img src="x.png">', 0),
+    ],
+)
+def test_offline_check_finds_loads_but_allows_links(tmp_path, page, count):
+    (tmp_path / "index.html").write_text(f"<html>{page}</html>")
+    (tmp_path / "x.css").write_text("@font-face { src: url('font.woff2') }")
+    assert len(book.network_loads(tmp_path)) == count
+    (tmp_path / "x.css").write_text("@import 'https://example/y.css'; a { background: url(//example/z.png) }")
+    assert len(book.network_loads(tmp_path)) == count + 2
+
+
+def test_offline_check_of_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no HTML page"):
+        book.network_loads(tmp_path)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_committed_notebooks_are_executed_normalised_and_without_errors(path):
+    made = notebooks.read(path)
+    assert nbformat.writes(notebooks.normalise(made)).rstrip("\n") + "\n" == path.read_text(encoding="utf-8")
+    code = [cell for cell in made.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
