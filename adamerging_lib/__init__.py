@@ -14,6 +14,7 @@ from .methods import merge as merge
 from .methods import methods as methods
 from .methods import run_method as run_method
 from .methods import ties_split as ties_split
+from .published import published as published
 from .splits import split_indices as split_indices
 from .state import CheckpointError as CheckpointError
 from .state import StateDict as StateDict

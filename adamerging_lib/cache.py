@@ -62,11 +62,12 @@ def cached(
     path = folder() / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     if not path.is_file():
         tensors, plain = compute()
-        save(path, tensors, {"key": key, "plain": json.dumps(plain)})
+        save(path, tensors, {"key": key, "order": json.dumps(list(tensors)), "plain": json.dumps(plain)})
     metadata = load_metadata(path)
     if metadata.get("key") != key:
         raise ValueError(f"{path} does not hold the fit that its name promises: delete the file")
-    return load(path), json.loads(metadata["plain"])
+    tensors = load(path)  # safetensors sorts by size; a state dict keeps its order
+    return {name: tensors[name] for name in json.loads(metadata["order"])}, json.loads(metadata["plain"])
 
 
 def fingerprint_suite(suite: Suite) -> dict[str, str]:

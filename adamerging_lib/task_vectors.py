@@ -168,7 +168,7 @@ class TaskVectors:
                     if kind not in columns:
                         columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
                     column = columns[kind][rows.index[key]]
-                    flat = torch.addmv(base.detach().to(t).reshape(-1), t.flatten(1).t(), column)
+                    flat = torch.addmv(base.detach().to(t).reshape(-1), t.reshape(len(t), base.numel()).t(), column)
                     merged[key] = flat.view(base.shape).to(base.dtype)
         return merged
 
@@ -191,7 +191,8 @@ class TaskVectors:
         gradient = first.new_zeros((len(rows.names), len(self.tasks)))
         used = [key for key in self.vectors if grads[key] is not None]
         with torch.no_grad():
-            products = [self.vectors[key].flatten(1) @ grads[key].to(self.vectors[key]).reshape(-1) for key in used]
+            flat = [(self.vectors[key], grads[key].reshape(-1)) for key in used]
+            products = [t.reshape(len(t), g.numel()) @ g.to(t) for t, g in flat]
             if products:
                 where = torch.tensor([rows.index[key] for key in used], device=gradient.device)
                 gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))

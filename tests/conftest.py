@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import toy
+from hypothesis import settings
+
+# The same examples in every run: a red test is then a change of the code. Deadlines would test the machine.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("steady")
+
+# Toy tensors are too small to share out: threads would only wait for each other, worst beside a training run.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,10 @@ def find(id: str) -> Method:
 
 def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
     """Raise ValueError for hyper-parameters that the method does not have, listing those it has."""
-    known = [name for name, p in inspect.signature(method.function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    parameters = inspect.signature(method.function).parameters.items()
+    # What a partial has fixed belongs to the method's id.
+    fixed = getattr(method.function, "keywords", {})
+    known = [name for name, p in parameters if p.kind is p.KEYWORD_ONLY and name not in fixed]
     if unknown := [name for name in hyper if name not in known]:
         raise ValueError(
             f"{method.id} has no hyper-parameter {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'}"
