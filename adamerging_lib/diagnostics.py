@@ -1,14 +1,20 @@
-"""Whether experts are fit for merging: task vectors nearly at right angles, and a short, smooth way to each expert."""
+"""Whether experts are fit for merging: task vectors nearly at right angles, and a short, smooth way to each expert.
+
+`measure_experts` measures once and gives rows of a record; the other functions read such rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from .evaluation import evaluate
 from .methods import Merged
+from .records import rows_of
 from .suite import Suite
 from .task_vectors import TaskVectors
 
@@ -27,12 +33,12 @@ def cosines(tv: TaskVectors) -> pd.DataFrame:
 
 def relative_norms(tv: TaskVectors) -> pd.Series:
     """‖T_k‖ / ‖θ0‖ of every task: how far fine-tuning moved."""
-    base = sum(tv.pretrained[key].double().square().sum() for key in tv.vectors).sqrt()
+    base = sum(tv.pretrained[key].double().square().sum() for key in tv.vectors).sqrt().cpu()
     return pd.Series((_gram(tv).diagonal().sqrt() / base).numpy(), index=list(tv.tasks))
 
 
-def expert_path(suite: Suite, alphas: Iterable[float], *, device: str = "cpu") -> pd.DataFrame:
-    """Accuracy of θ0 + α T_k on task k itself, the other task vectors left out.
+def measure_experts(suite: Suite, alphas: Iterable[float], *, device: str = "cpu") -> list[dict[str, Any]]:
+    """Accuracy of θ0 + α T_k on task k itself (the other task vectors left out), cosines and norms of task vectors.
 
     Arguments:
         suite: with its experts.
@@ -40,34 +46,70 @@ def expert_path(suite: Suite, alphas: Iterable[float], *, device: str = "cpu") -
         device: ``cpu``, ``cuda`` or ``auto``.
 
     Returns:
-        Rows ``task, alpha, accuracy`` (percent), ``n``.
+        Rows of a record: ``method`` is ``expert_path`` (condition ``alpha=…``, with ``alpha``, ``task``, ``accuracy``
+        in percent, ``n``, …) or ``task_vectors`` (condition ``cosine`` with ``task``, ``other``, or
+        ``relative_norm``; the number in ``value``).
     """
-    tv, frames = suite.task_vectors(), []
+    tv, rows = suite.task_vectors(), []
     for alpha in alphas:
-        states = {}
-        for task in tv.tasks:
-            states[task] = tv.subset([task]).merge(torch.tensor([[float(alpha)]], dtype=torch.float64), "task")
+        one = torch.tensor([[float(alpha)]], dtype=torch.float64)
+        states = {task: tv.subset([task]).merge(one, "task") for task in tv.tasks}
         path = Merged(None, "expert_path", {"alpha": alpha}, tv.tasks, task_states=states)
-        frames.append(evaluate(suite, path, device=device).assign(alpha=float(alpha)))
-    rows = pd.concat(frames, ignore_index=True)[["task", "alpha", "accuracy", "n"]]
-    order = {task: place for place, task in enumerate(tv.tasks)}
-    return rows.sort_values(["task", "alpha"], key=lambda c: c.map(order) if c.name == "task" else c, ignore_index=True)
+        identity = {"method": "expert_path", "condition": f"alpha={alpha:.2f}", "alpha": float(alpha)}
+        rows += rows_of(evaluate(suite, path, device=device), **identity)
+    angles, norms = cosines(tv), relative_norms(tv)
+    for j, task in enumerate(tv.tasks):
+        rows.append({"method": "task_vectors", "condition": "relative_norm", "task": task, "value": float(norms[task])})
+        for other in tv.tasks[j + 1 :]:
+            angle = float(angles.loc[task, other])
+            rows.append({"method": "task_vectors", "condition": "cosine", "task": task, "other": other, "value": angle})
+    return rows
+
+
+def path_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy (percent) over α, tasks × α in the record's order; the average left out."""
+    path = rows[(rows["method"] == "expert_path") & (rows["task"] != "Average")]
+    return path.pivot_table(index="task", columns="alpha", values="accuracy", sort=False).sort_index(axis=1)
+
+
+def cosines_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Cosines between task vectors, tasks × tasks in the record's order, 1 on the diagonal."""
+    pairs = rows[rows["condition"] == "cosine"]
+    tasks = rows.loc[rows["condition"] == "relative_norm", "task"].tolist()
+    square = pd.DataFrame(np.eye(len(tasks)), index=tasks, columns=tasks)
+    for pair in pairs.itertuples():
+        square.loc[pair.task, pair.other] = square.loc[pair.other, pair.task] = pair.value
+    return square
 
 
 def gain_share(path: pd.DataFrame, alpha: float) -> pd.Series:
     """(acc(α) − acc(0)) / (acc(1) − acc(0)) of every task, percent: the share of the expert's gain reached at α.
 
     Arguments:
-        path: rows of `expert_path`, with α = 0, α and 1 among them.
+        path: of `path_of`, with α = 0, α and 1 among its columns.
         alpha: where to look.
 
     Raises:
         ValueError: where one of the three values of α is missing.
     """
-    table = path.pivot(index="task", columns="alpha", values="accuracy").loc[path["task"].unique()]
-    if missing := [a for a in (0.0, float(alpha), 1.0) if a not in table]:
+    if missing := [a for a in (0.0, float(alpha), 1.0) if a not in path]:
         raise ValueError(f"the path has no α = {', '.join(map(str, missing))}: measure it there too")
-    return 100 * (table[float(alpha)] - table[0.0]) / (table[1.0] - table[0.0])
+    return 100 * (path[float(alpha)] - path[0.0]) / (path[1.0] - path[0.0])
+
+
+def summary(rows: pd.DataFrame, alpha: float = 0.3) -> pd.DataFrame:
+    """One line a task: zero-shot and expert accuracy, share of the gain at α, norm, and the largest cosine, as text."""
+    path, angles = path_of(rows), cosines_of(rows)
+    norms = rows[rows["condition"] == "relative_norm"].set_index("task")["value"]
+    others = angles.where(~np.eye(len(angles), dtype=bool))
+    columns = {
+        "zero-shot": path[0.0].map("{:.1f}".format),
+        "expert": path[1.0].map("{:.1f}".format),
+        f"share of the gain at α = {alpha:g}": gain_share(path, alpha).map("{:.0f} %".format),
+        "‖T‖ / ‖θ0‖": norms.map("{:.3f}".format),
+        "largest cosine with another": others.max().map("{:.2f}".format),
+    }
+    return pd.DataFrame(columns).loc[path.index].rename_axis(index=None)
 
 
 def _gram(tv: TaskVectors) -> torch.Tensor:

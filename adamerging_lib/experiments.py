@@ -1,14 +1,17 @@
-"""The loop of every experiment: run a method, measure it, and turn the measurement into rows of a record."""
+"""The loop of every experiment: run methods, measure them, and keep the measurements as a record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from . import places, records
 from .evaluation import evaluate
+from .forward import resolve_device
 from .methods import run_method
 from .methods.registry import find
-from .records import rows_of
 from .suite import Suite
 
 
@@ -49,7 +52,7 @@ def measure(
     if find(method).adaptive:
         hyper = {**(learning or {}), "seed": seed, "setting": setting, "device": device, "progress": progress, **hyper}
     frame = evaluate(suite, run_method(method, suite, **hyper), setting=setting, device=device)
-    return rows_of(frame, method=method, condition=condition, group=group, seed=seed)
+    return records.rows_of(frame, method=method, condition=condition, group=group, seed=seed)
 
 
 def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) -> list[dict[str, Any]]:
@@ -71,3 +74,57 @@ def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) 
         for scaling, condition in conditions.items()
         for row in measure(suite, method, condition=condition, scaling=scaling, **options)
     ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an experiment, begun when this is made.
+
+    Arguments:
+        experiment: its name, the stem of its record.
+        profile: ``mini``, ``tiny``, …
+        parameters: plain values that the result depends on.
+        seeds: all seeds used.
+        device: where it runs.
+    """
+
+    experiment: str
+    profile: str
+    parameters: Mapping[str, Any]
+    seeds: Sequence[int] = (0,)
+    device: str = "cpu"
+    started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+
+    def finish(
+        self, suite: Suite, rows: Iterable[Mapping[str, Any]], tolerance: float | Mapping[str, float] = 1.0
+    ) -> list[str]:
+        """Write the record, after comparing it with the committed one.
+
+        Arguments:
+            suite: whose assets are recorded.
+            rows: the measurements.
+            tolerance: allowed difference, see `records.compare`.
+
+        Returns:
+            Lines to print: a verdict without measured numbers, and one line a difference, if there is any.
+        """
+        seconds = (dt.datetime.now(dt.UTC) - self.started).total_seconds()
+        record = records.new(
+            self.experiment, self.profile, self.parameters, suite, rows, self.seeds, self.started, seconds,
+            device=resolve_device(self.device),
+        )  # fmt: skip
+        name = f"{self.profile}/{self.experiment}.json"
+        committed = places.committed() / name
+        lines = ["First record of this run: nothing to compare with."]
+        if committed.is_file():
+            lines = _against(records.read(committed), record, tolerance)
+        records.write(record, places.results() / name)
+        return lines
+
+
+def _against(committed: dict[str, Any], record: dict[str, Any], tolerance: float | Mapping[str, float]) -> list[str]:
+    if committed["parameters"] != record["parameters"] or committed["seeds"] != record["seeds"]:
+        return ["Other parameters than the committed record: not compared."]
+    differences = records.compare(committed, record, tolerance)
+    word = "does not hold" if differences else "holds"
+    return [f"As in the committed record, within the tolerance: {word}", *differences]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from .evaluation import average_confidence_interval, confidence_interval
@@ -31,10 +32,12 @@ class Table:
     index: bool = True
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(border=0, na_rep="–", index=self.index)
-        table = re.sub(r" (± [\d.]+)", r"<br><small>\1</small>", table)  # narrow columns, for telephones
-        table = table.replace("\n  <thead>", f"\n  <caption>{html.escape(self.caption)}</caption>\n  <thead>", 1)
-        return f'<div style="overflow-x: auto">\n{table}\n</div>'
+        cells = self.frame.copy()
+        for place, column in enumerate(self.frame.columns):
+            mark = '<span class="published">{}</span>' if "published" in " ".join(np.atleast_1d(column)) else "{}"
+            cells.isetitem(place, [_cell(value, mark) for value in self.frame.iloc[:, place]])
+        table = cells.to_html(border=0, index=self.index, escape=False)
+        return table.replace("\n  <thead>", f"\n  <caption>{html.escape(self.caption)}</caption>\n  <thead>", 1)
 
     def __repr__(self) -> str:
         return f"{self.caption}\n{self.frame.to_string(na_rep='–', index=self.index)}"
@@ -80,6 +83,14 @@ def published_averages() -> pd.DataFrame:
     rows = published("performance").query("task == @AVERAGE")
     frame = rows.pivot(index="method_id", columns="arch", values="accuracy")
     return frame[list(ARCHITECTURES)].rename(columns=ARCHITECTURES)
+
+
+def published_performance(arch: str) -> pd.DataFrame:
+    """The paper's Table 1, 2 or 5 as printed, averages included: methods × tasks, as text."""
+    rows = published("performance", arch=arch)
+    frame = rows.pivot_table(index="method", columns="task", values="accuracy", sort=False)
+    frame.columns = pd.MultiIndex.from_product([[f"published, {ARCHITECTURES[arch]}"], frame.columns])
+    return frame.map("{:.1f}".format, na_action="ignore").rename_axis(index=None)
 
 
 def performance(rows: pd.DataFrame) -> pd.DataFrame:
@@ -165,6 +176,32 @@ def best_scaling(rows: pd.DataFrame, method: str) -> tuple[float, float] | None:
     return float(top["scaling"]), float(top["accuracy"])
 
 
+def key_numbers(rows: pd.DataFrame) -> dict[str, float | str]:
+    """The numbers of a performance record that prose quotes, percent or points with two digits.
+
+    What was not run is left out.
+    """
+    ours = averages(rows)
+    merged = ours.drop(index=list(BOUNDS), errors="ignore")
+    peak = best_scaling(rows, "task_arithmetic")
+    names = {
+        "zero_shot_average": "zero_shot",
+        "individual_average": "individual",
+        "mtl_average": "traditional_mtl",
+        "ta_average": "task_arithmetic",
+        "ties_average": "ties",
+        "lw_average": "layer_wise_adamerging",
+        "lwpp_average": "layer_wise_adamerging_pp",
+    }
+    numbers = {key: float(ours[method]) for key, method in names.items() if method in ours}
+    if {"lw_average", "ta_average"} <= set(numbers):
+        numbers["gain_lw_over_ta"] = numbers["lw_average"] - numbers["ta_average"]
+    if peak and "lw_average" in numbers:
+        numbers |= {"best_scaling_ta": peak[0], "gain_lw_over_best_ta": numbers["lw_average"] - peak[1]}
+    best = {"best_method": label(merged.idxmax()), "best_average": round(float(merged.max()), 2)} if len(merged) else {}
+    return {**best, **{key: round(number, 2) for key, number in numbers.items()}}
+
+
 def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
     """Half a 95 % interval (points) for every method × task and ``Average``."""
     cells = []
@@ -177,6 +214,13 @@ def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
         cells.append((method, AVERAGE, (high - low) / 2))
     frame = pd.DataFrame(cells, columns=["method", "task", "half"])
     return frame.pivot_table(index="method", columns="task", values="half", sort=False)
+
+
+def _cell(value: object, mark: str) -> str:
+    if pd.isna(value):
+        return "–"
+    text = mark.format(html.escape(str(value)))
+    return re.sub(r" (± [\d.]+)", r"<br><small>\1</small>", text)  # narrow columns, for telephones
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:

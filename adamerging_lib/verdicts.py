@@ -9,8 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from .diagnostics import cosines_of, gain_share, path_of
 from .tables import AVERAGE, BOUNDS, accuracies, averages, best_scaling, label
 
 HOLDS, FAILS, NOT_RUN = "holds", "does not hold", "not run"
@@ -24,12 +26,14 @@ class Verdict:
         check: the statement, in words.
         value: points of accuracy, or percent.
         low, high: the range in which the statement holds, ends included.
+        digits: shown after the point.
     """
 
     check: str
     value: float
     low: float = -math.inf
     high: float = math.inf
+    digits: int = 1
 
     @property
     def word(self) -> str:
@@ -94,10 +98,26 @@ def performance(rows: pd.DataFrame, profile: str) -> list[Verdict]:
     return [*(mini_gate(rows) if profile == "mini" else []), *paper_order(rows)]
 
 
+def experts(rows: pd.DataFrame) -> list[Verdict]:
+    """Whether experts are small and nearly linear moves away from θ0, as CLIP's are; the ground that merging stands on.
+
+    Arguments:
+        rows: rows of `diagnostics.measure_experts`, with α = 0, 0.5 and 1 among them.
+    """
+    path, angles = path_of(rows), cosines_of(rows)
+    off = angles.where(~np.eye(len(angles), dtype=bool)).abs()
+    steepest_fall = path.diff(axis=1).min().min()
+    return [
+        Verdict("Task vectors are nearly at right angles: no |cosine| above 0.2", off.max().max(), 0, 0.2, digits=2),
+        Verdict("Every expert has half of its gain at α = 0.5", gain_share(path, 0.5).min(), 50),
+        Verdict("No way from θ0 to an expert falls by more than 1 point", steepest_fall, -1),
+    ]
+
+
 def to_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Verdicts as a table: check, measured, required, verdict."""
     return pd.DataFrame(
-        [(v.check, "–" if math.isnan(v.value) else f"{v.value:.1f}", _range(v), v.word) for v in verdicts],
+        [(v.check, "–" if math.isnan(v.value) else f"{v.value:.{v.digits}f}", _range(v), v.word) for v in verdicts],
         columns=["check", "measured", "required", "verdict"],
     )
 

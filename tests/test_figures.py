@@ -115,9 +115,8 @@ def test_cosine_map_leaves_the_diagonal_out():
 
 
 def test_expert_paths_have_a_panel_a_task():
-    points = [(task, alpha, 50 + 40 * alpha) for task in "abc" for alpha in (0, 0.5, 1)]
-    frame = pd.DataFrame(points, columns=["task", "alpha", "accuracy"])
-    figure = figures.expert_paths(frame)
+    path = pd.DataFrame({0.0: [50, 40, 30], 0.5: [70, 60, 50], 1.0: [90, 80, 85]}, index=list("abc"))
+    figure = figures.expert_paths(path)
     assert [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()] == ["a", "b", "c"]
     np.testing.assert_allclose(figure.axes[0].lines[-1].get_ydata(), [50, 70, 90])
 

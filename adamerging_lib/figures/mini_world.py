@@ -42,23 +42,20 @@ def cosines(frame: pd.DataFrame) -> Figure:
 
 
 @styled
-def expert_paths(frame: pd.DataFrame) -> Figure:
-    """Accuracy of θ0 + α T_k on its own task over α, one small panel a task.
+def expert_paths(path: pd.DataFrame) -> Figure:
+    """Accuracy of θ0 + α T_k on its own task over α, one small panel a task, the other tasks grey behind it.
 
     Arguments:
-        frame: rows ``task, alpha, accuracy``.
+        path: accuracy (percent), tasks × α.
     """
-    tasks = frame["task"].unique()
-    lines = {task: frame[frame["task"] == task] for task in tasks}
-    lanes = -(-len(tasks) // 2)
+    lanes = -(-len(path) // 2)
     size = (WIDTH, 1.25 * lanes + 0.4)
     figure, grid = plt.subplots(lanes, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axes, task in zip(grid.flat, tasks, strict=False):
-        for line in lines.values():
-            axes.plot(line["alpha"], line["accuracy"], color="#D5D5D5", lw=1)
-        axes.plot(lines[task]["alpha"], lines[task]["accuracy"], "-o", ms=3, color="#1F6FB5")
+    for axes, task in zip(grid.flat, path.index, strict=False):
+        axes.plot(path.columns, path.T, color="#D5D5D5", lw=1)
+        axes.plot(path.columns, path.loc[task], "-o", ms=3, color="#1F6FB5")
         axes.set_title(task, loc="left")
-    for axes in grid.flat[len(tasks) :]:
+    for axes in grid.flat[len(path) :]:
         axes.set_visible(False)
     figure.supxlabel("α: share of the task vector added", fontsize=10.5)
     figure.supylabel("accuracy on its own task (%)", fontsize=10.5)
