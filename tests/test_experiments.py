@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import TaskVectors, diagnostics, evaluate, experiments, merge, records, verdicts
+from adamerging_lib import TaskVectors, diagnostics, evaluate, experiments, merge, places, records, verdicts
 
 
 def test_measure_gives_a_row_a_task_and_the_unweighted_average(suite):
@@ -38,6 +38,28 @@ def test_sweep_marks_every_point(suite):
     assert [row["accuracy"] for row in rows[:4]] == [row["accuracy"] for row in zero_shot]
     with pytest.raises(ValueError, match="repeat"):
         experiments.sweep(suite, "task_arithmetic", [0.3, 0.301])
+
+
+def test_a_run_compares_itself_with_the_committed_record_and_never_overwrites_it(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "committed", lambda: tmp_path / "committed")
+    monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path / "fresh"))
+    rows = [{"method": "ties", "condition": "clean", "task": "a", "accuracy": 80.0, "n": 10}]
+
+    def finish(accuracy, parameters=None, seeds=(0,), folder="fresh"):
+        monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path / folder))
+        run = experiments.Run("performance", "toy", parameters or {"steps": 5}, seeds=seeds)
+        return run.finish(suite, [{**rows[0], "accuracy": accuracy}], tolerance=1.0)
+
+    assert finish(80.0, folder="committed") == ["First record of this run: nothing to compare with."]
+    assert finish(80.9) == ["As in the committed record, within the tolerance: holds"]
+    verdict, difference = finish(81.1)
+    assert verdict == "As in the committed record, within the tolerance: does not hold"
+    assert "accuracy was 80, is 81.1" in difference
+    for other in ({"parameters": {"steps": 6}}, {"seeds": (1,)}):
+        assert finish(80.0, **other) == ["Other parameters than the committed record: not compared."]
+    fresh, committed = (records.read(tmp_path / folder / "toy/performance.json") for folder in ("fresh", "committed"))
+    assert committed["rows"] == rows and committed["parameters"] == {"steps": 5}
+    assert fresh["seeds"] == [1] and fresh["seconds"] >= 0
 
 
 def flat(tv):
