@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .state import fingerprint, load, load_metadata, save
 
@@ -78,11 +78,21 @@ def fingerprint_suite(suite: Suite) -> dict[str, str]:
     digests = {"pretrained": fingerprint(suite.pretrained), "heads": fingerprint(suite.heads)}
     digests |= {f"expert {task}": fingerprint(state) for task, state in suite.experts.items()}
     digests |= {f"images {task}": fingerprint({"": suite.test[task].images}) for task in suite.test}
-    encoder = type(suite.encoder)
-    library = sys.modules.get(encoder.__module__.partition(".")[0])
-    described = [encoder.__module__, getattr(library, "__version__", None), repr(suite.encoder), suite.mean, suite.std]
+    library = sys.modules.get(type(suite.encoder).__module__.partition(".")[0])
+    described = [getattr(library, "__version__", None), _describe(suite.encoder), suite.mean, suite.std]
     digests["encoder"] = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     return digests
+
+
+def _describe(encoder: nn.Module) -> list[list[Any]]:
+    """Class and plain settings of every submodule; repr alone leaves out the number of attention heads."""
+    return [
+        [name, type(module).__module__, type(module).__qualname__, sorted(
+            (key, repr(value)) for key, value in vars(module).items()
+            if key != "training" and isinstance(value, (bool, int, float, str, tuple, torch.dtype))
+        )]
+        for name, module in encoder.named_modules()
+    ]  # fmt: skip
 
 
 def fingerprint_code(*functions: Callable[..., Any]) -> str:

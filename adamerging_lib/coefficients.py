@@ -18,6 +18,7 @@ from .state import atomic
 from .task_vectors import GRANULARITIES
 
 SCHEMA = 1
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 # Task order of the authors' eight-task suite; their file holds numbers only.
 AUTHORS_TASKS = ("SUN397", "Cars", "RESISC45", "EuroSAT", "SVHN", "GTSRB", "MNIST", "DTD")
@@ -44,8 +45,8 @@ class Coefficients:
         object.__setattr__(self, "rows", tuple(self.rows))
         if self.granularity not in GRANULARITIES:
             raise ValueError(f"granularity {self.granularity!r} is unknown; choose from {', '.join(GRANULARITIES)}")
-        if not isinstance(self.values, Tensor) or not self.values.is_floating_point():
-            raise ValueError("coefficient values must be a floating-point tensor [tasks, rows]")
+        if not isinstance(self.values, Tensor) or self.values.dtype not in _DTYPES.values():
+            raise ValueError("coefficient values must be a float32 or float64 tensor [tasks, rows]")
         for what, names in (("task", self.tasks), ("row", self.rows)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what} names of the coefficients repeat: name each once")
@@ -72,7 +73,7 @@ class Coefficients:
         content = {
             "schema": SCHEMA,
             "granularity": self.granularity,
-            "dtype": str(self.values.dtype).removeprefix("torch."),
+            "dtype": next(name for name, dtype in _DTYPES.items() if dtype == self.values.dtype),
             "tasks": self.tasks,
             "rows": self.rows,
             "values": self.values.detach().cpu().double().tolist(),
@@ -91,8 +92,7 @@ class Coefficients:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["schema"] != SCHEMA:
                 raise ValueError(f"schema {content['schema']!r} is not {SCHEMA}: written by another version")
-            dtype = {"float64": torch.float64, "float32": torch.float32}.get(content["dtype"], torch.float32)
-            values = torch.tensor(content["values"], dtype=dtype)
+            values = torch.tensor(content["values"], dtype=_DTYPES[content["dtype"]])
             return cls(values, content["tasks"], content["rows"], content["granularity"])
         except FileNotFoundError as error:
             raise ValueError(f"no coefficient table at {path}: check the path") from error

@@ -51,7 +51,8 @@ CASES = {
     ),
     # 256 images a step and the head sizes of the eight tasks, as in the paper.
     "ViT-B-32": Case(
-        {"image_size": 224, "patch_size": 32, "width": 768, "layers": 12, "heads": 12, "mlp_ratio": 4, "output_dim": 512},
+        {"image_size": 224, "patch_size": 32, "width": 768, "layers": 12, "heads": 12, "mlp_ratio": 4,
+         "output_dim": 512},
         batches=2, batch_size=16, classes=(397, 196, 45, 10, 10, 43, 10, 47),
     ),
 }  # fmt: skip

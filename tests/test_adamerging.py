@@ -231,7 +231,8 @@ def test_tensors_that_the_encoder_does_not_use_keep_their_coefficient(suite):
 
 def test_init_from_number_tensor_and_coefficients(suite):
     start = am.adamerge(suite, granularity="block", **SHORT).coefficients
-    assert torch.equal(am.adamerge(suite, granularity="block", init=0.1, **SHORT).trajectory[0], torch.full((3, 4), 0.1))
+    by_number = am.adamerge(suite, granularity="block", init=0.1, **SHORT)
+    assert torch.equal(by_number.trajectory[0], torch.full((3, 4), 0.1))
     by_tensor = am.adamerge(suite, granularity="block", init=start.values, **SHORT)
     turned = am.Coefficients(start.values.flip(0, 1), start.tasks[::-1], start.rows[::-1], "block")
     by_name = am.adamerge(suite, granularity="block", init=turned, **SHORT)

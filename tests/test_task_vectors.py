@@ -201,7 +201,8 @@ def names_of(names):
 
 
 OPEN_CLIP = ["class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.bias",
-             "transformer.resblocks.0.ln_1.weight", "transformer.resblocks.10.mlp.c_fc.bias", "ln_post.weight"]  # fmt: skip
+             "transformer.resblocks.0.ln_1.weight", "transformer.resblocks.10.mlp.c_fc.bias",
+             "ln_post.weight"]  # fmt: skip
 HUGGING_FACE = ["embeddings.class_embedding", "embeddings.position_embedding.weight", "pre_layrnorm.weight",
                 "encoder.layers.0.self_attn.q_proj.weight", "encoder.layers.11.mlp.fc1.bias",
                 "post_layernorm.weight"]  # fmt: skip

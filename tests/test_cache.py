@@ -1,0 +1,134 @@
+"""The cache of fits: it never gives back what something else made."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import textwrap
+
+import pytest
+import torch
+import toy
+
+from adamerging_lib import cache, state
+
+
+def counting(result=1.0):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"z": torch.tensor([result]), "a": torch.zeros(3)}, {"note": "n"}
+
+    return calls, compute
+
+
+def test_computed_once_and_equal():
+    calls, compute = counting()
+    first = cache.cached("kind", {"a": 1}, {"f": "0"}, "code", compute)
+    second = cache.cached("kind", {"a": 1}, {"f": "0"}, "code", compute)
+    assert len(calls) == 1 and first[1] == second[1] == {"note": "n"}
+    assert list(first[0]) == list(second[0]) == ["z", "a"]
+    assert all(torch.equal(first[0][key], second[0][key]) for key in first[0])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("other", {"a": 1}, {"f": "0"}, "code"),
+        ("kind", {"a": 2}, {"f": "0"}, "code"),
+        ("kind", {"a": 1, "b": None}, {"f": "0"}, "code"),
+        ("kind", {"a": 1}, {"f": "1"}, "code"),
+        ("kind", {"a": 1}, {}, "code"),
+        ("kind", {"a": 1}, {"f": "0"}, "new code"),
+    ],
+)
+def test_every_part_of_the_key_counts(key):
+    calls, compute = counting()
+    cache.cached("kind", {"a": 1}, {"f": "0"}, "code", compute)
+    cache.cached(*key, compute)
+    assert len(calls) == 2
+
+
+def test_failed_computation_leaves_nothing():
+    def fail():
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        cache.cached("kind", {}, {}, "code", fail)
+    assert not cache.folder().exists() or not list(cache.folder().iterdir())
+
+
+def test_broken_files_are_named():
+    _, compute = counting()
+    cache.cached("kind", {}, {}, "code", compute)
+    (path,) = cache.folder().iterdir()
+    state.save(path, {"z": torch.zeros(1)}, {"key": "another"})
+    with pytest.raises(ValueError, match="does not hold the fit that its name promises: delete the file"):
+        cache.cached("kind", {}, {}, "code", compute)
+    path.write_bytes(b"half")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        cache.cached("kind", {}, {}, "code", compute)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), torch.zeros(1)])
+def test_keys_are_plain_values(value):
+    with pytest.raises(ValueError, match="cache key of 'kind' needs plain finite values"):
+        cache.cached("kind", {"a": value}, {}, "code", counting()[1])
+
+
+def test_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("ADAMERGING_CACHE", str(tmp_path / "x"))
+    assert cache.folder() == tmp_path / "x"
+    monkeypatch.delenv("ADAMERGING_CACHE")
+    assert cache.folder().parts[-2:] == (".cache", "fits")
+
+
+def test_suite_is_told_by_its_tensors_not_by_its_checksums(suite):
+    reference = cache.fingerprint_suite(suite)
+    assert cache.fingerprint_suite(toy.suite(seed=0)) == reference
+    assert cache.fingerprint_suite(dataclasses.replace(suite, assets={"a.safetensors": "0"})) == reference
+    other = cache.fingerprint_suite(toy.suite(seed=1))
+    assert {key for key in reference if reference[key] != other[key]} == reference.keys() - {"encoder"}
+    training = cache.fingerprint_suite(dataclasses.replace(suite, encoder=toy.ToyViT().train()))
+    assert training == reference  # its own weights and mode are never used
+    heads = cache.fingerprint_suite(dataclasses.replace(suite, encoder=toy.ToyViT(heads=4)))
+    assert heads["encoder"] != reference["encoder"]  # same tensors, same repr
+
+
+MODULE = '''
+"""Docstring."""
+from adamerging_lib.{helper} import help_out
+
+def compute():
+    """Docstring."""
+    return help_out()  # comment
+'''
+
+
+def test_code_fingerprint_follows_imports_and_ignores_comments(tmp_path, monkeypatch):
+    def digest(helper_source, source=MODULE, name="cache_probe"):
+        for suffix, text in (("_helper", helper_source), ("", source)):
+            module = f"adamerging_lib.{name}{suffix}"
+            (tmp_path / f"{name}{suffix}.py").write_text(textwrap.dedent(text.replace("{helper}", f"{name}_helper")))
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        import importlib
+        import linecache
+
+        import adamerging_lib
+
+        monkeypatch.setattr(adamerging_lib, "__path__", [*adamerging_lib.__path__, str(tmp_path)])
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            module = importlib.import_module(f"adamerging_lib.{name}")
+        finally:
+            sys.dont_write_bytecode = before
+        return cache.fingerprint_code(module.compute)
+
+    base = digest("def help_out():\n    return 1\n")
+    assert digest("def help_out():\n    return 1\n") == base
+    assert digest("# why\n\ndef help_out():\n    '''Says 1.'''\n    return 1\n") == base
+    assert digest("def help_out():\n    return 2\n") != base
+    assert digest("def help_out():\n    return 1\n", MODULE.replace("help_out()  #", "help_out() + 1  #")) != base
