@@ -14,6 +14,9 @@ from .methods import merge as merge
 from .methods import methods as methods
 from .methods import run_method as run_method
 from .methods import ties_split as ties_split
+from .profiles import Profile as Profile
+from .profiles import load_suite as load_suite
+from .profiles import profile as profile
 from .published import published as published
 from .splits import split_indices as split_indices
 from .state import CheckpointError as CheckpointError

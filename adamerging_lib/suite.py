@@ -69,6 +69,10 @@ class Suite:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return normalise(images, self.mean, self.std)
+
+
+def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""
+    mean_, std_ = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
+    return images.to(torch.float32).div_(255).sub_(mean_).div_(std_)

@@ -1,0 +1,37 @@
+"""Importing open_clip beside a CPU build of torch.
+
+open_clip imports torchvision, and torchvision's wheel for the same torch version may be built for CUDA. Its compiled
+part then does not load, and declaring the meta kernels of two detection operators fails, although nothing here uses them.
+Declaring their schemas first is all that is needed; resizing and cropping are plain torch and PIL.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+import torch
+
+_SCHEMA = "{}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_library: torch.library.Library | None = None  # must stay alive, or the schemas vanish
+
+
+def import_open_clip() -> ModuleType:
+    """The ``open_clip`` module.
+
+    Raises:
+        ImportError: open_clip_torch is not installed.
+    """
+    global _library
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            _library.define(_SCHEMA.format(operator))
+    return importlib.import_module("open_clip")

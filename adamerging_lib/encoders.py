@@ -1,0 +1,56 @@
+"""Encoders: image towers as templates for ``torch.func.functional_call``, and the mini CLIP in open_clip's classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ._compat import import_open_clip
+
+# Grey-level statistics of the mini suite's pre-training stream, rounded.
+MINI_MEAN, MINI_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Sizes of the mini CLIP: a ViT with 8-pixel patches (16 tokens) and a small text transformer."""
+
+    image_size: int = 32
+    patch_size: int = 8
+    width: int = 128
+    layers: int = 6
+    head_width: int = 32
+    embed_dim: int = 128
+    context_length: int = 24
+    text_width: int = 64
+    text_layers: int = 2
+    text_heads: int = 2
+
+
+def mini_clip(config: MiniConfig = MiniConfig(), *, seed: int = 0) -> nn.Module:  # noqa: B008 - frozen
+    """The mini CLIP, freshly initialised: an ``open_clip.CLIP`` with both towers and a logit scale."""
+    open_clip = import_open_clip()
+    vision = open_clip.model.CLIPVisionCfg(
+        layers=config.layers, width=config.width, head_width=config.head_width,
+        patch_size=config.patch_size, image_size=config.image_size,
+    )  # fmt: skip
+    text = open_clip.model.CLIPTextCfg(
+        context_length=config.context_length,
+        width=config.text_width,
+        heads=config.text_heads,
+        layers=config.text_layers,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # open_clip initialises from the global generator; the fork keeps it to ourselves
+        model = open_clip.CLIP(embed_dim=config.embed_dim, vision_cfg=vision, text_cfg=text)
+        # open_clip's 0.02 would leave every word that no caption holds at nearly the same place, so that class names
+        # unknown to pre-training could not be told apart; a web-trained CLIP knows every word a little.
+        nn.init.normal_(model.token_embedding.weight, std=0.15)
+    return model
+
+
+def mini_tokenize(captions: list[str], config: MiniConfig = MiniConfig()) -> Tensor:  # noqa: B008 - frozen
+    """Captions as open_clip's byte-pair tokens, int64 ``[n, context_length]``."""
+    return import_open_clip().SimpleTokenizer(context_length=config.context_length)(captions)

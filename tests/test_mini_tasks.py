@@ -1,0 +1,77 @@
+"""The mini suite's images: seeded, disjoint, balanced, and drawn from the split's own scans."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from adamerging_lib.published import STAND_IN
+from adamerging_lib.tasks.mini import SIZES, SPLITS, TASKS, glyphs, pretraining, render
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_images_are_a_function_of_their_index(task):
+    images, labels = render(task, "test", 3, 15)
+    again, _ = render(task, "test", 9, 12)
+    assert images.shape == (12, 3, 32, 32) and images.dtype == np.uint8
+    assert np.array_equal(images[6:9], again)
+    assert np.array_equal(labels, np.arange(3, 15) % len(TASKS[task].classes))
+    assert images.std(axis=(1, 2, 3)).min() > 1  # no blank picture
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_splits_share_no_image(task):
+    drawn = {split: {image.tobytes() for image in render(task, split, 0, 60)[0]} for split in SPLITS}
+    assert all(len(images) == 60 for images in drawn.values())
+    for first, second in itertools.combinations(drawn.values(), 2):
+        assert not first & second
+
+
+def test_the_suite_has_the_papers_shape():
+    assert len(TASKS) == 8 and all(8 <= len(task.classes) <= 20 for task in TASKS.values())
+    assert SIZES["test"] >= 1000
+    assert {name: task.stand_in for name, task in TASKS.items()} == dict(STAND_IN)
+    for task in TASKS.values():
+        assert len(set(task.classes)) == len(task.classes)
+
+
+def test_handwriting_of_the_splits_comes_from_different_scans():
+    edges = sorted(glyphs.SCANS.values())
+    assert edges[0][0] == 0 and edges[-1][1] == 1
+    assert all(first[1] == second[0] for first, second in itertools.pairwise(edges))
+    for scans in glyphs._handwriting().values():
+        parts = [set(range(int(len(scans) * low), int(len(scans) * high))) for low, high in glyphs.SCANS.values()]
+        assert all(len(part) >= 15 for part in parts)
+        assert sum(map(len, parts)) == len(set().union(*parts))
+
+
+def test_pretraining_stream_is_seeded_and_never_names_what_it_must_not():
+    images, captions = pretraining.captioned(0, 400)
+    again, same = pretraining.captioned(100, 110)
+    assert np.array_equal(images[100:110], again) and captions[100:110] == same
+    other, _ = pretraining.captioned(0, 10, seed=1)
+    assert not np.array_equal(images[:10], other)
+    text = " ".join(captions)
+    for name in [*pretraining.OTHER_WORDS, "stop sign", "handwritten", "yield"]:
+        assert f" {name}" not in text and not text.startswith(name)
+    assert sum("sign" in caption or "letter" in caption for caption in captions) > 20
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="unknown mini task 'dogs'; the tasks are scenes"):
+        render("dogs", "test", 0, 1)
+    with pytest.raises(ValueError, match="unknown split 'dev'; the splits are train"):
+        render("digits", "dev", 0, 1)
+
+
+def test_images_do_not_depend_on_torch_threads():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one, _ = render("textures", "test", 0, 4)
+        torch.set_num_threads(2)
+        two, _ = render("textures", "test", 0, 4)
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(one, two)
