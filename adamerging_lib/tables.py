@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from .evaluation import average_confidence_interval, confidence_interval
 from .methods import methods
-from .published import ARCHITECTURES, STAND_IN, published
+from .published import ARCHITECTURES, published
 
 AVERAGE = "Average"
 BOUNDS = ("zero_shot", "individual", "traditional_mtl")
@@ -78,6 +78,20 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     return frame[[*(task for task in frame if task != AVERAGE), AVERAGE]]
 
 
+def recipe(manifest: Mapping[str, Mapping]) -> pd.DataFrame:
+    """How a zoo was trained: settings × stages, as text, in the manifest's order."""
+    stages = {stage: {key: str(value) for key, value in part.items()} for stage, part in manifest["recipe"].items()}
+    order = list(dict.fromkeys(key for part in stages.values() for key in part))
+    return pd.DataFrame(stages, dtype=object).reindex(order)
+
+
+def zoo_accuracies(manifest: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Accuracies (percent) that a zoo's manifest states: methods × tasks, and their unweighted average, as text."""
+    frame = pd.DataFrame(manifest["accuracies"]).T
+    frame[AVERAGE] = frame.mean(axis=1)
+    return _labelled(frame.map("{:.1f}".format))
+
+
 def published_averages() -> pd.DataFrame:
     """Published average accuracies of Tables 1, 2 and 5: method ids × architectures as in prose."""
     rows = published("performance").query("task == @AVERAGE")
@@ -118,11 +132,6 @@ def gap_to_experts(rows: pd.DataFrame) -> pd.DataFrame:
     if "individual" not in frame.index:
         raise ValueError("the record has no rows of 'individual': run it too, the gap is measured against it")
     return frame.drop(index="individual") - frame.loc["individual"]
-
-
-def stand_ins(tasks: Sequence[str]) -> pd.DataFrame:
-    """Task → the published task that it stands in for."""
-    return pd.DataFrame({"stands in for": [STAND_IN.get(task, task) for task in tasks]}, index=pd.Index(tasks))
 
 
 def ranking(rows: pd.DataFrame, arch: str = "ViT-B-32") -> pd.DataFrame:
