@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,36 +95,49 @@ def _describe(encoder: nn.Module) -> list[list[Any]]:
 
 
 def fingerprint_code(*functions: Callable[..., Any]) -> str:
-    """Digest of torch's version and of every module of this package that the functions' modules use, transitively.
+    """Digest of torch's version and of every module of this package that the functions' modules import, transitively.
 
     Comments, docstrings and layout do not count, so that better wording does not throw fits away.
     """
+    waiting, trees = {_home(function) for function in functions}, {}
+    while waiting:
+        name = waiting.pop()
+        if name not in trees and name.partition(".")[0] == PACKAGE:
+            spec = importlib.util.find_spec(name)
+            trees[name] = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+            waiting |= _imports(trees[name], name if spec.submodule_search_locations else name.rpartition(".")[0])
     digest = hashlib.sha256(torch.__version__.encode())
-    for name in sorted(_modules({_home(function) for function in functions})):
-        digest.update(f"{name}|{_code(inspect.getsource(sys.modules[name]))}|".encode())
+    for name in sorted(trees):
+        digest.update(f"{name}|{_code(trees[name])}|".encode())
     return digest.hexdigest()
 
 
-def _code(source: str) -> str:
-    tree = ast.parse(source)
+def _home(function: Callable[..., Any]) -> str:
+    return getattr(function, "func", function).__module__  # a functools.partial lives where its function does
+
+
+def _imports(tree: ast.Module, package: str) -> set[str]:
+    """Absolute names of the modules that a source imports; of a package, the submodule where the name is one."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            if base.partition(".")[0] == PACKAGE:
+                found |= {f"{base}.{a.name}" if _is_module(f"{base}.{a.name}") else base for a in node.names}
+    return found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module, not a package
+        return False
+
+
+def _code(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return ast.dump(tree)
-
-
-def _modules(start: set[str]) -> set[str]:
-    found: set[str] = set()
-    waiting = {name for name in start if name in sys.modules}
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        used = {_home(value) for value in vars(sys.modules[name]).values()}
-        waiting |= {other for other in used if other.partition(".")[0] == PACKAGE and other in sys.modules} - found
-    return found
-
-
-def _home(value: object) -> str:
-    value = getattr(value, "func", value)  # a functools.partial lives where its function does
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    return name if isinstance(name, str) else ""

@@ -26,6 +26,7 @@ from torch.func import functional_call
 
 from adamerging_lib import records
 from adamerging_lib._compat import import_open_clip
+from adamerging_lib.encoders import MiniConfig, mini_clip
 from adamerging_lib.forward import entropy, features, logits, resolve_device
 from adamerging_lib.methods.objective import Objective
 from adamerging_lib.task_vectors import TaskVectors
@@ -36,34 +37,34 @@ TASKS = 8
 
 @dataclass(frozen=True)
 class Case:
-    """One encoder; ``batches`` × ``batch_size`` images a task, as in the recipe for it."""
+    """One encoder; ``batches`` × ``batch_size`` images a task and step."""
 
-    config: dict[str, int | float]
+    encoder: Callable[[], nn.Module]
+    side: int
+    dim: int
     batches: int
     batch_size: int
     classes: tuple[int, ...]
 
 
+def vit_b_32() -> nn.Module:
+    """open_clip's image tower of CLIP ViT-B/32."""
+    vision = import_open_clip().transformer.VisionTransformer
+    return vision(image_size=224, patch_size=32, width=768, layers=12, heads=12, mlp_ratio=4, output_dim=512)
+
+
 CASES = {
-    "mini": Case(
-        {"image_size": 32, "patch_size": 8, "width": 128, "layers": 8, "heads": 4, "mlp_ratio": 4, "output_dim": 128},
-        batches=1, batch_size=16, classes=(10,) * TASKS,
-    ),
-    # 256 images a step and the head sizes of the eight tasks, as in the paper.
-    "ViT-B-32": Case(
-        {"image_size": 224, "patch_size": 32, "width": 768, "layers": 12, "heads": 12, "mlp_ratio": 4,
-         "output_dim": 512},
-        batches=2, batch_size=16, classes=(397, 196, 45, 10, 10, 43, 10, 47),
-    ),
-}  # fmt: skip
+    "mini": Case(lambda: mini_clip().visual, MiniConfig.image_size, MiniConfig.embed_dim, 1, 16, (10,) * TASKS),
+    # 2 × 16 images of eight tasks, 256 a step, and the tasks' head sizes, as in the paper.
+    "ViT-B-32": Case(vit_b_32, 224, 512, 2, 16, (397, 196, 45, 10, 10, 43, 10, 47)),
+}
 
 
 def build(case: Case, device: torch.device, seed: int) -> tuple[Objective, Tensor, Tensor]:
     """Randomly initialised encoder, task vectors of a tenth of its scale, heads, λ and images."""
-    vision = import_open_clip().transformer.VisionTransformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = vision(**case.config).eval().requires_grad_(False)
+        encoder = case.encoder().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     state = {key: t.detach().clone() for key, t in encoder.state_dict().items()}
     vectors = {
@@ -72,12 +73,10 @@ def build(case: Case, device: torch.device, seed: int) -> tuple[Objective, Tenso
     }  # fmt: skip
     tasks = tuple(f"task_{k}" for k in range(TASKS))
     tv = TaskVectors(tasks, state, vectors).to(device)
-    dim = int(case.config["output_dim"])
-    heads = tuple(torch.randn(c, dim, generator=generator).to(device) * 100 / dim**0.5 for c in case.classes)
+    heads = tuple(torch.randn(c, case.dim, generator=generator).to(device) * 100 / case.dim**0.5 for c in case.classes)
     objective = Objective(tv, tv.rows("tensor"), encoder.to(device), heads, lambda x: x.float() / 127.5 - 1, clamp=True)
-    side = int(case.config["image_size"])
     count = TASKS * case.batches * case.batch_size
-    images = torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
+    images = torch.randint(0, 256, (count, 3, case.side, case.side), generator=generator, dtype=torch.uint8).to(device)
     raw = torch.full((TASKS, len(objective.rows.names)), 0.3, device=device)
     return objective, raw, images
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import textwrap
+import importlib
 
 import pytest
 import torch
 import toy
 
+import adamerging_lib
 from adamerging_lib import cache, state
 
 
@@ -98,37 +98,36 @@ def test_suite_is_told_by_its_tensors_not_by_its_checksums(suite):
 
 MODULE = '''
 """Docstring."""
-from adamerging_lib.{helper} import help_out
+from .{helper} import VALUE
 
 def compute():
     """Docstring."""
-    return help_out()  # comment
+    from adamerging_lib import {helper}  # comment
+
+    return VALUE
 '''
 
 
 def test_code_fingerprint_follows_imports_and_ignores_comments(tmp_path, monkeypatch):
-    def digest(helper_source, source=MODULE, name="cache_probe"):
-        for suffix, text in (("_helper", helper_source), ("", source)):
-            module = f"adamerging_lib.{name}{suffix}"
-            (tmp_path / f"{name}{suffix}.py").write_text(textwrap.dedent(text.replace("{helper}", f"{name}_helper")))
-            monkeypatch.delitem(sys.modules, module, raising=False)
-        import importlib
-        import linecache
+    monkeypatch.setattr(adamerging_lib, "__path__", [*adamerging_lib.__path__, str(tmp_path)])
 
-        import adamerging_lib
-
-        monkeypatch.setattr(adamerging_lib, "__path__", [*adamerging_lib.__path__, str(tmp_path)])
+    def digest(helper: str, source: str = MODULE, deeper: str = "VALUE = 1") -> str:
+        for name, text in (("probe", source), ("probe_helper", helper), ("probe_deeper", deeper)):
+            (tmp_path / f"{name}.py").write_text(text.replace("{helper}", "probe_helper"))
         importlib.invalidate_caches()
-        linecache.clearcache()
-        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        try:
-            module = importlib.import_module(f"adamerging_lib.{name}")
-        finally:
-            sys.dont_write_bytecode = before
-        return cache.fingerprint_code(module.compute)
 
-    base = digest("def help_out():\n    return 1\n")
-    assert digest("def help_out():\n    return 1\n") == base
-    assert digest("# why\n\ndef help_out():\n    '''Says 1.'''\n    return 1\n") == base
-    assert digest("def help_out():\n    return 2\n") != base
-    assert digest("def help_out():\n    return 1\n", MODULE.replace("help_out()  #", "help_out() + 1  #")) != base
+        def compute():
+            raise AssertionError("only its home counts")
+
+        compute.__module__ = "adamerging_lib.probe"
+        return cache.fingerprint_code(compute)
+
+    helper = "from .probe_deeper import VALUE\n"
+    base = digest(helper)
+    assert digest(helper) == base
+    assert digest(f"# why\n\n'Docstring.'\n{helper}\n") == base
+    assert digest(f"{helper}VALUE = VALUE + 1\n") != base
+    assert digest(helper, deeper="VALUE = 2") != base
+    assert digest(helper, MODULE.replace("return VALUE", "return -VALUE")) != base
+    assert digest(helper, MODULE.replace("# comment", "# another")) == base
+    assert cache.fingerprint_code(adamerging_lib.adamerge) != cache.fingerprint_code(adamerging_lib.evaluate)

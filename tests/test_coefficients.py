@@ -141,7 +141,7 @@ def test_rows_of_the_authors_tables_follow_their_models(tmp_path):
         assert rows[11:13] == tuple(f"visual.transformer.resblocks.0.attn.in_proj_{p}" for p in ("weight", "bias"))
         assert rows[-5:-3] == ("visual.ln_post.weight", "visual.ln_post.bias") and rows[-1] == "ln_final.bias"
         groups = list(block_rows(rows).values())
-        # METHODS.md 0.2: six text leftovers; the visual tower has 152 or 296 tensors.
+        # Six tensors of the text tower came along in the pickles; the image tower has 152 or 296.
         assert groups.count("text") == 6 and groups.count(f"block_{blocks - 1}") == 12
         assert groups[:3] == groups[-3:] == ["text"] * 3
 

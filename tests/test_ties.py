@@ -144,7 +144,7 @@ def test_bad_reduction(task_vectors):
 
 
 def test_paper_exact_keep_undoes_the_text_tower():
-    """METHODS.md 3.2: 20 % of the whole pickled model, whose text tower never moves, counted on the vision tower."""
+    """20 % of the whole pickled model, whose text tower never moves, counted on the vision tower."""
     whole = {"ViT-B-32": 113_448_705, "ViT-B-16": 111_792_129, "ViT-L-14": 342_562_049}
     vision = {"ViT-B-32": 87_849_216, "ViT-B-16": 86_192_640, "ViT-L-14": 303_966_208}
     assert {arch: round(0.2 * whole[arch] / vision[arch], 3) for arch in whole} == PAPER_EXACT_KEEP
