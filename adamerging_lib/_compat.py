@@ -1,7 +1,7 @@
 """Importing open_clip beside a CPU build of torch.
 
 open_clip imports torchvision, and torchvision's wheel for the same torch version may be built for CUDA. Its compiled
-part then does not load, and declaring the meta kernels of two detection operators fails, although nothing here uses them.
+part then does not load, and declaring the meta kernels of two detection operators fails, though nothing here uses them.
 Declaring their schemas first is all that is needed; resizing and cropping are plain torch and PIL.
 """
 

@@ -2,8 +2,8 @@
 
     python -m adamerging_lib.zoo.build [--out FOLDER] [--device auto] [--workers 2] [--install]
 
-Stages: draw captioned images, pre-train the CLIP, fine-tune eight experts, train the joint model, write the manifest. Each
-stage resumes where it was cut off; a finished one is not done again. On two cores it takes about an hour.
+Stages: draw captioned images, pre-train the CLIP, fine-tune eight experts, train the joint model, write the manifest.
+Each stage resumes where it was cut off; a finished one is not done again. On two cores it takes about an hour.
 """
 
 from __future__ import annotations
