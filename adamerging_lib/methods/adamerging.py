@@ -96,7 +96,7 @@ def adamerge(
         ValueError: for unknown or unusable arguments, a checkpoint of another run, or entropies that are NaN.
 
     Source:
-        AdaMerging, Section 3.2, Eq. 4 to 6; recipe from the published scripts.
+        AdaMerging, Sections 3.2.1 and 3.2.2; recipe from the published scripts.
 
     Differs from the published code:
         One merge a step, and the exact gradient ⟨∂L/∂θ^l, T_k^l⟩ instead of back-propagation through sixteen merges:

@@ -21,7 +21,7 @@ def task_arithmetic(tv: TaskVectors, *, scaling: float = 0.3) -> Merged:
         The shared encoder.
 
     Source:
-        Ilharco et al. 2023; AdaMerging, Section 3.1, Eq. 1.
+        Ilharco et al. 2023; AdaMerging, Section 3.1.
     """
     coefficients = torch.full((len(tv.tasks), 1), float(scaling), dtype=torch.float64)
     return Merged(tv.merge(coefficients, "task"), "task_arithmetic", {"scaling": float(scaling)}, tv.tasks)

@@ -66,7 +66,7 @@ def ties_split(tv: TaskVectors, keep: float = 0.2) -> TaskVectors:
         The same θ0 and tasks with Φ(T_k).
 
     Source:
-        AdaMerging, Section 3.2 (AdaMerging++); the form follows the published code, the text leaves it open.
+        AdaMerging, Section 3.2.1 (AdaMerging++); the form follows the published code, the text leaves it open.
     """
     return tv.replace({key: entries for key, entries, _ in _agreeing(tv, keep)})
 
