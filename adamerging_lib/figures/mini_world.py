@@ -37,7 +37,7 @@ def cosines(frame: pd.DataFrame) -> Figure:
     off = frame.where(~np.eye(len(frame), dtype=bool))
     limit = max(0.1, np.nanmax(np.abs(off.to_numpy()), initial=0.0))
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
-    heatmap(axes, off, fmt=".2f", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    heatmap(axes, off, digits=2, cmap="RdBu_r", vmin=-limit, vmax=limit)
     return figure
 
 

@@ -50,7 +50,7 @@ def gaps(rows: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(WIDTH, 0.36 * len(frame) + 1.3))
     limit = max(1.0, frame.abs().to_numpy().max())
     frame = frame.rename(index={method: label(method) for method in frame.index})
-    heatmap(axes, frame, fmt=".0f", cmap="RdBu", vmin=-limit, vmax=limit)
+    heatmap(axes, frame, digits=0, cmap="RdBu", vmin=-limit, vmax=limit)
     axes.axvline(len(frame.columns) - 1, color="white", lw=3)
     return figure
 
@@ -85,8 +85,8 @@ def _draw_scaling(axes: Axes, rows: pd.DataFrame, mark_published: bool) -> None:
         axes.plot([], [], "D", color="#5F5F5F", mfc="none", label="published, ViT-B/32")
         axes.legend(frameon=False, loc="lower left", fontsize=9, handletextpad=0.2)
     axes.set(xlabel="merging coefficient λ, one for all tasks", ylabel="average accuracy (%)", xlim=(0, right))
-    axes.set_ylim(max(0, min(ends.values()) - 8), 100)
-    low, high = axes.get_ylim()
+    low, high = max(0, min([*level, *points["accuracy"]]) - 8), 100
+    axes.set_ylim(low, high)
     for method, y in zip(ends, spread(list(ends.values()), gap=(high - low) * 0.055), strict=True):
         style = {"arrowstyle": "-", "color": colour(method), "lw": 1.2, "shrinkA": 1, "shrinkB": 0}
         axes.annotate(

@@ -60,9 +60,10 @@ def colour(method: str) -> str:
     return METHOD_COLOURS[method]
 
 
-def heatmap(axes: Axes, frame: pd.DataFrame, **options) -> None:
-    """Annotated heat map without a colour bar."""
-    sns.heatmap(frame, ax=axes, annot=True, annot_kws={"size": 8.5}, cbar=False, linewidths=0.6, **options)
+def heatmap(axes: Axes, frame: pd.DataFrame, digits: int, **options) -> None:
+    """Heat map with its numbers in it, without a colour bar."""
+    text = {"annot": frame.round(digits) + 0.0, "fmt": f".{digits}f", "annot_kws": {"size": 8.5}}  # + 0.0: no "-0"
+    sns.heatmap(frame, ax=axes, cbar=False, linewidths=0.6, **text, **options)
     axes.set(xlabel="", ylabel="")
     axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
