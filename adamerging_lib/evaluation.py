@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .methods.merged import Merged
     from .suite import Suite
 
+
 def evaluate(
     suite: Suite,
     merged: Merged,

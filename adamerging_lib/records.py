@@ -141,9 +141,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def compare(
-    old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float | Mapping[str, float] = 1.0
-) -> list[str]:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float | Mapping[str, float] = 1.0) -> list[str]:
     """Differences between two records of one experiment, as sentences; an empty list where they agree.
 
     Environment, assets, start and duration may differ. Rows are matched by what they are about, not by their order.

@@ -72,7 +72,5 @@ def task_streams(
         # Images that live on the GPU spare a copy a step; a quarter of what is free leaves room for activations.
         if sum(images.nbytes for images in pools.values()) <= torch.cuda.mem_get_info(device)[0] // 4:
             pools = {task: images.to(device) for task, images in pools.items()}
-    halves = {
-        task: split_indices(len(images))[0] if setting == "inductive" else None for task, images in pools.items()
-    }
+    halves = {task: split_indices(len(images))[0] if setting == "inductive" else None for task, images in pools.items()}
     return [Stream(pools[task], size=size, task=task, seed=seed, index=halves[task]) for task in tasks]
