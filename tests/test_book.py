@@ -1,6 +1,8 @@
 """Notebooks as files, programs and pages: normalising, parameters, variants, the reader, the offline check."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -267,3 +269,30 @@ def test_committed_notebooks_are_executed_normalised_and_without_errors(path):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_path):
+    (tmp_path / "conf.py").write_text(
+        'extensions = ["myst_nb", "sphinx_design", "adamerging_lib.book"]\n'
+        'myst_enable_extensions = ["dollarmath", "colon_fence"]\nnb_execution_mode = "off"\nnumfig = True\n'
+    )
+    pages = {"notebooks/performance": None, "book/runs/long/performance": "long"}
+    for docname, run in pages.items():
+        made = notebook(run)
+        made.cells[-2].outputs = [new_output("display_data", {"text/plain": "a figure"})]
+        notebooks.write(tmp_path / f"{docname}.ipynb", notebooks.normalise(made))
+    (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{published}`1:Task Arithmetic:Average`\n")
+    entries = "\n".join(["book/rerun", *pages])
+    (tmp_path / "index.md").write_text(f"# Index\n\n```{{toctree}}\n{entries}\n```\n")
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "-n", "-q", str(tmp_path), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    default, variant = ((tmp_path / "html" / f"{docname}.html").read_text() for docname in pages)
+    assert 'id="fig-gap"' in default and 'id="fig-gap-long"' in variant
+    assert "Show the default parameters" in variant and "Show the default parameters" not in default
+    assert "Performance, run long" in variant and "default run" in variant
+    assert '<span class="published">69.1</span>' in (tmp_path / "html/book/rerun.html").read_text()
+
+    (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{published}`1:Task Arithmetik:Average`\n")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "0 published numbers fit" in done.stderr
