@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make book` and `make test`. Nothing here changes a tracked file, but for
-# `make accept`, `make rerun`, `make unrun`, `make zoo` and `make lock`, whose purpose it is.
+# `make accept`, `make rerun`, `make unrun`, `make lock` and `make zoo ZOO=--install`, whose purpose it is.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -24,6 +24,7 @@ help: ## this list
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	@echo "Installing the environment into $(VENV); once, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -r requirements.lock
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
@@ -61,11 +62,12 @@ rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="st
 unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
 	$(PY) -m adamerging_lib.rerun remove $(NOTEBOOK) $(RUN)
 
-accept: $(STAMP) ## fresh notebooks and records become the committed ones
+accept: $(STAMP) ## fresh notebooks and records become the committed ones, and the README's picture follows
 	$(PY) -m adamerging_lib.book accept
+	$(PY) -m adamerging_lib.figures results/mini/performance.json book/_static/readme.png
 
-zoo: $(STAMP) ## train the mini world's checkpoints from nothing
-	$(PY) -m adamerging_lib.training
+zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them
+	$(PY) -m adamerging_lib.zoo.build --workers $(CORES) $(ZOO)
 
 lock: ## pin what a fresh environment with all extras gets today
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock

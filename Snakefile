@@ -14,7 +14,7 @@ PAGES = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 VARIANTS = [f"book/runs/{run}/{page}.ipynb" for run, pages in config["runs"].items() for page in pages]
 
 # What prints, builds and trains does not change what a notebook finds; trained weights count through the zoo's manifest.
-AROUND = {"book.py", "cli.py", "notebooks.py", "rerun.py", "training.py"}
+AROUND = {"book.py", "build.py", "cli.py", "notebooks.py", "rerun.py", "training.py"}
 LIBRARY = sorted(
     str(path)
     for pattern in ("**/*.py", "published/*.csv", "zoo/*/manifest.json")
