@@ -3,24 +3,28 @@
 # A notebook runs again when its cells, its parameters, the library or the zoo changed, and only then: outputs that were
 # accepted into notebooks/ do not count, because a run depends on the notebook through the digest of its sources.
 import json
+import os
 import sys
 from pathlib import Path
 
-from adamerging_lib.notebooks import source_digest
+from adamerging_lib.notebooks import code_cells, source_digest
+from adamerging_lib.sources import notebook_files
 
 configfile: "runs.yml"
 
 PAGES = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 VARIANTS = [f"book/runs/{run}/{page}.ipynb" for run, pages in config["runs"].items() for page in pages]
 
-# What prints, builds and trains does not change what a notebook finds; trained weights count through the zoo's manifest.
-AROUND = {"book.py", "build.py", "cli.py", "notebooks.py", "rerun.py", "training.py"}
-LIBRARY = sorted(
-    str(path)
-    for pattern in ("**/*.py", "published/*.csv", "zoo/*/manifest.json")
-    for path in Path("adamerging_lib").glob(pattern)
-    if path.name not in AROUND
-)
+# Trained weights count through the zoo's manifest.
+DATA = sorted(str(path) for pattern in ("published/*.csv", "zoo/*/manifest.json") for path in Path("adamerging_lib").glob(pattern))
+
+
+def dependencies(wildcards):
+    """The modules that a notebook imports, transitively; what prints, builds and trains is not among them."""
+    files = notebook_files(code_cells(f"notebooks/{wildcards.page}.ipynb"))
+    return [os.path.relpath(file) for file in files] + DATA
+
+
 EXECUTE = f"{sys.executable} -m adamerging_lib.rerun execute {{wildcards.page}} {{output}}"
 
 
@@ -39,7 +43,7 @@ rule variants:
 
 # Two threads a notebook: the long ones spend their time in matrix products.
 rule page:
-    input: LIBRARY
+    input: dependencies
     output: "_build/executed/{page}.ipynb"
     log: notebook="_build/logs/{page}.ipynb"
     params: source=lambda w: source_digest(f"notebooks/{w.page}.ipynb")
@@ -49,7 +53,7 @@ rule page:
 
 
 rule variant:
-    input: LIBRARY
+    input: dependencies
     output: "book/runs/{run}/{page}.ipynb"
     log: notebook="_build/logs/{run}/{page}.ipynb"
     params:

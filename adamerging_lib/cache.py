@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import json
 import os
 import sys
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .sources import module_files
 from .state import fingerprint, load, load_metadata, save
 
 if TYPE_CHECKING:
     from .suite import Suite
-
-PACKAGE = __name__.partition(".")[0]
 
 
 def folder() -> Path:
@@ -99,41 +97,14 @@ def fingerprint_code(*functions: Callable[..., Any]) -> str:
 
     Comments, docstrings and layout do not count, so that better wording does not throw fits away.
     """
-    waiting, trees = {_home(function) for function in functions}, {}
-    while waiting:
-        name = waiting.pop()
-        if name not in trees and name.partition(".")[0] == PACKAGE:
-            spec = importlib.util.find_spec(name)
-            trees[name] = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-            waiting |= _imports(trees[name], name if spec.submodule_search_locations else name.rpartition(".")[0])
     digest = hashlib.sha256(torch.__version__.encode())
-    for name in sorted(trees):
-        digest.update(f"{name}|{_code(trees[name])}|".encode())
+    for name, path in sorted(module_files(map(_home, functions)).items()):
+        digest.update(f"{name}|{_code(ast.parse(path.read_text(encoding='utf-8')))}|".encode())
     return digest.hexdigest()
 
 
 def _home(function: Callable[..., Any]) -> str:
     return getattr(function, "func", function).__module__  # a functools.partial lives where its function does
-
-
-def _imports(tree: ast.Module, package: str) -> set[str]:
-    """Absolute names of the modules that a source imports; of a package, the submodule where the name is one."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            if base.partition(".")[0] == PACKAGE:
-                found |= {f"{base}.{a.name}" if _is_module(f"{base}.{a.name}") else base for a in node.names}
-    return found
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is a module, not a package
-        return False
 
 
 def _code(tree: ast.Module) -> str:

@@ -74,6 +74,11 @@ def source_digest(path: str | Path) -> str:
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
 
 
+def code_cells(path: str | Path) -> list[str]:
+    """The sources of the notebook's code cells."""
+    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a notebook: its annotation (or its default's type), default and comment."""

@@ -1,0 +1,50 @@
+"""Which source files a piece of code depends on: the modules of this package that it imports, transitively."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def module_files(names: Iterable[str]) -> dict[str, Path]:
+    """Module name → file, for modules of this package and all of it that they import, transitively and by source."""
+    waiting, files = set(names), {}
+    while waiting:
+        name = waiting.pop()
+        if name in files or name.partition(".")[0] != PACKAGE:
+            continue
+        spec = importlib.util.find_spec(name)
+        files[name] = Path(spec.origin)
+        tree = ast.parse(files[name].read_text(encoding="utf-8"))
+        waiting |= imports(tree, name if spec.submodule_search_locations else name.rpartition(".")[0])
+    return files
+
+
+def imports(tree: ast.Module, package: str = "") -> set[str]:
+    """Absolute names of the modules that a source imports; of a package, the submodule where the name is one."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            if base.partition(".")[0] == PACKAGE:
+                found |= {f"{base}.{a.name}" if _is_module(f"{base}.{a.name}") else base for a in node.names}
+    return found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module, not a package
+        return False
+
+
+def notebook_files(sources: Iterable[str]) -> list[Path]:
+    """Files of this package that a notebook depends on, from the sources of its code cells."""
+    tree = ast.parse("\n".join(sources))
+    return sorted(module_files(imports(tree)).values())
