@@ -2,10 +2,10 @@
 (() => {
   const text = (cell) => (cell ? cell.textContent.trim() : "");
   const number = (value) => Number.parseFloat(value.replace(/[−–]/g, "-").replace(/[\s,%]/g, ""));
-  const compare = (a, b) => {
+  const compare = (a, b, sign) => {
     const [x, y] = [number(a), number(b)];
-    if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1; // empty cells stay at the end
-    return Number.isNaN(x) ? a.localeCompare(b) : x - y;
+    if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1; // cells without a number stay at the end
+    return sign * (Number.isNaN(x) ? a.localeCompare(b) : x - y);
   };
   const element = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
@@ -14,11 +14,10 @@
     const button = element("button", { type: "button", textContent: text(header) || "↕", title });
     header.replaceChildren(button);
     button.addEventListener("click", () => {
-      const descending = header.getAttribute("aria-sort") === "ascending";
+      const sign = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
       for (const other of header.parentElement.children) other.removeAttribute("aria-sort");
-      header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      const rows = [...body.rows].sort((a, b) => compare(text(a.cells[index]), text(b.cells[index])));
-      body.append(...(descending ? rows.reverse() : rows));
+      header.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+      body.append(...[...body.rows].sort((a, b) => compare(text(a.cells[index]), text(b.cells[index]), sign)));
     });
   }
 
