@@ -105,7 +105,7 @@ def summary(rows: pd.DataFrame, alpha: float = 0.3) -> pd.DataFrame:
     columns = {
         "zero-shot": path[0.0].map("{:.1f}".format),
         "expert": path[1.0].map("{:.1f}".format),
-        f"share of the gain at α = {alpha:g}": gain_share(path, alpha).map("{:.0f} %".format),
+        f"share of the gain at α = {alpha:g}": gain_share(path, alpha).map("{:.0f} %".format, na_action="ignore"),
         "‖T‖ / ‖θ0‖": norms.map("{:.3f}".format),
         "largest cosine with another": others.max().map("{:.2f}".format),
     }

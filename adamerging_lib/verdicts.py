@@ -109,7 +109,7 @@ def experts(rows: pd.DataFrame) -> list[Verdict]:
     steepest_fall = path.diff(axis=1).min().min()
     return [
         Verdict("Task vectors are nearly at right angles: no |cosine| above 0.2", off.max().max(), 0, 0.2, digits=2),
-        Verdict("Every expert has half of its gain at α = 0.5", gain_share(path, 0.5).min(), 50),
+        Verdict("Every expert has half of its gain at α = 0.5", gain_share(path, 0.5).min(skipna=False), 50),
         Verdict("No way from θ0 to an expert falls by more than 1 point", steepest_fall, -1),
     ]
 
