@@ -60,8 +60,8 @@ class Recipe:
     encoder: MiniConfig = field(default_factory=MiniConfig)
     images: int = 400_000
     pretraining: Schedule = field(default_factory=lambda: Schedule(steps=3400, lr=1.5e-3, batch_size=384, warmup=200))
-    fine_tuning: Schedule = field(default_factory=lambda: Schedule(steps=600, lr=2e-4, batch_size=64, warmup=30))
-    joint: Schedule = field(default_factory=lambda: Schedule(steps=600, lr=2e-4, batch_size=64, warmup=30))
+    fine_tuning: Schedule = field(default_factory=lambda: Schedule(steps=600, lr=2.5e-4, batch_size=64, warmup=30))
+    joint: Schedule = field(default_factory=lambda: Schedule(steps=600, lr=5e-4, batch_size=32, warmup=30))
 
     def plain(self) -> dict[str, Any]:
         """As the manifest keeps it."""

@@ -1,0 +1,95 @@
+"""The shipped zoo: verified on loading, small enough to ship, and as good as its manifest says."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import adamerging_lib as am
+from adamerging_lib import methods
+from adamerging_lib.mini import load_mini
+from adamerging_lib.state import CheckpointError, sha256
+from adamerging_lib.tasks.mini import TASKS
+from adamerging_lib.zoo import SHIPPED, load_checkpoint, read_manifest
+from adamerging_lib.zoo.build import Recipe, report
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return am.load_suite("mini")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return shutil.copytree(SHIPPED, tmp_path / "mini")
+
+
+def test_files_have_their_checksums_and_fit_in_forty_megabytes():
+    manifest = read_manifest()
+    assert set(manifest["files"]) == {"pretrained", "text", "joint", *TASKS}
+    for name, entry in manifest["files"].items():
+        path = SHIPPED / f"{name}.safetensors"
+        assert sha256(path) == entry["sha256"] and path.stat().st_size == entry["bytes"]
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 40e6
+    assert {path.stem for path in SHIPPED.glob("*.safetensors")} == set(manifest["files"])
+
+
+def test_the_manifest_is_of_the_recipe_in_the_code():
+    assert read_manifest()["recipe"] == Recipe().plain()
+
+
+def test_suite_has_every_task_in_order(suite):
+    assert suite.tasks == tuple(TASKS) == am.profile("mini").tasks
+    scale = {round(head.norm(dim=1).mean().item(), 3) for head in suite.heads.values()}
+    assert len(scale) == 1  # exp(logit_scale), the same for all
+    for task, head in suite.heads.items():
+        assert head.shape == (len(TASKS[task].classes), 128) and len(suite.test[task]) >= 1000
+    assert all(t.dtype == torch.float32 for state in suite.experts.values() for t in state.values())
+
+
+def test_reference_models_are_as_accurate_as_the_manifest_says(suite):
+    stated = read_manifest()["accuracies"]
+    for merged in (methods.zero_shot(suite), methods.individual(suite), methods.traditional_mtl(suite)):
+        for row in am.evaluate(suite, merged).itertuples():
+            assert row.accuracy == pytest.approx(stated[merged.method][row.task], abs=0.5), (merged.method, row.task)
+
+
+def test_a_changed_byte_is_found_and_the_file_named(copied):
+    path = copied / "signs.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"signs\.safetensors has SHA-256 .* run `make zoo`"):
+        load_mini(["digits", "signs"], copied)
+    assert load_mini(["digits"], copied).tasks == ("digits",)
+
+
+def test_missing_parts_are_named(copied, tmp_path):
+    (copied / "joint.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*joint\.safetensors"):
+        load_checkpoint("joint", copied)
+    with pytest.raises(CheckpointError, match="no checkpoint 'sun397'; it has pretrained"):
+        load_checkpoint("sun397", copied)
+    with pytest.raises(CheckpointError, match=r"manifest\.json is missing"):
+        read_manifest(tmp_path)
+    (copied / "manifest.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(CheckpointError, match="schema 99"):
+        read_manifest(copied)
+
+
+def test_profiles_and_tasks_are_checked():
+    with pytest.raises(ValueError, match="did you mean 'mini'"):
+        am.load_suite("mni")
+    with pytest.raises(ValueError, match="did you mean 'signs'"):
+        am.load_suite("mini", tasks=["sign"])
+    with pytest.raises(ValueError, match="named twice"):
+        am.load_suite("mini", tasks=["signs", "signs"])
+    with pytest.raises(ValueError, match="empty"):
+        am.load_suite("mini", tasks=[])
+
+
+def test_report_names_the_worst_task():
+    manifest = {"accuracies": {"individual": {"a": 90.0, "b": 70.0}}}
+    assert report(manifest, None) == "individual        80.0 %  worst b  70.0 %"
+    assert report(manifest, manifest).endswith("(shipped  80.0 %)")
