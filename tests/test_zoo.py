@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import adamerging_lib as am
-from adamerging_lib import methods
+from adamerging_lib.methods import individual, traditional_mtl, zero_shot
 from adamerging_lib.mini import load_mini
 from adamerging_lib.state import CheckpointError, sha256
 from adamerging_lib.tasks.mini import TASKS
@@ -50,7 +50,7 @@ def test_suite_has_every_task_in_order(suite):
 
 def test_reference_models_are_as_accurate_as_the_manifest_says(suite):
     stated = read_manifest()["accuracies"]
-    for merged in (methods.zero_shot(suite), methods.individual(suite), methods.traditional_mtl(suite)):
+    for merged in (zero_shot(suite), individual(suite), traditional_mtl(suite)):
         for row in am.evaluate(suite, merged).itertuples():
             assert row.accuracy == pytest.approx(stated[merged.method][row.task], abs=0.5), (merged.method, row.task)
 
