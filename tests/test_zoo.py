@@ -8,11 +8,11 @@ import torch
 
 import adamerging_lib as am
 from adamerging_lib.methods import individual, traditional_mtl, zero_shot
-from adamerging_lib.mini import load_mini
+from adamerging_lib.mini import load_mini, mini_images
 from adamerging_lib.state import CheckpointError, sha256
 from adamerging_lib.tasks.mini import TASKS
-from adamerging_lib.zoo import SHIPPED, load_checkpoint, read_manifest
-from adamerging_lib.zoo.build import Recipe, report
+from adamerging_lib.zoo import SHIPPED, build, load_checkpoint, read_manifest
+from adamerging_lib.zoo.build import Builder, Recipe, Schedule, report
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,40 @@ def test_report_names_the_worst_task():
     manifest = {"accuracies": {"individual": {"a": 90.0, "b": 70.0}}}
     assert report(manifest, None) == "individual        80.0 %  worst b  70.0 %"
     assert report(manifest, manifest).endswith("(shipped  80.0 %)")
+
+
+def small_recipe() -> Recipe:
+    brief = {"lr": 1e-3, "batch_size": 8, "warmup": 1}
+    return Recipe(
+        images=24, pretraining=Schedule(steps=4, **brief), fine_tuning=Schedule(steps=2, **brief),
+        joint=Schedule(steps=2, **brief),
+    )  # fmt: skip
+
+
+def test_make_zoo_builds_a_loadable_zoo_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+    few = lambda task, split: mini_images(task, split, 24)  # noqa: E731
+    monkeypatch.setattr(build, "mini_images", few)
+    stopped, tune = [], Builder.tune
+
+    def interrupted(self, name, *rest):
+        if name == "aerial" and not stopped:
+            stopped.append(name)
+            raise KeyboardInterrupt
+        tune(self, name, *rest)
+
+    monkeypatch.setattr(Builder, "tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Builder(small_recipe(), tmp_path, "cpu", 1).run()
+    builder = Builder(small_recipe(), tmp_path, "cpu", 1)
+    done = {path.name: path.stat().st_mtime_ns for path in builder.out.glob("*.safetensors")}
+    assert {"scenes.safetensors", "vehicles.safetensors"} <= set(done) and "joint.safetensors" not in done
+    manifest = builder.run()
+    for name in ("scenes.safetensors", "vehicles.safetensors"):
+        assert (builder.out / name).stat().st_mtime_ns == done[name]
+
+    assert manifest == read_manifest(builder.out) and manifest["recipe"] == small_recipe().plain()
+    assert set(manifest["seconds"]) == {"drawing", "pre-training", "fine-tuning", "joint"}
+    assert set(manifest["accuracies"]) == {"zero_shot", "individual", "traditional_mtl"}
+    suite = load_mini(["digits"], builder.out)
+    assert any(not torch.equal(suite.experts["digits"][key], suite.pretrained[key]) for key in suite.pretrained)
+    assert not list(builder.work.glob("*.npy"))  # 1.2 GB at full size

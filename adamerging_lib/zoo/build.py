@@ -145,6 +145,7 @@ class Builder:
             with atomic(done) as partial:
                 torch.save({"clip": model.state_dict(), "tokens": mini_tokenize(distinct + prompts).unique()}, partial)
             checkpoint.unlink(missing_ok=True)
+            (self.work / "images.npy").unlink(missing_ok=True)
         saved = torch.load(done, weights_only=True)
         model.load_state_dict(saved["clip"])
         save_checkpoint("pretrained", model.visual.state_dict(), self.out)
