@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from types import ModuleType
 
 import torch
@@ -34,4 +35,7 @@ def import_open_clip() -> ModuleType:
         _library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             _library.define(_SCHEMA.format(operator))
-    return importlib.import_module("open_clip")
+    with warnings.catch_warnings():
+        # Below it, tqdm complains in a notebook without ipywidgets that its bars will be text.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        return importlib.import_module("open_clip")
