@@ -55,6 +55,7 @@ def expert_paths(path: pd.DataFrame) -> Figure:
         axes.plot(path.columns, path.T, color="#D5D5D5", lw=1)
         axes.plot(path.columns, path.loc[task], "-o", ms=3, color="#1F6FB5")
         axes.set_title(task, loc="left")
+        axes.set(ylim=(0, 103), yticks=(0, 50, 100))
     for axes in grid.flat[len(path) :]:
         axes.set_visible(False)
     figure.supxlabel("α: share of the task vector added", fontsize=10.5)

@@ -88,7 +88,7 @@ def _draw_scaling(axes: Axes, rows: pd.DataFrame, mark_published: bool) -> None:
     low, high = max(0, min([*level, *points["accuracy"]]) - 8), 100
     axes.set_ylim(low, high)
     for method, y in zip(ends, spread(list(ends.values()), gap=(high - low) * 0.055), strict=True):
-        style = {"arrowstyle": "-", "color": colour(method), "lw": 1.2, "shrinkA": 1, "shrinkB": 0}
+        style = {"arrowstyle": "-", "color": colour(method), "lw": 1.2, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(
             label(method),
             xy=(right, ends[method]),
@@ -107,12 +107,12 @@ def _draw_averages(axes: Axes, rows: pd.DataFrame, arch: str | None) -> None:
         shown = {"alpha": 0.45} if method in BOUNDS else {}
         axes.barh(y, accuracy, height=0.7, color=colour(method), **shown)
         axes.errorbar(accuracy, y, xerr=half[method], color="#222222", lw=1.2, capsize=2.5)
-        axes.text(accuracy + half[method] + 0.8, y, f"{accuracy:.1f}", va="center", fontsize=9.5)
+        axes.text(112, y, f"{accuracy:.1f}", va="center", ha="right", fontsize=9.5)
     if arch is not None:
         theirs = published_averages()[ARCHITECTURES[arch]].reindex(order.index)
         text = f"published, {ARCHITECTURES[arch]}"
         axes.plot(theirs, range(len(order)), "D", ms=6, color="#222222", mfc="white", label=text)
-        axes.legend(frameon=False, loc="lower right", fontsize=9, handletextpad=0.2)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, handletextpad=0.2)
     axes.set_yticks(range(len(order)), [label(method) for method in order.index])
     axes.set(xlabel="average accuracy (%)", xlim=(0, 112), xticks=range(0, 101, 20))
     axes.tick_params(axis="y", length=0)

@@ -1,0 +1,118 @@
+"""What the committed notebooks show is what the committed records hold, to the last digit.
+
+nbval runs the notebooks anew, so it must forgive digits that move from machine to machine. Here the measuring calls
+give back the committed rows instead, everything else runs as it is, and every text, table and glued value must be
+equal: a number altered by hand, in a notebook or in a record, has nowhere to hide.
+"""
+
+import copy
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Run before the notebook's own cells: measuring gives the rows of the committed record.
+PATCH = {
+    "performance": """
+import types
+import adamerging_lib as am
+from adamerging_lib import experiments, places, records
+kept = records.read(places.committed() / "mini/performance.json")
+clean = lambda row: row["condition"] == "clean"
+experiments.measure = lambda suite, method, **_: [r for r in kept["rows"] if r["method"] == method and clean(r)]
+experiments.sweep = lambda suite, method, *_, **__: [r for r in kept["rows"] if r["method"] == method and not clean(r)]
+am.load_suite = lambda profile: types.SimpleNamespace(assets=kept["assets"])
+""",
+    "mini_suite": """
+import types
+import torch
+import adamerging_lib as am
+from adamerging_lib import diagnostics, places, records
+from adamerging_lib.tasks.mini import TASKS
+kept = records.read(places.committed() / "mini/mini_suite.json")
+diagnostics.measure_experts = lambda *_, **__: kept["rows"]
+blank = types.SimpleNamespace(images=torch.zeros(10, 3, 32, 32, dtype=torch.uint8))
+test = dict.fromkeys(TASKS, blank)
+am.load_suite = lambda profile: types.SimpleNamespace(assets=kept["assets"], tasks=tuple(TASKS), test=test)
+""",
+}
+
+
+def shown(cell):
+    """What a cell shows, without pictures and execution counts."""
+    found = []
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            found.append((output.name, output.text))
+        elif output.output_type == "error":
+            found.append(("error", output.ename, output.evalue))
+        else:
+            found += [(kind, value) for kind, value in sorted(output.data.items()) if not kind.startswith("image/")]
+    return found
+
+
+def replayed(notebook, patch):
+    """A copy of the notebook, run from its committed record."""
+    again = copy.deepcopy(notebook)
+    again.cells.insert(0, nbformat.v4.new_code_cell(patch))
+    where = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(again, timeout=300, kernel_name="python3", resources=where).execute()
+    del again.cells[0]
+    return again
+
+
+def differences(stored, again):
+    """Ids of the cells that show something else than they did."""
+    return [a.id for a, b in zip(stored.cells, again.cells, strict=True) if shown(a) != shown(b)]
+
+
+@pytest.fixture(scope="module", params=PATCH)
+def pair(request, tmp_path_factory):
+    stored = nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ADAMERGING_RESULTS", str(tmp_path_factory.mktemp("results")))
+        environment.setenv("PYTHONPATH", str(ROOT))
+        return stored, replayed(stored, PATCH[request.param])
+
+
+def test_notebook_shows_its_record(pair):
+    stored, again = pair
+    assert differences(stored, again) == []
+
+
+def test_an_altered_digit_is_found(pair):
+    stored, again = pair
+    for place, cell in enumerate(stored.cells):
+        for kind, text in (item for item in shown(cell) if len(item) == 2 and any(c.isdigit() for c in item[1])):
+            altered = copy.deepcopy(stored)
+            digit = next(c for c in reversed(text) if c.isdigit())
+            other = "8" if digit != "8" else "3"
+            for output in altered.cells[place].outputs:
+                if output.get("text") == text:
+                    output.text = other.join(text.rsplit(digit, 1))
+                elif output.get("data", {}).get(kind) == text:
+                    output.data[kind] = other.join(text.rsplit(digit, 1))
+            assert differences(altered, again) == [cell.id]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_is_fit_to_be_committed(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert [cell.cell_type for cell in notebook.cells[:2]] == ["markdown", "code"]
+    assert notebook.cells[0].source.startswith("# ")
+    assert notebook.cells[1].metadata["tags"] == ["parameters"]
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        assert cell.execution_count is not None or not cell.source, f"cell {cell.id} was not executed"
+        for kind, *text in shown(cell):
+            assert kind not in ("stderr", "error"), f"cell {cell.id}: {text}"
+            assert not any(place in str(text) for place in ("/work/", "/tmp/", "/home/", "/root/", "C:\\\\")), cell.id
+    for cell in code:
+        if any(kind == "image/png" for output in cell.outputs for kind in output.get("data", ())):
+            told = cell.metadata["mystnb"]
+            assert told["figure"]["name"].startswith("fig-") and len(told["figure"]["caption"]) > 40, cell.id
+            assert len(told["image"]["alt"]) > 40, cell.id
