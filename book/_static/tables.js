@@ -1,5 +1,6 @@
 // Sort, filter and save every data frame of the book; no library, works from disk and by keyboard.
 (() => {
+  let captions = 0;
   const text = (cell) => (cell ? cell.textContent.trim() : "");
   const number = (value) => Number.parseFloat(value.replace(/[−–]/g, "-").replace(/[\s,%]/g, ""));
   const compare = (a, b, sign) => {
@@ -46,8 +47,17 @@
     const columns = head.rows[head.rows.length - 1];
     const spans = [...body.rows].some((row) => [...row.cells].some((cell) => cell.rowSpan > 1));
     if (body.rows.length > 2 && !spans) [...columns.cells].forEach((cell, index) => sortable(cell, index, body));
+    for (const row of body.rows) for (const cell of row.cells) cell.classList.toggle("long", text(cell).length > 30);
     const scroll = element("div", { className: "table-scroll" });
     table.replaceWith(tools, scroll);
+    if (table.caption) {
+      // Out of the scrolling part, or a long caption over a wide table would scroll away with it.
+      const caption = element("p", { className: "table-caption", id: `table-caption-${++captions}` });
+      caption.append(...table.caption.childNodes);
+      table.caption.remove();
+      table.setAttribute("aria-labelledby", caption.id);
+      scroll.before(caption);
+    }
     scroll.append(table);
   }
 
