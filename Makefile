@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml
 book: $(STAMP) ## run the notebooks that are new or changed, then build the book from these fresh runs
 	$(SNAKEMAKE)
 	$(PY) -m adamerging_lib.book stage _build/stage
-	$(BUILD) _build/stage --path-output .
+	ADAMERGING_RESULTS=$(CURDIR)/_build/results $(BUILD) _build/stage --path-output .
 	@echo "The book: $(HTML)/index.html"
 
 html: $(STAMP) ## build the book from the committed runs, without running anything

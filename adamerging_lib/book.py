@@ -23,7 +23,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import notebooks
-from .published import figure1, published
+from .roles import published_role, verdict_role
 
 SOURCES = ("_config.yml", "_toc.yml", "requirements.lock", "book", "notebooks")
 EXECUTED = Path("_build/executed")
@@ -121,25 +121,14 @@ def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, d
 def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
-    app.add_role("published", _published_role)
+    app.add_role("published", published_role)
+    app.add_role("verdict", verdict_role)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _read_source(app, docname: str, source: list[str]) -> None:
     if str(app.env.doc2path(docname)).endswith(".ipynb"):
         source[0] = nbformat.writes(present(nbformat.reads(source[0], as_version=4), docname))
-
-
-def _published_role(name, rawtext, text, lineno, inliner, options=None, content=None):
-    """A number of the paper: ``1:Task Arithmetic:Average`` (table, method, task) or ``figure 1:Ties-Merging``."""
-    from docutils import nodes
-
-    place, method, *task = text.split(":")
-    rows = figure1() if place == "figure 1" else published(table=int(place)).query("task == @task[0]")
-    rows = rows[rows["method"] == method]
-    if len(rows) != 1:
-        return [], [inliner.reporter.error(f"{rawtext}: {len(rows)} published numbers fit.", line=lineno)]
-    return [nodes.inline(rawtext, str(rows["accuracy"].item()), classes=["published"])], []
 
 
 # ------------------------------------------------------------------------------------------ fresh and committed runs

@@ -1,16 +1,18 @@
 """Notebooks as files, programs and pages: normalising, parameters, variants, the reader, the offline check."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import madeup
 import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from adamerging_lib import book, notebooks, rerun
+from adamerging_lib import book, notebooks, records, rerun
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted(ROOT.glob("notebooks/*.ipynb")) + sorted(ROOT.glob("book/runs/*/*.ipynb"))
@@ -281,18 +283,30 @@ def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_p
         made = notebook(run)
         made.cells[-2].outputs = [new_output("display_data", {"text/plain": "a figure"})]
         notebooks.write(tmp_path / f"{docname}.ipynb", notebooks.normalise(made))
-    (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{published}`1:Task Arithmetic:Average`\n")
+    statements = ["Weight Averaging is the lowest merged model", "Ties-Merging is above Task Arithmetic"]
+    roles = ["{published}`1:Task Arithmetic:Average`", *(f"{{verdict}}`{statement}`" for statement in statements)]
+    (tmp_path / "book/rerun.md").write_text("# Rerun\n\n" + "\n".join(roles) + "\n")
+    rows = madeup.performance_rows(ties=60.0).drop(columns="scaling").to_dict("records")
+    record = records.new("performance", "mini", {}, None, rows, [0], "2026-01-01T00:00:00", 1.0)
+    records.write(record, tmp_path / "results/mini/performance.json")
+    environment = {**os.environ, "ADAMERGING_RESULTS": str(tmp_path / "results")}
     entries = "\n".join(["book/rerun", *pages])
     (tmp_path / "index.md").write_text(f"# Index\n\n```{{toctree}}\n{entries}\n```\n")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "-n", "-q", str(tmp_path), str(tmp_path / "html")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     default, variant = ((tmp_path / "html" / f"{docname}.html").read_text() for docname in pages)
     assert 'id="fig-gap"' in default and 'id="fig-gap-long"' in variant
     assert "Show the default parameters" in variant and "Show the default parameters" not in default
     assert "Performance, run long" in variant and "default run" in variant
-    assert '<span class="published">69.1</span>' in (tmp_path / "html/book/rerun.html").read_text()
+    prose = (tmp_path / "html/book/rerun.html").read_text()
+    assert '<span class="published">69.1</span>' in prose
+    assert '<span class="sd-badge sd-bg-danger sd-bg-text-danger">does not hold</span>' in prose
+    assert prose.count("does not hold") == 2
 
     (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{published}`1:Task Arithmetik:Average`\n")
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode != 0 and "0 published numbers fit" in done.stderr
+    (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{verdict}`Ties-Merging is best`\n")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and "is no statement of the record" in done.stderr
