@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import adamerging_lib as am
+from adamerging_lib import mini
 from adamerging_lib.methods import individual, traditional_mtl, zero_shot
 from adamerging_lib.mini import load_mini, mini_images
 from adamerging_lib.state import CheckpointError, sha256
@@ -106,6 +107,7 @@ def small_recipe() -> Recipe:
 def test_make_zoo_builds_a_loadable_zoo_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     few = lambda task, split: mini_images(task, split, 24)  # noqa: E731
     monkeypatch.setattr(build, "mini_images", few)
+    monkeypatch.setattr(mini, "mini_images", few)
     stopped, tune = [], Builder.tune
 
     def interrupted(self, name, *rest):
