@@ -6,14 +6,12 @@ has a row of the task ``Average``. Points of a λ sweep carry ``scaling`` and th
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from .display import Sentences as Sentences
+from .display import Table as Table
 from .evaluation import average_confidence_interval, confidence_interval
 from .methods import methods
 from .published import ARCHITECTURES, published
@@ -21,26 +19,6 @@ from .published import ARCHITECTURES, published
 AVERAGE = "Average"
 BOUNDS = ("zero_shot", "individual", "traditional_mtl")
 """Reference points, not merging methods: they merge nothing, or need all the labelled training images."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A data frame with a caption, shown as plain HTML without random ids, and as text outside a browser."""
-
-    frame: pd.DataFrame
-    caption: str
-    index: bool = True
-
-    def _repr_html_(self) -> str:
-        cells = self.frame.copy()
-        for place, column in enumerate(self.frame.columns):
-            mark = '<span class="published">{}</span>' if "published" in " ".join(np.atleast_1d(column)) else "{}"
-            cells.isetitem(place, [_cell(value, mark) for value in self.frame.iloc[:, place]])
-        table = cells.to_html(border=0, index=self.index, escape=False)
-        return table.replace("\n  <thead>", f"\n  <caption>{html.escape(self.caption)}</caption>\n  <thead>", 1)
-
-    def __repr__(self) -> str:
-        return f"{self.caption}\n{self.frame.to_string(na_rep='–', index=self.index)}"
 
 
 def label(method: str) -> str:
@@ -103,7 +81,7 @@ def published_performance(arch: str) -> pd.DataFrame:
     """The paper's Table 1, 2 or 5 as printed, averages included: methods × tasks, as text."""
     rows = published("performance", arch=arch)
     frame = rows.pivot_table(index="method", columns="task", values="accuracy", sort=False)
-    frame.columns = pd.MultiIndex.from_product([[f"published, {ARCHITECTURES[arch]}"], frame.columns])
+    frame.columns = pd.MultiIndex.from_product([[f"published, {ARCHITECTURES[arch]}"], frame.columns.tolist()])
     return frame.map("{:.1f}".format, na_action="ignore").rename_axis(index=None)
 
 
@@ -114,16 +92,20 @@ def performance(rows: pd.DataFrame) -> pd.DataFrame:
         rows: rows of a performance record.
 
     Returns:
-        Methods × (measured: tasks and ``Average``, "accuracy ± half a 95 % interval"; published averages of three
-        architectures), as text. The interval is a bootstrap over test images; it does not speak of other seeds.
+        Methods × (the average, "accuracy ± half a 95 % interval"; published averages of three architectures; the
+        same interval task by task), as text. The interval is a bootstrap over test images; it says nothing about
+        other seeds.
     """
     measured = accuracies(rows)
     half = interval_half_widths(rows).reindex_like(measured)
     cells = measured.map("{:.1f}".format) + " ± " + half.map("{:.1f}".format)
-    cells.columns = pd.MultiIndex.from_product([["measured"], cells.columns])
     theirs = published_averages().reindex(measured.index).map("{:.1f}".format, na_action="ignore")
-    theirs.columns = pd.MultiIndex.from_product([["published average"], theirs.columns])
-    return _labelled(cells.join(theirs))
+    parts = {
+        "average": cells[[AVERAGE]].rename(columns={AVERAGE: "measured"}),
+        "average, published": theirs,
+        "measured, by task": cells.drop(columns=AVERAGE),
+    }
+    return _labelled(pd.concat(parts, axis="columns").rename_axis(columns=[None, None]))
 
 
 def gap_to_experts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -223,13 +205,6 @@ def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
         cells.append((method, AVERAGE, (high - low) / 2))
     frame = pd.DataFrame(cells, columns=["method", "task", "half"])
     return frame.pivot_table(index="method", columns="task", values="half", sort=False)
-
-
-def _cell(value: object, mark: str) -> str:
-    if pd.isna(value):
-        return "–"
-    text = mark.format(html.escape(str(value)))
-    return re.sub(r" (± [\d.]+)", r"<br><small>\1</small>", text)  # narrow columns, for telephones
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:

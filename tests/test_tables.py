@@ -27,20 +27,22 @@ def test_several_seeds_are_averaged(rows):
     both = pd.concat([rows, second], ignore_index=True)
     assert tables.averages(both)["layer_wise_adamerging"] == pytest.approx(82)
     assert tables.accuracies(both).loc["ties"].equals(tables.accuracies(rows).loc["ties"])
-    assert tables.performance(both).loc["Layer-wise AdaMerging", ("measured", "Average")].startswith("82.0 ± ")
+    assert tables.performance(both).loc["Layer-wise AdaMerging", ("average", "measured")].startswith("82.0 ± ")
 
 
 def test_performance_table_holds_measured_and_published_numbers_apart(rows):
     frame = tables.performance(rows)
     assert frame.index[0] == "Pretrained" and "Layer-wise AdaMerging++" in frame.index
-    assert set(frame.columns.get_level_values(0)) == {"measured", "published average"}
-    assert frame.loc["Ties-Merging", ("measured", "scenes")].startswith("68.0 ± ")
+    assert frame.columns.get_level_values(0).unique().tolist() == ["average", "average, published", "measured, by task"]
+    assert frame["measured, by task"].columns.tolist() == list(STAND_IN)
+    assert frame.loc["Ties-Merging", ("measured, by task", "scenes")].startswith("68.0 ± ")
+    assert frame.loc["Ties-Merging", ("average", "measured")].startswith("72.0 ± ")
     theirs = published("performance").query("task == 'Average'")
     for row in theirs.itertuples():
         if row.method_id in LEVELS:
-            shown = frame.loc[tables.label(row.method_id), ("published average", tables.ARCHITECTURES[row.arch])]
+            shown = frame.loc[tables.label(row.method_id), ("average, published", tables.ARCHITECTURES[row.arch])]
             assert shown == f"{row.accuracy:.1f}"
-    assert frame.loc["Pretrained", "published average"].isna().all()
+    assert frame.loc["Pretrained", "average, published"].isna().all()
 
 
 def test_intervals_shrink_with_images_and_with_tasks():
@@ -114,6 +116,22 @@ def test_table_html_is_plain_stable_and_captioned(rows):
     assert 'class="dataframe"' in page and "<style" not in page and ' id="' not in page
     assert "<br><small>± " in page and "<td>–</td>" in page and "NaN" not in page
     assert repr(table).startswith("Accuracy, A < B\n") and "NaN" not in repr(table)
+
+
+def test_published_columns_are_marked_cell_by_cell(rows):
+    page = tables.Table(tables.performance(rows), "Accuracy")._repr_html_()
+    marked = page.count('<span class="published">')
+    assert marked == tables.performance(rows)["average, published"].notna().sum().sum()
+    assert '<span class="published">72.4</span>' in page and '<span class="published">72.0' not in page
+    printed = tables.published_performance("ViT-B-32")
+    assert printed.shape == (11, 9) and printed.iloc[0, 0] == "75.3"
+    assert tables.Table(printed, "Table 1")._repr_html_().count('<span class="published">') == 99
+
+
+def test_sentences_are_a_list():
+    sentences = tables.Sentences(["A < B.", "C."])
+    assert sentences._repr_html_() == "<ul>\n<li>A &lt; B.</li>\n<li>C.</li>\n</ul>"
+    assert repr(sentences) == "A < B.\nC."
 
 
 def words(found):
