@@ -5,6 +5,7 @@ import math
 import pytest
 
 from adamerging_lib.published import ARCHITECTURES, METHOD_IDS, STAND_IN, figure1, published, slips
+from adamerging_lib.tasks import mini
 
 KEYS = ["table", "arch", "experiment", "condition", "method", "group"]
 
@@ -81,3 +82,7 @@ def test_a_caller_cannot_change_the_numbers_of_the_next_one():
     rows = published()
     rows["accuracy"] = 0.0
     assert published()["accuracy"].max() == 100
+
+
+def test_the_mini_tasks_name_the_same_data_sets():
+    assert {task.name: task.stand_in for task in mini.TASKS.values()} == STAND_IN
