@@ -65,9 +65,7 @@ def mini_gate(rows: pd.DataFrame) -> list[Verdict]:
         Verdict("Traditional MTL is within 4 points of the experts", abs(expert - at("traditional_mtl")), 0, 4),
         Verdict("Task Arithmetic (λ = 0.3) is at least 12 points below the experts", expert - arithmetic, 12),
         Verdict("Ties-Merging ≥ Task Arithmetic − 1", at("ties") - arithmetic, -1),
-        Verdict(
-            "Layer-wise AdaMerging ≥ Task Arithmetic at its best λ + 5", at("layer_wise_adamerging") - best, 5
-        ),
+        Verdict("Layer-wise AdaMerging ≥ Task Arithmetic at its best λ + 5", at("layer_wise_adamerging") - best, 5),
     ]
 
 

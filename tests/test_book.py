@@ -1,5 +1,6 @@
 """Notebooks as files, programs and pages: normalising, parameters, variants, the reader, the offline check."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -226,16 +227,23 @@ def test_page_without_title_or_parameters_is_refused():
         book.present(untagged, "notebooks/performance")
 
 
-def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout):
+def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout, capsys):
     with pytest.raises(ValueError, match="holds no executed notebook"):
         book.accept()
     fresh = notebooks.normalise(notebook())
     notebooks.write(book.EXECUTED / "performance.ipynb", fresh)
     (book.FRESH_RESULTS / "mini").mkdir(parents=True)
-    (book.FRESH_RESULTS / "mini/performance.json").write_text("{}")
+    (book.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 1}')
+    book.accept()  # a new record: the notebook compared itself with the one that is replaced, so it must run again
+    assert not (book.EXECUTED / "performance.ipynb").exists()
+    assert "performance: the record changed; run `make book accept` once more" in capsys.readouterr().err
+
+    notebooks.write(book.EXECUTED / "performance.ipynb", fresh)
+    (book.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 2}')
     book.accept()
     assert Path("notebooks/performance.ipynb").read_bytes() == (book.EXECUTED / "performance.ipynb").read_bytes()
-    assert Path("results/mini/performance.json").read_text() == "{}"
+    assert json.loads(Path("results/mini/performance.json").read_text())["seconds"] == 2
+    assert not capsys.readouterr().err
     fresh.cells[2].source = "print('edited')"
     notebooks.write("notebooks/performance.ipynb", fresh)
     with pytest.raises(ValueError, match="was edited after its last run"):
