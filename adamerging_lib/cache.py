@@ -67,14 +67,21 @@ def cached(
     return {name: tensors[name] for name in json.loads(metadata["order"])}, json.loads(metadata["plain"])
 
 
-def fingerprint_suite(suite: Suite) -> dict[str, str]:
+def fingerprint_suite(suite: Suite, *, training: bool = False) -> dict[str, str]:
     """Digests of everything of a suite that a fit depends on, from the tensors themselves.
+
+    Arguments:
+        suite: the suite.
+        training: training images and labels count too.
 
     File checksums alone would miss corrupted or subset images, replaced heads, or a suite built in memory.
     """
     digests = {"pretrained": fingerprint(suite.pretrained), "heads": fingerprint(suite.heads)}
     digests |= {f"expert {task}": fingerprint(state) for task, state in suite.experts.items()}
     digests |= {f"images {task}": fingerprint({"": suite.test[task].images}) for task in suite.test}
+    if training:
+        for task, data in suite.training().items():
+            digests[f"training {task}"] = fingerprint({"images": data.images, "labels": data.labels})
     library = sys.modules.get(type(suite.encoder).__module__.partition(".")[0])
     described = [getattr(library, "__version__", None), _describe(suite.encoder), suite.mean, suite.std]
     digests["encoder"] = hashlib.sha256(json.dumps(described).encode()).hexdigest()

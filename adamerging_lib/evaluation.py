@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .forward import compute_state, entropy, features, logits, prepare_encoder, resolve_device
+from .forward import compute_state, entropy, logits, prepare_encoder, resolve_device
 from .splits import SETTINGS, split_indices
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def evaluate(
 
     Arguments:
         suite: encoder, heads, and labelled test images.
-        merged: shared or task-specific weights; its own heads, where it has them, replace the suite's.
+        merged: shared or task-specific weights; its own heads and adapters, where it has them, take part.
         setting: ``transductive`` (measured on the images that adaptation may have used, as in the paper) or
             ``inductive`` (adapted on one half, measured on the other). Default: the setting that an adaptive method
             was fitted in, transductive for all others.
@@ -52,11 +52,12 @@ def evaluate(
     rows = []
     shared: dict[str, Tensor] | None = None
     for task, data in suite.test.items():
-        if shared is None or merged.task_states is not None:
+        if shared is None or merged.task_states is not None or merged.overrides is not None:
             state = merged.state_dict(task)
             encoder = prepare_encoder(suite.encoder, state, device)
             shared = compute_state(state, device)
         head = (merged.heads or {}).get(task, suite.heads[task]).to(device)
+        bias = (merged.biases or {}).get(task)
         images, labels = data.images, data.labels
         if len(images) != len(labels) or len(labels) == 0:
             raise ValueError(f"task {task!r} has {len(images)} images and {len(labels)} labels: both must be n > 0")
@@ -68,8 +69,9 @@ def evaluate(
         parts = []
         with torch.inference_mode():
             for batch in images.split(batch_size):
-                unit = features(encoder, shared, suite.normalise(batch.to(device)))
-                parts.append(logits(unit, head))
+                unit = merged.features(encoder, shared, suite.normalise(batch.to(device)), task)
+                scores = logits(unit, head)
+                parts.append(scores if bias is None else scores + bias.to(scores))
         scores = torch.cat(parts).double().cpu()
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"{merged.method} gives NaN or Inf logits on task {task!r}: its weights have diverged")

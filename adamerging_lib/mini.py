@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,29 @@ from .heads import zero_shot_head
 from .suite import Suite, TaskData
 from .tasks.mini import SIZES, TASKS, render
 from .zoo import SHIPPED, load_checkpoint, load_clip, read_manifest
+
+TRAINING_POOL = 2000  # images a task: what merging methods get of the experts' 4,000
+
+
+class TrainingImages(Mapping[str, TaskData]):
+    """Task → the first training images of a mini task, drawn only when asked for: most methods never do."""
+
+    def __init__(self, tasks: Sequence[str], count: int = TRAINING_POOL) -> None:
+        self._tasks, self._count = tuple(tasks), count
+
+    def __getitem__(self, task: str) -> TaskData:
+        if task not in self._tasks:
+            raise KeyError(task)
+        return mini_images(task, "train", self._count)
+
+    def __contains__(self, task: object) -> bool:  # Mapping's own would draw the images
+        return task in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
 
 def load_mini(tasks: Sequence[str], folder: Path = SHIPPED) -> Suite:
@@ -32,6 +55,7 @@ def load_mini(tasks: Sequence[str], folder: Path = SHIPPED) -> Suite:
         test={task: mini_images(task, "test") for task in tasks},
         mean=MINI_MEAN,
         std=MINI_STD,
+        train=TrainingImages(tasks),
         assets={f"mini/{name}.safetensors": manifest["files"][name]["sha256"] for name in names},
     )
 

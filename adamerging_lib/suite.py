@@ -45,6 +45,8 @@ class Suite:
         test: task name → test images and labels.
         mean, std: per-channel normalisation of images in [0, 1].
         assets: file name → SHA-256 of every checkpoint used.
+        train: task name → training images and labels, which may be loaded only when asked for; None where the
+            profile has none. Read it through `training`.
     """
 
     profile: str
@@ -57,6 +59,7 @@ class Suite:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     assets: Mapping[str, str] = field(default_factory=dict)
+    train: Mapping[str, TaskData] | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -66,6 +69,18 @@ class Suite:
     def task_vectors(self) -> TaskVectors:
         """θ0 and the stacked T_k = θ_k − θ0 of the suite's experts."""
         return TaskVectors.from_state_dicts(self.pretrained, self.experts)
+
+    def training(self) -> dict[str, TaskData]:
+        """Training images of the suite's tasks; labels are for the methods that say they need them.
+
+        Raises:
+            ValueError: where the profile has no training images, or none of a task.
+        """
+        if missing := [task for task in self.tasks if task not in (self.train or {})]:
+            raise ValueError(
+                f"profile {self.profile!r} has no training images of {', '.join(missing)}: give the suite some"
+            )
+        return {task: self.train[task] for task in self.tasks}
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""

@@ -96,8 +96,8 @@ def test_leaderboard_is_a_loop(suite):
 def test_table_of_methods():
     table = am.methods()
     assert tuple(table.index[: len(PERFORMANCE)]) == PERFORMANCE and table.index.name == "id"
-    assert list(table.columns) == ["label", "needs", "task_specific", "source"]
-    assert (table != "").all().all() and table["label"].is_unique
+    assert list(table.columns) == ["label", "needs", "task_specific", "task_id", "static", "source"]
+    assert (table != "").all().all() and table["label"].is_unique and set(table["needs"]) <= set(registry.NEEDS)
     assert table.loc["layer_wise_adamerging_pp", "label"] == "Layer-wise AdaMerging++"
     assert table.loc["individual", "task_specific"] != "nothing"
 
@@ -126,7 +126,9 @@ def test_methods_that_need_a_suite_say_so(task_vectors):
 
 def test_ids_are_registered_once():
     with pytest.raises(ValueError, match="'ties' is registered twice"):
-        registry.register("ties", label="", needs="", source="")(lambda tv: None)
+        registry.register("ties", label="", needs="nothing", source="")(lambda tv: None)
+    with pytest.raises(ValueError, match="needs 'luck': say one of nothing, unlabelled training images"):
+        registry.register("new", label="", needs="luck", source="")
 
 
 def test_fits_come_back_from_the_cache_bit_for_bit(suite, monkeypatch):

@@ -85,4 +85,14 @@ def suite(seed: int = 0, *, tasks: tuple[str, ...] = TASKS, n: int = 30, dtype: 
         labels = torch.randint(0, classes, (n,), generator=generator)
         test[task] = TaskData(images, labels, tuple(f"class {c}" for c in range(classes)))
     joint = noise(pretrained, 0.05, generator)
-    return Suite("toy", encoder, pretrained, experts, joint, heads, test, (0.5, 0.4, 0.3), (0.25, 0.25, 0.25), {})
+    train = {
+        task: TaskData(
+            torch.randint(0, 256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8),
+            torch.randint(0, len(heads[task]), (n,), generator=generator),
+            test[task].classes,
+        )
+        for task in tasks
+    }
+    return Suite(
+        "toy", encoder, pretrained, experts, joint, heads, test, (0.5, 0.4, 0.3), (0.25, 0.25, 0.25), {}, train
+    )

@@ -29,7 +29,9 @@ def zero_shot(tv: TaskVectors) -> Merged:
     "individual",
     label="Individual",
     needs="nothing",
-    task_specific="a whole encoder",
+    task_specific="P (a whole encoder)",
+    task_id=True,
+    static=False,
     source="AdaMerging, Section 4.1",
     takes="suite",
 )
@@ -48,7 +50,7 @@ def individual(suite: Suite) -> Merged:
 @register(
     "traditional_mtl",
     label="Traditional MTL",
-    needs="labelled training images of all tasks",
+    needs="labels",
     source="AdaMerging, Section 4.1",
     takes="suite",
 )

@@ -1,4 +1,4 @@
-"""The one registry: method id → function, with what it needs and where it comes from."""
+"""The one registry: method id → function, with what it needs, what it keeps, and where it comes from."""
 
 from __future__ import annotations
 
@@ -13,27 +13,37 @@ import pandas as pd
 from ..task_vectors import TaskVectors
 from .merged import Merged
 
+NEEDS = ("nothing", "unlabelled training images", "unlabelled test images", "labels")
+"""What a method needs beyond checkpoints and heads, from little to much; only methods with the same needs compete."""
+
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method; ``takes`` is ``task_vectors`` (data-free) or ``suite``; ``adaptive`` fits are cached."""
+    """A registered method; the fields are the arguments of `register`."""
 
     id: str
     label: str
     function: Callable[..., Merged]
     needs: str
     task_specific: str
+    task_id: bool
+    static: bool
     source: str
     takes: str
     adaptive: bool
+    trains: bool
 
 
 _METHODS: dict[str, Method] = {}
 
-# From reference points over data-free methods to adaptive ones: the order of tables; methods not named here follow.
+# From reference points over data-free methods to those that need more: the order of tables. Others follow.
 _ORDER = (
     "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties",
     "task_wise_adamerging", "task_wise_adamerging_pp", "layer_wise_adamerging", "layer_wise_adamerging_pp",
+    "dare", "lines", "consensus_ta", "pcb", "doge_ta", "iso_c", "iso_cts", "tsv_m", "wudi", "wudi_adam",
+    "tall_masks", "emr", "fisher", "regmean", "regmean_pp", "zipit", "prodistill",
+    "doge_am", "adarank", "surgery", "tint", "tint_pp", "wemoe",
+    "supermerge", "joint_training", "pcgrad", "wpcgrad", "cagrad", "nash_mtl", "taps",
 )  # fmt: skip
 
 
@@ -44,25 +54,36 @@ def register(
     needs: str,
     source: str,
     task_specific: str = "nothing",
+    task_id: bool = False,
+    static: bool = True,
     takes: str = "task_vectors",
     adaptive: bool = False,
+    trains: bool = False,
 ) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
     """Decorator: make a function known as a method.
 
     Arguments:
         id: method id, as in records and commands.
         label: name in tables and figures.
-        needs: what it needs beyond checkpoints.
+        needs: what it needs beyond checkpoints and heads, one of ``NEEDS``.
         source: paper and section.
-        task_specific: what it keeps per task beyond the heads.
+        task_specific: what it keeps per task beyond one encoder and the zero-shot heads, in numbers (formula).
+        task_id: whether inference must know the task for more than the choice of the head.
+        static: whether one encoder, the same for every task and image, is what comes out.
         takes: ``task_vectors`` or ``suite``, the function's only positional argument.
-        adaptive: whether it learns from images; such fits are cached.
+        adaptive: whether it learns from images by a seeded run; such fits are cached and take ``seed, setting,
+            device, progress``.
+        trains: whether it reads ``suite.train``; its fits are then kept under those images' digests too.
     """
+    if needs not in NEEDS:
+        raise ValueError(f"method {id!r} needs {needs!r}: say one of {', '.join(NEEDS)}")
 
     def decorate(function: Callable[..., Merged]) -> Callable[..., Merged]:
         if id in _METHODS:
             raise ValueError(f"method id {id!r} is registered twice")
-        _METHODS[id] = Method(id, label, function, needs, task_specific, source, takes, adaptive)
+        _METHODS[id] = Method(
+            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains
+        )
         return function
 
     return decorate
@@ -90,10 +111,10 @@ def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
 
 
 def methods() -> pd.DataFrame:
-    """All methods: index id; columns label, needs, task_specific, source."""
+    """All methods: index id; columns label, needs, task_specific (numbers a task), task_id, static, source."""
     ordered = sorted(_METHODS.values(), key=lambda m: _ORDER.index(m.id) if m.id in _ORDER else len(_ORDER))
-    rows = [(m.id, m.label, m.needs, m.task_specific, m.source) for m in ordered]
-    return pd.DataFrame(rows, columns=["id", "label", "needs", "task_specific", "source"]).set_index("id")
+    columns = ["id", "label", "needs", "task_specific", "task_id", "static", "source"]
+    return pd.DataFrame([[getattr(m, c) for c in columns] for m in ordered], columns=columns).set_index("id")
 
 
 def merge(method_id: str, task_vectors: TaskVectors, **hyper: Any) -> Merged:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,6 +14,7 @@ from torch import Tensor
 from ..cache import cached, fingerprint_code, fingerprint_suite
 from ..coefficients import Coefficients
 from ..forward import resolve_device
+from ..sources import PACKAGE
 from .merged import Fit, Merged
 from .registry import check_hyper, find
 
@@ -49,7 +52,8 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
     parameters = {name: _plain(v) for name, v in {**defaults, **hyper}.items() if name not in _NO_RESULT}
     parameters["device"] = resolve_device(hyper.get("device", "cpu")).type
     return unpack(*cached(
-        method_id, parameters, fingerprint_suite(suite), fingerprint_code(method.function, suite.normalise, unpack),
+        method_id, parameters, fingerprint_suite(suite, training=method.trains),
+        fingerprint_code(method.function, suite.normalise, unpack),
         lambda: pack(method.function(suite, **hyper)),
     ))  # fmt: skip
 
@@ -59,8 +63,15 @@ def pack(merged: Merged) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {f"state|{key}": t for key, t in (merged.state or {}).items()}
     for task, state in (merged.task_states or {}).items():
         tensors |= {f"task|{task}|{key}": t for key, t in state.items()}
+    for task, state in (merged.overrides or {}).items():
+        tensors |= {f"override|{task}|{key}": t for key, t in state.items()}
     tensors |= {f"head|{task}": t for task, t in (merged.heads or {}).items()}
+    tensors |= {f"bias|{task}": t for task, t in (merged.biases or {}).items()}
+    tensors |= {f"extra|{name}": t for name, t in (merged.extra or {}).items()}
     plain: dict[str, Any] = {"method": merged.method, "hyper": dict(merged.hyper), "tasks": merged.tasks}
+    plain["storage"] = merged.storage
+    if merged.forward is not None:
+        plain["forward"] = [merged.forward.__module__, merged.forward.__qualname__]
     if (table := merged.coefficients) is not None:
         tensors["coefficients"] = table.values
         plain["coefficients"] = {"tasks": table.tasks, "rows": table.rows, "granularity": table.granularity}
@@ -84,13 +95,24 @@ def unpack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Merged:
         "hyper": plain["hyper"],
         "tasks": tasks,
         "task_states": {task: state for task in tasks if (state := under(f"task|{task}|"))} or None,
+        "overrides": {task: state for task in tasks if (state := under(f"override|{task}|"))} or None,
         "coefficients": None,
         "heads": under("head|") or None,
+        "biases": under("bias|") or None,
+        "forward": _named(*plain["forward"]) if "forward" in plain else None,
+        "extra": under("extra|") or None,
+        "storage": plain["storage"],
         "history": pd.DataFrame(plain["history"]) if "history" in plain else None,
     }
     if "coefficients" in tensors:
         common["coefficients"] = Coefficients(values=tensors["coefficients"], **plain["coefficients"])
     return Fit(**common, trajectory=tensors["trajectory"]) if "trajectory" in tensors else Merged(**common)
+
+
+def _named(module: str, name: str) -> Callable[..., Tensor]:
+    if not module.startswith(f"{PACKAGE}."):
+        raise ValueError(f"a kept fit names {module}.{name}, which is no function of {PACKAGE}: delete the cache")
+    return getattr(importlib.import_module(module), name)
 
 
 def _plain(value: Any) -> Any:

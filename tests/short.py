@@ -1,0 +1,9 @@
+"""Hyper-parameters that make each slow method quick enough for a toy suite; used by every test that runs them all."""
+
+_ADAMERGING = {"recipe": "mini", "steps": 2, "batch_size": 4}
+SHORT: dict[str, dict] = {
+    "task_wise_adamerging": _ADAMERGING,
+    "task_wise_adamerging_pp": _ADAMERGING,
+    "layer_wise_adamerging": _ADAMERGING,
+    "layer_wise_adamerging_pp": _ADAMERGING,
+}
