@@ -17,7 +17,7 @@ HTML := _build/html
 
 export PYTHONUTF8 := 1
 
-.PHONY: help book html test lint check-offline zoo rerun unrun parameters accept lock clean distclean
+.PHONY: help book html pdf test lint check-offline check-book zoo rerun unrun parameters accept lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -32,13 +32,17 @@ $(STAMP): requirements.lock pyproject.toml
 
 book: $(STAMP) ## run the notebooks that are new or changed, then build the book from these fresh runs
 	$(SNAKEMAKE)
-	$(PY) -m adamerging_lib.book stage _build/stage
+	$(PY) -m adamerging_lib.build stage _build/stage
 	ADAMERGING_RESULTS=$(CURDIR)/_build/results $(BUILD) _build/stage --path-output .
 	@echo "The book: $(HTML)/index.html"
 
 html: $(STAMP) ## build the book from the committed runs, without running anything
 	$(BUILD) .
 	@echo "The book: $(HTML)/index.html"
+
+pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _build/book.pdf
+	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
+	$(PY) -m adamerging_lib.build pdf _build/singlehtml _build/book.pdf
 
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
@@ -47,7 +51,11 @@ lint: $(STAMP) ## ruff, notebooks included
 	$(PY) -m ruff check .
 
 check-offline: $(STAMP) ## the built pages load nothing from the network
-	$(PY) -m adamerging_lib.book check-offline $(HTML)
+	$(PY) -m adamerging_lib.build check-offline $(HTML)
+
+check-book: $(STAMP) ## every number shown: tables and figures from records, prose by look-up, claims as stated
+	$(PY) -m adamerging_lib.build check-prose
+	$(PY) -m pytest -q tests/test_notebooks.py tests/test_claims.py
 
 parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
 	@$(PY) -m adamerging_lib.rerun parameters $(NOTEBOOK)
@@ -63,7 +71,7 @@ unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
 	$(PY) -m adamerging_lib.rerun remove $(NOTEBOOK) $(RUN)
 
 accept: $(STAMP) ## fresh notebooks and records become the committed ones, and the README's picture follows
-	$(PY) -m adamerging_lib.book accept
+	$(PY) -m adamerging_lib.build accept
 	$(PY) -m adamerging_lib.figures results/mini/performance.json book/_static/readme.png
 
 zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from adamerging_lib import book, notebooks, records, rerun
+from adamerging_lib import book, build, notebooks, records, rerun
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted(ROOT.glob("notebooks/*.ipynb")) + sorted(ROOT.glob("book/runs/*/*.ipynb"))
@@ -205,7 +205,8 @@ def test_page_of_a_default_run_links_notebook_and_parameters():
 
 def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters():
     page = book.present(notebook(run="long"), "book/runs/long/performance")
-    head, target, defaults, injected, figure, text = page.cells
+    head, target, defaults, injected, figure, text, beside = page.cells
+    assert beside.source == "```{run-comparison} performance long\n```"
     assert head.source.startswith("# Performance, run long\n") and "`steps = 1000`" in head.source
     assert "(sec-table-long)=" in head.source and "{numref}`fig-gap-long`" in head.source
     assert "{ref}`the table <sec-table-long>`" in head.source
@@ -213,6 +214,7 @@ def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters():
     assert "hide-input" in defaults.metadata.tags and "hide-input" in injected.metadata.tags
     assert injected.metadata.mystnb.code_prompt_show == "Show this run's parameters"
     assert figure.metadata.mystnb.figure.name == "fig-gap-long"
+    assert figure.metadata.mystnb.figure.caption.startswith("(Caption of the default run.) ")
     assert "$$a = b$$ (eq-a-long)" in text.source and "{eq}`eq-a-long`" in text.source
     assert "(#fig-gap-long)" in text.source and "the word fig-gap stays" in text.source
 
@@ -229,25 +231,25 @@ def test_page_without_title_or_parameters_is_refused():
 
 def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout, capsys):
     with pytest.raises(ValueError, match="holds no executed notebook"):
-        book.accept()
+        build.accept()
     fresh = notebooks.normalise(notebook())
-    notebooks.write(book.EXECUTED / "performance.ipynb", fresh)
-    (book.FRESH_RESULTS / "mini").mkdir(parents=True)
-    (book.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 1}')
-    book.accept()  # a new record: the notebook compared itself with the one that is replaced, so it must run again
-    assert not (book.EXECUTED / "performance.ipynb").exists()
+    notebooks.write(build.EXECUTED / "performance.ipynb", fresh)
+    (build.FRESH_RESULTS / "mini").mkdir(parents=True)
+    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 1}')
+    build.accept()  # a new record: the notebook compared itself with the one that is replaced, so it must run again
+    assert not (build.EXECUTED / "performance.ipynb").exists()
     assert "performance: the record changed; run `make book accept` once more" in capsys.readouterr().err
 
-    notebooks.write(book.EXECUTED / "performance.ipynb", fresh)
-    (book.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 2}')
-    book.accept()
-    assert Path("notebooks/performance.ipynb").read_bytes() == (book.EXECUTED / "performance.ipynb").read_bytes()
+    notebooks.write(build.EXECUTED / "performance.ipynb", fresh)
+    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 2}')
+    build.accept()
+    assert Path("notebooks/performance.ipynb").read_bytes() == (build.EXECUTED / "performance.ipynb").read_bytes()
     assert json.loads(Path("results/mini/performance.json").read_text())["seconds"] == 2
     assert not capsys.readouterr().err
     fresh.cells[2].source = "print('edited')"
     notebooks.write("notebooks/performance.ipynb", fresh)
     with pytest.raises(ValueError, match="was edited after its last run"):
-        book.accept()
+        build.accept()
 
 
 @pytest.mark.parametrize(
@@ -261,14 +263,14 @@ def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout, capsys)
 def test_offline_check_finds_loads_but_allows_links(tmp_path, page, count):
     (tmp_path / "index.html").write_text(f"<html>{page}</html>")
     (tmp_path / "x.css").write_text("@font-face { src: url('font.woff2') }")
-    assert len(book.network_loads(tmp_path)) == count
+    assert len(build.network_loads(tmp_path)) == count
     (tmp_path / "x.css").write_text("@import 'https://example/y.css'; a { background: url(//example/z.png) }")
-    assert len(book.network_loads(tmp_path)) == count + 2
+    assert len(build.network_loads(tmp_path)) == count + 2
 
 
 def test_offline_check_of_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no HTML page"):
-        book.network_loads(tmp_path)
+        build.network_loads(tmp_path)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -1,0 +1,170 @@
+"""Pages made from records when the book is built: claims, their count, status of runs, variants beside defaults.
+
+The directives ``{claims}``, ``{claims-count}``, ``{run-status}`` and ``{run-comparison}`` write MyST text and let the
+book's own parser read it, so that links and badges are checked like those of any page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from . import claims, places, records, verdicts
+
+BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
+
+
+def badge(word: str) -> str:
+    """A verdict as a badge of sphinx-design."""
+    return f"{{bdg-{BADGES[word]}}}`{word}`"
+
+
+def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
+    """A Markdown table in the look of the notebooks' data frames; pipes and line ends in cells are made harmless."""
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in [list(header), *rows]]
+    lines.insert(1, ["---"] * len(lines[0]))
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"::::{{table}}\n:class: dataframe\n\n{body}\n::::\n"
+
+
+def claims_text() -> str:
+    """All claims, one section a document, with published value, measured values and verdicts; failures explained."""
+    known = claims.read()
+    profiles = claims.profiles(known)
+    parts = []
+    for source in dict.fromkeys(claim.where.partition(",")[0] for claim in known):
+        rows, reasons = [], []
+        for number, claim in enumerate(known, start=1):
+            if claim.where.partition(",")[0] != source:
+                continue
+            found = [claims.verdict(claim, profile) for profile in profiles]
+            cells = [f"{badge(v.word)}<br>{_number(v)}" if v.word != verdicts.NOT_RUN else badge(v.word) for v in found]
+            place = claim.where.partition(",")[2].strip()
+            rows.append([
+                number, f"{claim.claim} ({place})", claim.published and f"*{claim.published}*",
+                f"{claim.required} {claim.unit}", *cells, f"{{doc}}`page </{claim.page}>`",
+            ])  # fmt: skip
+            for profile, v in zip(profiles, found, strict=True):
+                if v.word == verdicts.FAILS:
+                    reason = claim.why.get(profile, "no reason known yet")
+                    reasons.append(f"* **{number}, {profile}**: {reason}")
+        header = ["", "claim", "published", "holds here if", *profiles, "proof"]
+        parts.append(f"## {source}\n\n{table(rows, header)}")
+        if reasons:
+            parts.append("**Why some do not hold**\n\n" + "\n".join(reasons) + "\n")
+    return "\n".join(parts)
+
+
+def _number(verdict: verdicts.Verdict) -> str:
+    return f"{verdict.value:.{verdict.digits}f}"
+
+
+def claims_count_text() -> str:
+    """How many claims hold, one line a profile."""
+    known = claims.read()
+    lines = []
+    for profile in claims.profiles(known):
+        count = claims.count([claims.verdict(claim, profile) for claim in known])
+        told = ", ".join(f"{number} {badge(word)}" for word, number in count.items() if number)
+        lines.append(f"* `{profile}`: of {len(known)} claims, {told}")
+    return "\n".join(lines) + "\n"
+
+
+def status_text() -> str:
+    """Every default notebook's record: time, device, versions, seeds, parameters and assets."""
+    rows, assets, versions = [], {}, {}
+    for path in sorted(places.committed().glob("*/*.json")):
+        fresh = places.results() / path.relative_to(places.committed())
+        record = records.read(fresh if fresh.is_file() else path)
+        environment = record["environment"]
+        assets |= record["assets"]
+        digest = hashlib.sha256(repr(sorted(record["assets"].items())).encode()).hexdigest()[:8]
+        name = record["experiment"]
+        page = f"{{doc}}`{name} </notebooks/{name}>`" if Path("notebooks", f"{name}.ipynb").is_file() else name
+        versions[tuple(sorted(environment["versions"].items()))] = None
+        rows.append([
+            page, record["profile"], f"{record['seconds']:.0f}", environment["device"], environment["threads"],
+            ", ".join(map(str, record["seeds"])), record["started"][:10], f"`{digest}`",
+        ])  # fmt: skip
+    header = ["notebook", "profile", "seconds", "device", "threads", "seeds", "date", "assets"]
+    listed = "\n".join(f"{name} {checksum}" for name, checksum in sorted(assets.items()))
+    made = "\n".join(", ".join(f"{k} {v}" for k, v in one) for one in versions)
+    return (
+        f"{table(rows, header)}\n:::{{dropdown}} Versions\n```text\n{made}\n```\n:::\n\n"
+        f":::{{dropdown}} SHA-256 of the assets\n```text\n{listed}\n```\n:::\n"
+    )
+
+
+def comparison_text(name: str, run: str) -> str:
+    """Averages of a variant's record beside those of the default run; empty where one of them has no record."""
+    path = next(iter(sorted(Path("book/runs", run, name).glob("*/*.json"))), None)
+    if path is None:
+        return ""
+    variant = records.read(path)
+    own = claims.record_of(variant["experiment"], variant["profile"])
+    default = records.read(own or claims.record_of(variant["experiment"], "mini"))
+    sides = [side(default["rows"]), side(variant["rows"])]
+    if not len(sides[0]) or not len(sides[1]):
+        return ""
+    both = pd.concat(sides, axis=1, keys=["default", "this run"])
+    both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
+    rows = [
+        [*key, *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)), "–" if pd.isna(b - a) else f"{b - a:+.1f}"]
+        for key, (a, b) in zip(both.index, both.to_numpy(), strict=True)
+    ]
+    header = [*both.index.names, f"default ({default['profile']})", f"this run ({variant['profile']})", "difference"]
+    return f"## Beside the default run\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
+
+
+def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
+    """Average accuracy by method, condition and group, without the columns that say nothing; mean over seeds."""
+    keys = ["method", "condition", "group"]
+    frame = pd.DataFrame([r for r in rows if r.get("task") == "Average" and "accuracy" in r and "scaling" not in r])
+    if frame.empty:
+        return pd.Series(dtype=float)
+    return frame.groupby([key for key in keys if key in frame], sort=False)["accuracy"].mean()
+
+
+class _Text(SphinxDirective):
+    """A directive whose text a function gives."""
+
+    optional_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed text."""
+        text = self.make(*self.arguments)
+        self.env.note_dependency(str(claims.FILE))
+        for path in places.committed().glob("*/*.json"):
+            self.env.note_dependency(str(path))
+        node = nodes.container()
+        node.document = self.state.document
+        self.state.nested_parse(
+            StringList(text.splitlines(), source=self.name), self.content_offset, node, match_titles=1
+        )
+        return node.children
+
+
+def directive(make) -> type[_Text]:
+    """A directive from a function of its arguments that gives MyST text."""
+    return type(make.__name__, (_Text,), {"make": staticmethod(make)})
+
+
+DIRECTIVES = {
+    "claims": claims_text,
+    "claims-count": claims_count_text,
+    "run-status": status_text,
+    "run-comparison": comparison_text,
+}
+
+
+def setup(app) -> None:
+    """Add the directives to Sphinx."""
+    for name, make in DIRECTIVES.items():
+        app.add_directive(name, directive(make))

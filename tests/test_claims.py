@@ -1,0 +1,140 @@
+"""The claims engine, and the committed claims: every verdict is as the page says, and every page exists."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adamerging_lib import claims, directives, records, verdicts
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = [
+    {"method": "a", "condition": "clean", "task": "x", "accuracy": 10.0},
+    {"method": "a", "condition": "clean", "task": "Average", "accuracy": 20.0},
+    {"method": "b", "condition": "clean", "task": "Average", "accuracy": 30.0},
+    {"method": "b", "condition": "fog", "task": "Average", "accuracy": 5.0, "severity": 3},
+    {"quantity": "spearman", "value": 0.87},
+]
+
+
+@pytest.mark.parametrize(
+    "expression, value",
+    [
+        ("mean('accuracy', method='b', condition='clean') - mean('accuracy', method='a')", 10.0),
+        ("mean('accuracy', method='a', task='x')", 10.0),
+        ("mean('accuracy', condition=['clean', 'fog'])", 55 / 3),
+        ("most('accuracy', severity=None) - least('accuracy')", 25.0),
+        ("mean('value', quantity='spearman')", 0.87),
+        ("count('accuracy', condition='clean')", 2.0),
+        ("max(1, 2) + abs(-3)", 5.0),
+        ("mean('accuracy', method='c')", math.nan),
+        ("max(1, mean('accuracy', method='c'))", math.nan),
+        ("1 / (mean('value') - 0.87)", math.nan),
+    ],
+)
+def test_expressions(expression, value):
+    assert claims.evaluate(expression, ROWS) == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize("expression", ["mean(", "open('x')", "__import__('os')", "mean.__class__", "unknown + 1"])
+def test_expressions_that_are_none(expression):
+    with pytest.raises(ValueError, match="is no expression over a record"):
+        claims.evaluate(expression, ROWS)
+
+
+CLAIM = {"id": "one", "claim": "c", "where": "w", "record": "r", "value": "1", "page": "p", "at_least": 0}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"vlaue": 1}, "'one' has unknown fields .'vlaue'"),
+        ({"page": None}, "'one' lacks .'page'"),
+        ({"at_least": None}, "'one' says neither at_least nor at_most"),
+    ],
+)
+def test_claims_that_are_refused(tmp_path, change, message):
+    path = tmp_path / "claims.yml"
+    entry = {key: value for key, value in {**CLAIM, **change}.items() if value is not None}
+    path.write_text(yaml.safe_dump([entry]))
+    with pytest.raises(ValueError, match=message):
+        claims.read(path)
+    path.write_text(yaml.safe_dump([CLAIM, CLAIM]))
+    with pytest.raises(ValueError, match="two claims are called 'one'"):
+        claims.read(path)
+
+
+def test_ranges_in_words(tmp_path):
+    path = tmp_path / "claims.yml"
+    ranges = [{"at_least": 1}, {"at_most": 2.5}, {"at_least": 1, "at_most": 2}]
+    entries = [{**CLAIM, "id": str(i), "at_least": None, **r} for i, r in enumerate(ranges)]
+    path.write_text(yaml.safe_dump([{k: v for k, v in e.items() if v is not None} for e in entries]))
+    assert [claim.required for claim in claims.read(path)] == ["≥ 1", "≤ 2.5", "1 to 2"]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A checkout with one claim, one record, and a variant of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claims.places, "committed", lambda: tmp_path / "results")
+    monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path / "fresh"))
+    text = "mean('accuracy', method='b', condition='clean')"
+    Path("claims.yml").write_text(
+        yaml.safe_dump([{**CLAIM, "where": "Paper, Table 1", "record": "exp", "value": text}])
+    )
+    for folder, shift in (("results/mini", 0), ("book/runs/long/exp/mini", 1.5)):
+        rows = [{**row, "accuracy": row["accuracy"] + shift} if "accuracy" in row else row for row in ROWS]
+        record = records.new("exp", "mini", {"steps": 1}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
+        records.write(record, tmp_path / folder / "exp.json")
+    return tmp_path
+
+
+def test_verdict_and_its_page(world):
+    (claim,) = claims.read()
+    assert claims.verdict(claim, "mini").word == verdicts.HOLDS
+    assert claims.profiles([claim]) == ["mini"]
+    text = directives.claims_text()
+    assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>30.0" in text
+    assert directives.claims_count_text() == "* `mini`: of 1 claims, 1 {bdg-success}`holds`\n"
+
+
+def test_failures_are_shown_with_their_reason(world):
+    entry = yaml.safe_load(Path("claims.yml").read_text())[0] | {"at_least": 99, "why": {"mini": "too small"}}
+    missing = {**entry, "id": "two", "record": "other"}
+    Path("claims.yml").write_text(yaml.safe_dump([entry, missing]))
+    text = directives.claims_text()
+    assert "{bdg-danger}`does not hold`" in text and "* **1, mini**: too small" in text
+    assert "{bdg-secondary}`not run`" in text and "**2, mini**" not in text
+
+
+def test_a_fresh_record_goes_first(world):
+    record = records.read(world / "results/mini/exp.json")
+    record["rows"] = [{**ROWS[2], "accuracy": -5.0}]
+    records.write(record, world / "fresh/mini/exp.json")
+    assert claims.verdict(claims.read()[0], "mini").word == verdicts.FAILS
+
+
+def test_variant_beside_default(world):
+    text = directives.comparison_text("exp", "long")
+    assert "| b | fog | 5.0 | 6.5 | +1.5 |" in text
+    assert directives.comparison_text("exp", "other") == ""
+
+
+def test_status_of_runs(world):
+    assert "| exp | mini | 7 | cpu |" in directives.status_text()
+
+
+def test_every_committed_claim_names_a_page_and_a_value_that_exists(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("ADAMERGING_RESULTS", raising=False)
+    for claim in claims.read():
+        assert any(Path(claim.page + suffix).is_file() for suffix in (".md", ".ipynb")), claim.id
+        found = claims.verdict(claim, "mini")
+        assert found.word != verdicts.NOT_RUN, f"{claim.id}: the record of the mini world lacks a row that it names"
+        if found.word == verdicts.FAILS:
+            assert "mini" in claim.why, f"{claim.id} does not hold on mini: say why, or that nobody knows"
+        else:
+            assert "mini" not in claim.why, f"{claim.id} holds on mini, and yet claims.yml explains why not"
