@@ -6,7 +6,7 @@ import pytest
 from madeup import LEVELS, SCALINGS, performance_rows
 
 from adamerging_lib import tables, verdicts
-from adamerging_lib.published import STAND_IN, published
+from adamerging_lib.published import ARCHITECTURES, STAND_IN, published
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_performance_table_holds_measured_and_published_numbers_apart(rows):
     theirs = published("performance").query("task == 'Average'")
     for row in theirs.itertuples():
         if row.method_id in LEVELS:
-            shown = frame.loc[tables.label(row.method_id), ("average, published", tables.ARCHITECTURES[row.arch])]
+            shown = frame.loc[tables.label(row.method_id), ("average, published", ARCHITECTURES[row.arch])]
             assert shown == f"{row.accuracy:.1f}"
     assert frame.loc["Pretrained", "average, published"].isna().all()
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..published import ARCHITECTURES, figure1
-from ..tables import BOUNDS, averages, gap_to_experts, interval_half_widths, label, published_averages, sweep
+from ..tables.common import BOUNDS, averages, interval_half_widths, label
+from ..tables.comparison import gap_to_experts, published_averages, sweep
 from .style import METHOD_DASHES, WIDTH, colour, heatmap, spread, styled
 
 

@@ -1,38 +1,11 @@
-"""Tables of the notebooks, made from rows of records (and the published numbers beside them), never from models.
-
-A *row* of a record: ``method, condition, group, task, accuracy, n, seed, setting``; every method and condition also
-has a row of the task ``Average``. Points of a λ sweep carry ``scaling`` and the condition ``lambda=...``.
-"""
+"""Tables of the performance experiment: the paper's Tables 1, 2 and 5, and how far the methods are from the experts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
-from .display import Sentences as Sentences
-from .display import Table as Table
-from .evaluation import average_confidence_interval, confidence_interval
-from .methods import methods
-from .published import ARCHITECTURES, published
-
-AVERAGE = "Average"
-BOUNDS = ("zero_shot", "individual", "traditional_mtl")
-"""Reference points, not merging methods: they merge nothing, or need all the labelled training images."""
-
-
-def label(method: str) -> str:
-    """A method's name in tables and figures."""
-    known = methods()["label"]
-    if method not in known:
-        raise ValueError(f"method {method!r} of the record is unknown; known: {', '.join(known.index)}")
-    return known[method]
-
-
-def headline(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the comparison itself, at each method's default: clean test images, no point of a sweep."""
-    keep = rows["condition"] == "clean"
-    return rows[keep].reset_index(drop=True)
+from ..published import ARCHITECTURES, published
+from .common import AVERAGE, BOUNDS, accuracies, averages, interval_half_widths, label, labelled, points
 
 
 def sweep(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,33 +14,6 @@ def sweep(rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["method", "scaling", "accuracy"])
     points = rows[rows["scaling"].notna() & rows["condition"].str.startswith("lambda=") & (rows["task"] == AVERAGE)]
     return points.groupby(["method", "scaling"], sort=True, as_index=False)["accuracy"].mean()
-
-
-def averages(rows: pd.DataFrame) -> pd.Series:
-    """Method id → average accuracy (percent) in the record's order; a mean over seeds where there are several."""
-    rows = headline(rows)
-    return rows[rows["task"] == AVERAGE].groupby("method", sort=False)["accuracy"].mean()
-
-
-def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy (percent), methods × tasks with ``Average`` last, both in the record's order."""
-    rows = headline(rows)
-    frame = rows.pivot_table(index="method", columns="task", values="accuracy", sort=False)
-    return frame[[*(task for task in frame if task != AVERAGE), AVERAGE]]
-
-
-def recipe(manifest: Mapping[str, Mapping]) -> pd.DataFrame:
-    """How a zoo was trained: settings × stages, as text, in the manifest's order."""
-    stages = {stage: {key: str(value) for key, value in part.items()} for stage, part in manifest["recipe"].items()}
-    order = list(dict.fromkeys(key for part in stages.values() for key in part))
-    return pd.DataFrame(stages, dtype=object).reindex(order)
-
-
-def zoo_accuracies(manifest: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Accuracies (percent) that a zoo's manifest states: methods × tasks, and their unweighted average, as text."""
-    frame = pd.DataFrame(manifest["accuracies"]).T
-    frame[AVERAGE] = frame.mean(axis=1)
-    return _labelled(frame.map("{:.1f}".format))
 
 
 def published_averages() -> pd.DataFrame:
@@ -105,7 +51,7 @@ def performance(rows: pd.DataFrame) -> pd.DataFrame:
         "average, published": theirs,
         "measured, by task": cells.drop(columns=AVERAGE),
     }
-    return _labelled(pd.concat(parts, axis="columns").rename_axis(columns=[None, None]))
+    return labelled(pd.concat(parts, axis="columns").rename_axis(columns=[None, None]))
 
 
 def gap_to_experts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +80,7 @@ def ranking(rows: pd.DataFrame, arch: str = "ViT-B-32") -> pd.DataFrame:
             f"published average, {ARCHITECTURES[arch]}": theirs.map("{:.1f}".format, na_action="ignore"),
         }
     )
-    return _labelled(frame)
+    return labelled(frame)
 
 
 def ranking_in_words(rows: pd.DataFrame, arch: str = "ViT-B-32") -> list[str]:
@@ -145,15 +91,15 @@ def ranking_in_words(rows: pd.DataFrame, arch: str = "ViT-B-32") -> list[str]:
     lines = [f"Best merged model: {label(best)}, {merged[best]:.1f} on average."]
     for bound in ("individual", "traditional_mtl"):
         if bound in ours:
-            lines.append(f"It is {_points(merged[best] - ours[bound])} {label(bound)} ({ours[bound]:.1f}).")
+            lines.append(f"It is {points(merged[best] - ours[bound])} {label(bound)} ({ours[bound]:.1f}).")
     theirs = published_averages()[ARCHITECTURES[arch]]
     for learned, base in {"layer_wise_adamerging": "task_arithmetic", "layer_wise_adamerging_pp": "ties"}.items():
         peak = best_scaling(rows, base)
         if learned in ours and peak is not None:
             scaling, accuracy = peak
             lines.append(
-                f"{label(learned)} is {_points(ours[learned] - accuracy)} {label(base)} at its best λ ({scaling:g}); "
-                f"published, {ARCHITECTURES[arch]}: {_points(theirs[learned] - theirs[base])} it."
+                f"{label(learned)} is {points(ours[learned] - accuracy)} {label(base)} at its best λ ({scaling:g}); "
+                f"published, {ARCHITECTURES[arch]}: {points(theirs[learned] - theirs[base])} it."
             )
     return lines
 
@@ -191,26 +137,3 @@ def key_numbers(rows: pd.DataFrame) -> dict[str, float | str]:
         numbers |= {"best_scaling_ta": peak[0], "gain_lw_over_best_ta": numbers["lw_average"] - peak[1]}
     best = {"best_method": label(merged.idxmax()), "best_average": round(float(merged.max()), 2)} if len(merged) else {}
     return {**best, **{key: round(number, 2) for key, number in numbers.items()}}
-
-
-def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Half a 95 % interval (points) for every method × task and ``Average``."""
-    cells = []
-    for method, group in headline(rows).groupby("method", sort=False):
-        single = group[group["task"] != AVERAGE].groupby("task", sort=False, as_index=False)[["accuracy", "n"]].mean()
-        for row in single.itertuples():
-            low, high = confidence_interval(row.accuracy, row.n)
-            cells.append((method, row.task, (high - low) / 2))
-        low, high = average_confidence_interval(single)
-        cells.append((method, AVERAGE, (high - low) / 2))
-    frame = pd.DataFrame(cells, columns=["method", "task", "half"])
-    return frame.pivot_table(index="method", columns="task", values="half", sort=False)
-
-
-def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.rename(index={method: label(method) for method in frame.index}).rename_axis(index=None)
-
-
-def _points(difference: float) -> str:
-    side = "above" if difference >= 0 else "below"
-    return f"{abs(difference):.1f} points {side}"

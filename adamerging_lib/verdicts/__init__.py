@@ -1,0 +1,11 @@
+"""Verdicts over rows of records: what a statement asks, what was measured, and *holds* or *does not hold*."""
+
+from .common import FAILS as FAILS
+from .common import HOLDS as HOLDS
+from .common import NOT_RUN as NOT_RUN
+from .common import Verdict as Verdict
+from .common import to_frame as to_frame
+from .comparison import mini_gate as mini_gate
+from .comparison import paper_order as paper_order
+from .comparison import performance as performance
+from .mini_world import experts as experts
