@@ -14,6 +14,7 @@ SNAKEMAKE := $(PY) -m snakemake --quiet all --cores $(CORES)
 # Warnings are errors (-W), but all of them are shown (--keep-going); -n also checks every cross-reference.
 BUILD := $(VENV)/bin/jupyter-book build --all -W --keep-going -n
 HTML := _build/html
+PDF ?= _build/book.pdf
 
 export PYTHONUTF8 := 1
 
@@ -42,13 +43,14 @@ html: $(STAMP) ## build the book from the committed runs, without running anythi
 
 pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _build/book.pdf
 	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
-	$(PY) -m adamerging_lib.build pdf _build/singlehtml _build/book.pdf
+	$(PY) -m adamerging_lib.build pdf _build/singlehtml $(PDF)
 
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
 
-lint: $(STAMP) ## ruff, notebooks included
+lint: $(STAMP) ## ruff, notebooks included; the workflows too where actionlint is installed
 	$(PY) -m ruff check .
+	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not installed: workflows not linted"; fi
 
 check-offline: $(STAMP) ## the built pages load nothing from the network
 	$(PY) -m adamerging_lib.build check-offline $(HTML)

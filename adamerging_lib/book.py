@@ -8,6 +8,7 @@ over the book, and links every page to its notebook and its parameters.
 from __future__ import annotations
 
 import copy
+import os
 import re
 from pathlib import Path
 
@@ -120,10 +121,23 @@ def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, d
 def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
+    app.connect("config-inited", _add_buttons)
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _add_buttons(app, config) -> None:
+    """Buttons to source, issues and Binder, where the build is told the repository's address (the workflows do)."""
+    if repository := os.environ.get("ADAMERGING_REPOSITORY"):
+        config.html_theme_options |= {
+            "repository_url": repository,
+            "repository_branch": os.environ.get("GITHUB_REF_NAME", "main"),
+            "use_repository_button": True,
+            "use_issues_button": True,
+            "launch_buttons": {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"},
+        }
 
 
 def _read_source(app, docname: str, source: list[str]) -> None:

@@ -88,3 +88,17 @@ def test_files_of_the_library_are_short():
     for path in (ROOT / "adamerging_lib").rglob("*.py"):
         lines = len(path.read_text().splitlines())
         assert lines <= 250, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_call_make_targets_only(path):
+    """What a workflow does can be done at home: its commands are targets of the Makefile."""
+    workflow = yaml.safe_load(path.read_text())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        commands = [step["run"] for step in job["steps"] if "run" in step]
+        assert not commands or job["timeout-minutes"] <= 90
+        for command in commands:
+            make, target, *_ = command.split()
+            assert make == "make" and target in targets, command
