@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import places, records
-from .evaluation import evaluate
-from .forward import resolve_device
-from .methods import run_method
-from .methods.registry import find
-from .suite import Suite
+from .. import places, records
+from ..evaluation import evaluate
+from ..forward import resolve_device
+from ..methods import run_method
+from ..methods.registry import find
+from ..suite import Suite
 
 
 def measure(
