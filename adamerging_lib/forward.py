@@ -51,10 +51,15 @@ def compute_state(state: StateDict, device: torch.device) -> dict[str, Tensor]:
     }
 
 
+def raw_features(encoder: nn.Module, state: StateDict, images: Tensor) -> Tensor:
+    """Image features ``[n, dim]`` of normalised images ``[n, 3, h, w]`` under a state dict, of any length."""
+    dtype = next(t.dtype for t in state.values() if is_merged(t))
+    return functional_call(encoder, dict(state), (images.to(dtype),))
+
+
 def features(encoder: nn.Module, state: StateDict, images: Tensor) -> Tensor:
     """Unit-length image features ``[n, dim]`` of normalised images ``[n, 3, h, w]`` under a state dict."""
-    dtype = next(t.dtype for t in state.values() if is_merged(t))
-    return F.normalize(functional_call(encoder, dict(state), (images.to(dtype),)), dim=-1)
+    return F.normalize(raw_features(encoder, state, images), dim=-1)
 
 
 def logits(unit_features: Tensor, head: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def resolve(recipes: Mapping[str, Mapping[str, Any]], recipe: str, **given: Any)
         given: hyper-parameter → value, or None for the recipe's.
 
     Raises:
-        ValueError: for an unknown recipe, a count that is no whole number of at least 1 (0 for ``steps``), or another
+        ValueError: for an unknown recipe, a count that is no whole number of at least 1 (0 for ``steps`` and ``epochs``), or another
             value that is no positive number.
     """
     if recipe not in recipes:
@@ -27,7 +27,7 @@ def resolve(recipes: Mapping[str, Mapping[str, Any]], recipe: str, **given: Any)
         if not isinstance(recipes[recipe][name], int):
             check_positive(name, value)
         else:
-            check_count(name, value, least=0 if name == "steps" else 1)
+            check_count(name, value, least=0 if name in ("steps", "epochs") else 1)
     return options
 
 

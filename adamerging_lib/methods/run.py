@@ -51,9 +51,11 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
     }
     parameters = {name: _plain(v) for name, v in {**defaults, **hyper}.items() if name not in _NO_RESULT}
     parameters["device"] = resolve_device(hyper.get("device", "cpu")).type
+    # A method built on another one, its ``base``, depends on that one's code and images too.
+    parts = [method, *([find(parameters["base"])] if "base" in parameters else [])]
     return unpack(*cached(
-        method_id, parameters, fingerprint_suite(suite, training=method.trains),
-        fingerprint_code(method.function, suite.normalise, unpack),
+        method_id, parameters, fingerprint_suite(suite, training=any(part.trains for part in parts)),
+        fingerprint_code(*(part.function for part in parts), suite.normalise, unpack),
         lambda: pack(method.function(suite, **hyper)),
     ))  # fmt: skip
 
