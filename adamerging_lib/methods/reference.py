@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 
-@register("zero_shot", label="Pretrained", needs="nothing", source="Radford et al. 2021")
+@register("zero_shot", label="Pretrained", needs="nothing", source="Radford et al. 2021", streams=True)
 def zero_shot(tv: TaskVectors) -> Merged:
     """θ = θ0: the pre-trained encoder as it is.
 

@@ -32,6 +32,7 @@ class Method:
     takes: str
     adaptive: bool
     trains: bool
+    streams: bool | Callable[..., Any]
 
 
 _METHODS: dict[str, Method] = {}
@@ -59,6 +60,7 @@ def register(
     takes: str = "task_vectors",
     adaptive: bool = False,
     trains: bool = False,
+    streams: bool | Callable[..., Any] = False,
 ) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
     """Decorator: make a function known as a method.
 
@@ -74,6 +76,9 @@ def register(
         adaptive: whether it learns from images by a seeded run; such fits are cached and take ``seed, setting,
             device, progress``.
         trains: whether it reads ``suite.train``; its fits are then kept under those images' digests too.
+        streams: whether each tensor can be merged without the others. True: the function, given one tensor, gives
+            that tensor of the whole result. A function ``survey(tv, **hyper)``: the same, once it has what survey
+            found out about all tensors as second positional argument.
     """
     if needs not in NEEDS:
         raise ValueError(f"method {id!r} needs {needs!r}: say one of {', '.join(NEEDS)}")
@@ -82,7 +87,7 @@ def register(
         if id in _METHODS:
             raise ValueError(f"method id {id!r} is registered twice")
         _METHODS[id] = Method(
-            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains
+            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains, streams
         )
         return function
 

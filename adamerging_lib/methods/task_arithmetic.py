@@ -9,7 +9,7 @@ from .merged import Merged
 from .registry import register
 
 
-@register("task_arithmetic", label="Task Arithmetic", needs="nothing", source="Ilharco et al. 2023")
+@register("task_arithmetic", label="Task Arithmetic", needs="nothing", source="Ilharco et al. 2023", streams=True)
 def task_arithmetic(tv: TaskVectors, *, scaling: float = 0.3) -> Merged:
     """θ = θ0 + λ Σ_k T_k, one λ for all tasks and tensors.
 

@@ -9,7 +9,7 @@ from .merged import Merged
 from .registry import register
 
 
-@register("weight_averaging", label="Weight Averaging", needs="nothing", source="Wortsman et al. 2022")
+@register("weight_averaging", label="Weight Averaging", needs="nothing", source="Wortsman et al. 2022", streams=True)
 def weight_averaging(tv: TaskVectors) -> Merged:
     """θ = (1/K) Σ_k θ_k = θ0 + (1/K) Σ_k T_k: the plain mean of the experts.
 
