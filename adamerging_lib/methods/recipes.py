@@ -17,8 +17,8 @@ def resolve(recipes: Mapping[str, Mapping[str, Any]], recipe: str, **given: Any)
         given: hyper-parameter → value, or None for the recipe's.
 
     Raises:
-        ValueError: for an unknown recipe, a count that is no whole number of at least 1 (0 for ``steps`` and ``epochs``), or another
-            value that is no positive number.
+        ValueError: for an unknown recipe, a count that is no whole number of at least 1 (0 for ``steps`` and
+            ``epochs``), or another value that is no positive number.
     """
     if recipe not in recipes:
         raise ValueError(f"recipe {recipe!r} is unknown; choose from {', '.join(recipes)}")
