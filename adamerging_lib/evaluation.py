@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,8 +48,28 @@ def evaluate(
         ValueError: for a setting or split that would measure an inductive fit on images it adapted on.
     """
     setting, split = _setting(merged, setting, split)
+    return pd.DataFrame(
+        {"task": task, **_measure(scores, labels), "setting": setting, "split": split}
+        for task, scores, labels in predictions(suite, merged, split=split, device=device, batch_size=batch_size)
+    )
+
+
+def predictions(
+    suite: Suite,
+    merged: Merged,
+    *,
+    split: str = "all",
+    device: str | torch.device = "cpu",
+    batch_size: int = 512,
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Task, logits (float64 ``[n, classes]``) and labels ``[n]`` of a merged model, task by task, on the CPU.
+
+    Arguments: as in `evaluate`, with ``split`` either ``all`` or ``held_out``.
+
+    Raises:
+        ValueError: for labels that do not fit images or head, or logits that are not finite.
+    """
     device = resolve_device(device)
-    rows = []
     shared: dict[str, Tensor] | None = None
     for task, data in suite.test.items():
         if shared is None or merged.task_states is not None or merged.overrides is not None:
@@ -75,8 +95,7 @@ def evaluate(
         scores = torch.cat(parts).double().cpu()
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"{merged.method} gives NaN or Inf logits on task {task!r}: its weights have diverged")
-        rows.append({"task": task, **_measure(scores, labels.cpu()), "setting": setting, "split": split})
-    return pd.DataFrame(rows)
+        yield task, scores, labels.cpu()
 
 
 def with_average(frame: pd.DataFrame) -> pd.DataFrame:
