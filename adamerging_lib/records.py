@@ -28,7 +28,19 @@ FIELDS = (
 )  # fmt: skip
 
 # What a row measures; every other field, but n, says which row it is.
-MEASURED = ("accuracy", "entropy", "loss", "calibration", "value", "baseline", "ratio", "low", "high", "seconds")
+MEASURED = (
+    "coefficient",
+    "accuracy",
+    "entropy",
+    "loss",
+    "calibration",
+    "value",
+    "baseline",
+    "ratio",
+    "low",
+    "high",
+    "seconds",
+)
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "scipy", "safetensors")
 _MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")

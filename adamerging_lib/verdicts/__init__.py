@@ -1,5 +1,6 @@
 """Verdicts over rows of records: what a statement asks, what was measured, and *holds* or *does not hold*."""
 
+from .coefficients import coefficients as coefficients
 from .common import FAILS as FAILS
 from .common import HOLDS as HOLDS
 from .common import NOT_RUN as NOT_RUN
@@ -8,4 +9,5 @@ from .common import to_frame as to_frame
 from .comparison import mini_gate as mini_gate
 from .comparison import paper_order as paper_order
 from .comparison import performance as performance
+from .entropy_loss import entropy_loss as entropy_loss
 from .mini_world import experts as experts
