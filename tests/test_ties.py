@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, copy, some_checkpoints
 
 from adamerging_lib import TaskVectors, merge, ties_split
-from adamerging_lib.methods.ties import PAPER_EXACT_KEEP, REDUCTIONS, trim_threshold
+from adamerging_lib.methods.select import kth_magnitudes
+from adamerging_lib.methods.ties import PAPER_EXACT_KEEP, REDUCTIONS, survey
 
 keeps = st.sampled_from([0.05, 0.2, 0.258, 0.5, 0.9, 1.0])
 
@@ -105,11 +106,24 @@ def test_inputs_are_not_mutated(pair):
 
 
 def test_trim_is_global_over_tensors_and_keeps_the_threshold_and_ties():
-    vector = [torch.tensor([10.0, -9.0, 8.0]), torch.tensor([[0.1, 0.2], [0.3, 7.0]]), torch.tensor([1.0, 1.0, 1.0])]
+    zero = {"a": torch.zeros(3), "b": torch.zeros(2, 2), "c": torch.zeros(3)}
+    vector = {"a": [10.0, -9.0, 8.0], "b": [[0.1, 0.2], [0.3, 7.0]], "c": [1.0, 1.0, 1.0]}
+    tv = TaskVectors.from_state_dicts(zero, {"t": {key: torch.tensor(values) for key, values in vector.items()}})
     # d = 10, ⌊0.2·10⌋ = 2: the 8th smallest is 8, so the published rule keeps 3 entries, all of the first tensor.
-    assert trim_threshold(vector, 0.2) == 8.0
-    assert trim_threshold(vector, 0.4) == 1.0  # 4 + 1 entries, and two more ties at 1
-    assert trim_threshold(vector, 1.0) == 0.0
+    assert [survey(tv, keep=keep)[0] for keep in (0.2, 0.4, 1.0)] == [[8.0], [1.0], [0.0]]
+    kept = [ties_split(tv, keep).vectors[key].count_nonzero().item() for keep in (0.2, 0.4) for key in zero]
+    assert kept == [3, 0, 0, 3, 1, 3]  # at 0.4, 4 + 1 entries and two more ties at 1
+
+
+@given(some_checkpoints((torch.float64, torch.float32)), st.floats(0, 1), st.sampled_from([0.0, 1e-300, 1e-30, 1e30]))
+def test_kth_magnitude_is_what_sorting_gives(pair, share, scale):
+    tv = TaskVectors.from_state_dicts(*pair)
+    tv = tv.replace({key: scale * t if key == "scale" else (8 * t).round() for key, t in tv.vectors.items()})
+    flat = torch.cat([t.reshape(len(t), -1) for t in tv.vectors.values()], 1).abs()
+    rank = max(1, round(share * flat.shape[1]))
+    assert kth_magnitudes(tv, rank) == flat.kthvalue(rank).values.tolist()
+    with pytest.raises(ValueError, match=f"rank {flat.shape[1] + 1} is out of range"):
+        kth_magnitudes(tv, flat.shape[1] + 1)
 
 
 def test_hand_made_election():

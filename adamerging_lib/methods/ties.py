@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..task_vectors import TaskVectors
+from .elementwise import add
 from .merged import Merged
 from .registry import register
+from .select import kth_magnitudes
 
 REDUCTIONS = ("mean", "sum", "max")
 
@@ -17,13 +20,30 @@ REDUCTIONS = ("mean", "sum", "max")
 # keeps these shares. keep=0.2 is the paper's text, these are the paper's numbers.
 PAPER_EXACT_KEEP = {"ViT-B-32": 0.258, "ViT-B-16": 0.259, "ViT-L-14": 0.225}
 
+Whole = tuple[list[float], int]
+"""What Ties must know of all tensors: the smallest magnitude that each task keeps, and the majority sign."""
 
-@register("ties", label="Ties-Merging", needs="nothing", source="Yadav et al. 2023")
-def ties(tv: TaskVectors, *, keep: float = 0.2, reduction: str = "sum", scaling: float = 0.3) -> Merged:
+
+def survey(tv: TaskVectors, *, keep: float, **_: Any) -> Whole:
+    """Thresholds ``[K]`` and the majority sign over whole task vectors, in three passes over the tensors."""
+    if isinstance(keep, bool) or not (isinstance(keep, (int, float)) and 0 < keep <= 1):
+        raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 20 % is 0.2")
+    size = sum(tv.pretrained[key].numel() for key in tv.vectors)
+    rank = size - int(keep * size)
+    thresholds = kth_magnitudes(tv, rank) if rank else [0.0] * len(tv.tasks)
+    balance = sum(int(_sign(_trim(t, thresholds)).sum(dtype=torch.int64)) for t in tv.vectors.values())
+    return thresholds, (balance > 0) - (balance < 0)
+
+
+@register("ties", label="Ties-Merging", needs="nothing", source="Yadav et al. 2023", streams=survey)
+def ties(
+    tv: TaskVectors, whole: Whole | None = None, *, keep: float = 0.2, reduction: str = "sum", scaling: float = 0.3
+) -> Merged:
     """θ = θ0 + λ τ, where τ reduces over tasks the trimmed entries whose sign is the elected one.
 
     Arguments:
         tv: θ0 and T_k.
+        whole: thresholds and majority sign of `survey`, where ``tv`` holds only some of the tensors.
         keep: share of entries kept per task, in (0, 1], by magnitude over the whole task vector. Exactly: every
             entry at least as large as the (d − ⌊keep·d⌋)-th smallest of d, as in the published code, so ⌊keep·d⌋ + 1
             entries and ties; keep=1 keeps all.
@@ -40,16 +60,20 @@ def ties(tv: TaskVectors, *, keep: float = 0.2, reduction: str = "sum", scaling:
     Differs from the published code:
         keep=1 works instead of failing, and keep is always a share, never a percentage.
     """
+    state = add(tv, ties_vector(tv, keep, reduction, whole), scaling)
+    return Merged(state, "ties", {"keep": keep, "reduction": reduction, "scaling": float(scaling)}, tv.tasks)
+
+
+def ties_vector(tv: TaskVectors, keep: float, reduction: str, whole: Whole | None = None) -> dict[str, Tensor]:
+    """τ of `ties`, tensor name → tensor, before it is scaled and added to θ0."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction {reduction!r} is unknown; choose from {', '.join(REDUCTIONS)}")
     reduced = {}
-    for key, entries, sign in _agreeing(tv, keep):
+    for key, entries, sign in _agreeing(tv, whole or survey(tv, keep=keep)):
         reduced[key] = entries.abs().amax(0) * sign if reduction == "max" else entries.sum(0)
         if reduction == "mean":
             reduced[key] /= (entries != 0).sum(0).clamp_(min=1)
-    one = TaskVectors(("ties",), tv.pretrained, {key: t.unsqueeze(0) for key, t in reduced.items()}, tv.tied)
-    state = one.merge(torch.tensor([[float(scaling)]], dtype=torch.float64), "task")
-    return Merged(state, "ties", {"keep": keep, "reduction": reduction, "scaling": float(scaling)}, tv.tasks)
+    return reduced
 
 
 def ties_split(tv: TaskVectors, keep: float = 0.2) -> TaskVectors:
@@ -68,34 +92,28 @@ def ties_split(tv: TaskVectors, keep: float = 0.2) -> TaskVectors:
     Source:
         AdaMerging, Section 3.2.1 (AdaMerging++); the form follows the published code, the text leaves it open.
     """
-    return tv.replace({key: entries for key, entries, _ in _agreeing(tv, keep)})
+    return tv.replace({key: entries for key, entries, _ in _agreeing(tv, survey(tv, keep=keep))})
 
 
-def trim_threshold(vector: Sequence[Tensor], keep: float) -> float:
-    """The magnitude at or above which one task's entries are kept, taken over all its tensors together."""
-    flat = torch.cat([t.reshape(-1) for t in vector]).abs_()
-    rank = flat.numel() - int(keep * flat.numel())
-    return flat.kthvalue(rank).values.item() if rank else 0.0
+def _trim(t: Tensor, thresholds: list[float]) -> Tensor:
+    # Task by task: temporaries of a whole stack are mapped anew each time, which takes longer than the arithmetic.
+    trimmed = torch.empty_like(t)
+    for own, kept, cut in zip(t, trimmed, thresholds, strict=True):
+        torch.mul(own, own.abs() >= cut, out=kept)
+    return trimmed
 
 
-def _agreeing(tv: TaskVectors, keep: float) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _sign(trimmed: Tensor) -> Tensor:
+    return trimmed.sum(0).sign_().to(torch.int8)
+
+
+def _agreeing(tv: TaskVectors, whole: Whole) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Tensor name, trimmed entries ``[K, *shape]`` that agree with the elected sign, and that sign (int8)."""
-    if isinstance(keep, bool) or not (isinstance(keep, (int, float)) and 0 < keep <= 1):
-        raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 20 % is 0.2")
-    # One task, then one tensor at a time: what is held beyond the task vectors is one flat copy and int8 signs.
-    thresholds = [trim_threshold([t[k] for t in tv.vectors.values()], keep) for k in range(len(tv.tasks))]
-
-    def trim(t: Tensor) -> Tensor:
-        cut = torch.tensor(thresholds, dtype=t.dtype, device=t.device).view(-1, *[1] * (t.dim() - 1))
-        return t * (t.abs() >= cut)
-
-    signs = {key: trim(t).sum(0).sign_().to(torch.int8) for key, t in tv.vectors.items()}
-    balance = sum(int(sign.sum(dtype=torch.int64)) for sign in signs.values())
-    # Entries whose sum is zero take the majority sign of all entries; a tie there counts as negative, as published.
-    majority = (balance > 0) - (balance < 0)
+    thresholds, majority = whole
     for key, t in tv.vectors.items():
-        sign = signs[key]
+        entries = _trim(t, thresholds)
+        sign = _sign(entries)
+        # Entries whose sum is zero take the majority sign of all entries; a tie there counts as negative, as published.
         sign[sign == 0] = majority
-        entries = trim(t)
-        entries *= torch.where(sign > 0, entries > 0, entries < 0)
-        yield key, entries, sign
+        side = torch.where(sign > 0, t.new_tensor(1), t.new_tensor(-1))
+        yield key, entries.mul_(side).clamp_min_(0).mul_(side), sign
