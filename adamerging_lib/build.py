@@ -68,10 +68,12 @@ def accept() -> list[Path]:
 
 def _moved_records() -> list[str]:
     """Experiments whose fresh record has other rows or parameters than the committed one, or none to compare with."""
+    from .records import COST  # torch comes with it, which staging and checking can do without
 
     def found(path: Path) -> list[object]:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return [record.get(field) for field in ("parameters", "seeds", "rows")]
+        rows = [{key: row[key] for key in row if key not in COST} for row in record.get("rows", [])]
+        return [record.get("parameters"), record.get("seeds"), rows]
 
     fresh = sorted(FRESH_RESULTS.rglob("*.json"))
     return [path.stem for path in fresh if found(path) != found(Path("results", path.relative_to(FRESH_RESULTS)))]

@@ -27,20 +27,13 @@ FIELDS = (
     "schema", "experiment", "profile", "parameters", "seeds", "environment", "assets", "started", "seconds", "rows",
 )  # fmt: skip
 
+# What a run costs differs from one to the next.
+COST = ("seconds", "memory")
 # What a row measures; every other field, but n, says which row it is.
 MEASURED = (
-    "coefficient",
-    "accuracy",
-    "entropy",
-    "loss",
-    "calibration",
-    "value",
-    "baseline",
-    "ratio",
-    "low",
-    "high",
-    "seconds",
-)
+    "coefficient", "accuracy", "entropy", "loss", "calibration", "value", "baseline", "ratio", "low", "high", "storage",
+    *COST,
+)  # fmt: skip
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "scipy", "safetensors")
 _MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")

@@ -235,13 +235,13 @@ def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout, capsys)
     fresh = notebooks.normalise(notebook())
     notebooks.write(build.EXECUTED / "performance.ipynb", fresh)
     (build.FRESH_RESULTS / "mini").mkdir(parents=True)
-    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 1}')
+    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [{"a": 1, "seconds": 1}], "seconds": 1}')
     build.accept()  # a new record: the notebook compared itself with the one that is replaced, so it must run again
     assert not (build.EXECUTED / "performance.ipynb").exists()
     assert "performance: the record changed; run `make book accept` once more" in capsys.readouterr().err
 
     notebooks.write(build.EXECUTED / "performance.ipynb", fresh)
-    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [1], "seconds": 2}')
+    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [{"a": 1, "seconds": 2}], "seconds": 2}')
     build.accept()
     assert Path("notebooks/performance.ipynb").read_bytes() == (build.EXECUTED / "performance.ipynb").read_bytes()
     assert json.loads(Path("results/mini/performance.json").read_text())["seconds"] == 2

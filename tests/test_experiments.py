@@ -18,6 +18,17 @@ def test_measure_gives_a_row_a_task_and_the_unweighted_average(suite):
     assert [row["accuracy"] for row in rows] == pytest.approx([*expected, expected.mean()])
 
 
+def test_the_average_tells_what_the_model_costs(suite):
+    rows = {method: experiments.measure(suite, method) for method in ("task_arithmetic", "individual")}
+    assert not any({"seconds", "memory", "storage"} & row.keys() for row in rows["individual"][:-1])
+    assert all(found[-1]["seconds"] > 0 for found in rows.values())
+    floats = sum(t.numel() for t in suite.pretrained.values() if t.is_floating_point())
+    assert [found[-1]["storage"] for found in rows.values()] == [0, floats]
+    slower = [{**row, "seconds": 1e9, "memory": None} for row in rows["individual"]]
+    old, new = (records.new("x", "toy", {}, suite, r, [0], "2026-01-01", 0) for r in (rows["individual"], slower))
+    assert records.compare(old, new) == []
+
+
 def test_learning_reaches_adaptive_methods_only(suite):
     for method in ("weight_averaging", "task_wise_adamerging"):
         rows = experiments.measure(suite, method, learning={"steps": 2, "lr": 0.5}, setting="inductive")

@@ -143,6 +143,8 @@ def test_fits_come_back_from_the_cache_bit_for_bit(suite, monkeypatch):
     assert torch.equal(again.coefficients.values, first.coefficients.values)
     assert torch.equal(again.trajectory, first.trajectory)
     assert again.history.equals(first.history) and again.hyper == dict(first.hyper) and again.tasks == first.tasks
+    # What it cost is what the run cost that made it.
+    assert again.seconds == first.seconds > 0 and again.memory == first.memory
     # Another parameter, other images, heads, experts, or cache=False: none may find that fit.
     part = dataclasses.replace(suite.test["beta"], images=suite.test["beta"].images.flip(0))
     others = [

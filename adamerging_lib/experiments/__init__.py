@@ -44,15 +44,20 @@ def measure(
 
     Returns:
         Rows of a record, one a task and a last one ``Average`` (unweighted): ``method, condition, group, seed, task,
-        accuracy`` (percent), ``n, entropy, loss`` (nats), ``calibration`` (percent), ``setting, split``.
+        accuracy`` (percent), ``n, entropy, loss`` (nats), ``calibration`` (percent), ``setting, split``. The last one
+        also tells what the model costs: ``seconds`` and ``memory`` (bytes at the peak) to make it, None where they are
+        not known, and ``storage``, the numbers that it keeps per task beyond one encoder and the zero-shot heads.
 
     Raises:
         ValueError: for an unknown method, hyper-parameter or setting.
     """
     if find(method).adaptive:
         hyper = {**(learning or {}), "seed": seed, "setting": setting, "device": device, "progress": progress, **hyper}
-    frame = evaluate(suite, run_method(method, suite, **hyper), setting=setting, device=device)
-    return records.rows_of(frame, method=method, condition=condition, group=group, seed=seed)
+    merged = run_method(method, suite, **hyper)
+    frame = evaluate(suite, merged, setting=setting, device=device)
+    rows = records.rows_of(frame, method=method, condition=condition, group=group, seed=seed)
+    rows[-1] |= {"seconds": merged.seconds, "memory": merged.memory, "storage": merged.task_storage}
+    return rows
 
 
 def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) -> list[dict[str, Any]]:

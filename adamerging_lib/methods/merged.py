@@ -63,6 +63,8 @@ class Merged:
         extra: the tensors that ``forward`` needs beyond the state, by name.
         storage: numbers of 32 bits kept per task beyond one encoder and the zero-shot heads, where the fields above
             do not tell it (masks of one bit a parameter: P / 32).
+        seconds, memory: what `run_method` took to make it, seconds and bytes at the peak (see `cost.measured`; None
+            where the system does not tell). A fit from the cache carries what the run that made it took.
     """
 
     state: StateDict | None
@@ -78,6 +80,8 @@ class Merged:
     forward: Forward | None = None
     extra: Mapping[str, Tensor] | None = None
     storage: float | None = None
+    seconds: float | None = None
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if (self.state is None) == (self.task_states is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..cache import cached, fingerprint_code, fingerprint_suite
 from ..coefficients import Coefficients
+from ..cost import measured
 from ..forward import resolve_device
 from ..sources import PACKAGE
 from .merged import Fit, Merged
@@ -42,22 +44,31 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
     """
     method = find(method_id)
     check_hyper(method, hyper)
-    if method.takes == "task_vectors":
-        return method.function(suite.task_vectors(), **hyper)
+    device = resolve_device(hyper.get("device", "cpu"))
+
+    def make() -> Merged:
+        argument = suite.task_vectors() if method.takes == "task_vectors" else suite
+        return method.function(argument, **hyper)
+
     if not (method.adaptive and cache) or hyper.get("callback") is not None:
-        return method.function(suite, **hyper)
+        return _with_cost(make, device)
     defaults = {
         name: p.default for name, p in inspect.signature(method.function).parameters.items() if p.kind is p.KEYWORD_ONLY
     }
     parameters = {name: _plain(v) for name, v in {**defaults, **hyper}.items() if name not in _NO_RESULT}
-    parameters["device"] = resolve_device(hyper.get("device", "cpu")).type
+    parameters["device"] = device.type
     # A method built on another one, its ``base``, depends on that one's code and images too.
     parts = [method, *([find(parameters["base"])] if "base" in parameters else [])]
     return unpack(*cached(
         method_id, parameters, fingerprint_suite(suite, training=any(part.trains for part in parts)),
         fingerprint_code(*(part.function for part in parts), suite.normalise, unpack),
-        lambda: pack(method.function(suite, **hyper)),
+        lambda: pack(_with_cost(make, device)),
     ))  # fmt: skip
+
+
+def _with_cost(make: Callable[[], Merged], device: torch.device) -> Merged:
+    merged, seconds, memory = measured(make, device)
+    return dataclasses.replace(merged, seconds=seconds, memory=memory)
 
 
 def pack(merged: Merged) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -71,7 +82,7 @@ def pack(merged: Merged) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"bias|{task}": t for task, t in (merged.biases or {}).items()}
     tensors |= {f"extra|{name}": t for name, t in (merged.extra or {}).items()}
     plain: dict[str, Any] = {"method": merged.method, "hyper": dict(merged.hyper), "tasks": merged.tasks}
-    plain["storage"] = merged.storage
+    plain |= {"storage": merged.storage, "seconds": merged.seconds, "memory": merged.memory}
     if merged.forward is not None:
         plain["forward"] = [merged.forward.__module__, merged.forward.__qualname__]
     if (table := merged.coefficients) is not None:
@@ -104,6 +115,8 @@ def unpack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Merged:
         "forward": _named(*plain["forward"]) if "forward" in plain else None,
         "extra": under("extra|") or None,
         "storage": plain["storage"],
+        "seconds": plain["seconds"],
+        "memory": plain["memory"],
         "history": pd.DataFrame(plain["history"]) if "history" in plain else None,
     }
     if "coefficients" in tensors:

@@ -1,0 +1,93 @@
+"""Seconds and memory of a run: what was used, when it was used, whoever ran before."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from adamerging_lib import cost
+
+MEGABYTE = 2**20
+on_linux = pytest.mark.skipif(not cost._cpu_reset(torch.device("cpu")), reason="the system keeps no mark of its memory")
+
+
+def use(megabytes: int) -> None:
+    """From 32 MB on, glibc gives a freed piece back to the system at once."""
+    np.ones(megabytes * MEGABYTE, dtype=np.uint8)
+
+
+def test_result_and_seconds():
+    result, seconds, _ = cost.measured(lambda: time.sleep(0.05) or "made")
+    assert result == "made" and 0.05 <= seconds < 5
+
+
+@on_linux
+@pytest.mark.parametrize("megabytes", [40, 100])
+def test_memory_that_is_freed_again_counts(megabytes):
+    _, _, peak = cost.measured(lambda: use(megabytes))
+    assert abs(peak / MEGABYTE - megabytes) < 8
+
+
+@on_linux
+def test_an_earlier_run_changes_nothing():
+    """Many small pieces stay with the process when they are freed; the next run's share of them must be seen."""
+
+    def pieces() -> None:
+        for _ in [np.ones(50_000, dtype=np.uint8) for _ in range(800)]:
+            pass
+
+    first, second = (cost.measured(pieces)[2] / MEGABYTE for _ in range(2))
+    assert first == pytest.approx(38, abs=8) and second == pytest.approx(first, abs=8)
+    assert cost.measured(lambda: None)[2] / MEGABYTE < 4
+
+
+@on_linux
+def test_a_run_inside_a_run():
+    """The inner one counts its own, the outer one its own highest moment, before, inside or after the inner."""
+
+    def outer(before: int, inner: int, after: int) -> float:
+        use(before)
+        found = cost.measured(lambda: use(inner))[2]
+        use(after)
+        return found
+
+    for sizes in [(120, 40, 40), (40, 120, 40), (40, 40, 120)]:
+        found, _, peak = cost.measured(lambda sizes=sizes: outer(*sizes))
+        assert abs(found / MEGABYTE - sizes[1]) < 8 and abs(peak / MEGABYTE - 120) < 8
+
+
+@on_linux
+def test_a_run_that_fails_leaves_no_trace():
+    def fail() -> None:
+        use(100)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        cost.measured(fail)
+    assert cost.measured(lambda: use(40))[2] / MEGABYTE < 48
+
+
+def test_a_system_without_such_a_mark(monkeypatch):
+    monkeypatch.setattr(cost.sys, "platform", "darwin")
+    assert cost.measured(lambda: "made")[2] is None
+
+
+@on_linux
+def test_a_container_that_hides_the_mark(monkeypatch, tmp_path):
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t  100 kB\n")
+    (tmp_path / "clear_refs").mkdir()
+    monkeypatch.setattr(cost, "_PROCESS", tmp_path)
+    assert cost.measured(lambda: "made")[2] is None
+
+
+@pytest.mark.gpu
+def test_memory_of_a_gpu():
+    def work() -> torch.Tensor:
+        torch.ones(64 * MEGABYTE, dtype=torch.uint8, device="cuda")
+        return torch.ones(8 * MEGABYTE, dtype=torch.uint8, device="cuda")
+
+    kept, _, peak = cost.measured(work, "cuda")
+    assert 64 <= peak / MEGABYTE < 70 and len(kept) == 8 * MEGABYTE
