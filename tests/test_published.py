@@ -4,7 +4,18 @@ import math
 
 import pytest
 
-from adamerging_lib.published import ARCHITECTURES, METHOD_IDS, STAND_IN, figure1, published, slips
+from adamerging_lib.methods.registry import _ORDER, NEEDS
+from adamerging_lib.published import (
+    ARCHITECTURES,
+    METHOD_IDS,
+    POOLS,
+    STAND_IN,
+    figure1,
+    leaderboard,
+    pool_averages,
+    published,
+    slips,
+)
 from adamerging_lib.tasks import mini
 
 KEYS = ["table", "arch", "experiment", "condition", "method", "group"]
@@ -76,6 +87,58 @@ def test_figure_1_agrees_with_table_1_but_for_the_listed_slip():
     differs = [row.method for row in figure1().itertuples() if averages[row.method_id] != row.accuracy]
     assert differs == ["Ties-Merging"]
     assert (slips()["where"] == "Figure 1").any()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_rows_of_a_pool_are_whole(pool):
+    rows = leaderboard(pool)
+    assert set(rows["pool"]) == {pool} and set(rows["arch"]) <= set(ARCHITECTURES)
+    assert rows["accuracy"].between(40, 100).all() and (rows[["method", "source"]] != "").all().all()
+    assert set(rows["needs"]) <= {*NEEDS, ""} and (rows.loc[rows["needs"] == "", "note"] != "").all()
+    assert set(rows["method_id"]) <= {*_ORDER, ""}
+    assert not rows.duplicated(["method", "arch", "source"]).any()
+
+
+def test_pools_are_never_mixed():
+    with pytest.raises(TypeError):
+        leaderboard()
+    with pytest.raises(ValueError, match="No published row has pool 'P4'.*Known: P1, P2, P3"):
+        pool_averages("P4")
+    experts = [pool_averages(pool).loc["individual", "ViT-B/32"] for pool in POOLS]
+    assert experts == [90.5, 90.3, 92.8]
+    for pool in POOLS:
+        accuracy = leaderboard(pool)["accuracy"].tolist()
+        assert set(pool_averages(pool).stack().dropna()) <= set(accuracy)
+
+
+def test_pool_1_holds_the_papers_own_averages():
+    theirs = published("performance").query("task == 'Average'")
+    frame = pool_averages("P1")
+    for row in theirs.itertuples():
+        assert frame.loc[row.method_id, ARCHITECTURES[row.arch]] == row.accuracy, (row.method, row.arch)
+
+
+def test_a_method_of_several_sources_counts_by_its_first_and_by_no_other():
+    rows = leaderboard("P1", "ViT-B-32").query("method_id == 'fisher'")
+    assert rows["accuracy"].tolist() == [68.3, 69.8]
+    row = pool_averages("P1").loc["fisher"]
+    assert row["ViT-B/32"] == 68.3 and math.isnan(row["ViT-B/16"])  # 73.9 is of the second source
+    assert pool_averages("P1").loc["ties"].tolist() == [72.4, 77.0, 86.0]  # not the validated 73.6
+
+
+@pytest.mark.parametrize(
+    ("pool", "arch", "method", "accuracy"),
+    [
+        ("P1", "ViT-B-16", "tsv_m", 87.38),
+        ("P1", "ViT-L-14", "emr", 93.73),
+        ("P2", "ViT-B-32", "regmean_pp", 84.4),
+        ("P2", "ViT-L-14", "wemoe", 93.8),
+        ("P3", "ViT-B-32", "iso_cts", 86.2),
+        ("P3", "ViT-L-14", "consensus_ta", 86.3),
+    ],
+)
+def test_values_of_the_leaderboard(pool, arch, method, accuracy):
+    assert pool_averages(pool).loc[method, ARCHITECTURES[arch]] == accuracy
 
 
 def test_a_caller_cannot_change_the_numbers_of_the_next_one():

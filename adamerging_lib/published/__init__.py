@@ -1,7 +1,8 @@
-"""The numbers that the AdaMerging paper printed, as data: always marked *published*, never mixed with measured ones.
+"""Numbers that papers printed, as data: always marked *published*, never mixed with measured ones.
 
-``tables.csv`` holds Tables 1 to 7 and ``figure1.csv`` the four values of Figure 1's caption, both as printed, slips
-included; ``slips.csv`` lists the slips, so that nobody repairs a number silently.
+``tables.csv`` holds Tables 1 to 7 of the AdaMerging paper and ``figure1.csv`` the four values of Figure 1's caption,
+both as printed, slips included; ``slips.csv`` lists the slips, so that nobody repairs a number silently.
+``leaderboard.csv`` holds average accuracies over the eight tasks from many papers, each with its checkpoint pool.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ METHOD_IDS = {
 }
 """Method names as printed → ids of the method registry."""
 
+POOLS = {
+    "P1": "the task-vectors checkpoints (open_clip), as in the AdaMerging paper",
+    "P2": "FusionBench's checkpoints (Hugging Face)",
+    "P3": "the TALL-masks checkpoints, whose DTD training data held the test images",
+}
+"""Checkpoint pool → what it is. Averages of two pools belong to other experts and are never set side by side."""
+
 
 def published(experiment: str | None = None, arch: str | None = None, table: int | None = None) -> pd.DataFrame:
     """Published accuracies of Tables 1 to 7, one row a number.
@@ -79,6 +87,40 @@ def figure1() -> pd.DataFrame:
     rows = _read("figure1.csv")
     rows.insert(1, "method_id", rows["method"].map(METHOD_IDS))
     return rows
+
+
+def leaderboard(pool: str, arch: str | None = None) -> pd.DataFrame:
+    """Published average accuracies over the eight tasks, of one checkpoint pool; there is no call that mixes pools.
+
+    Arguments:
+        pool: ``P1``, ``P2`` or ``P3``, see `POOLS`.
+        arch: keep ``ViT-B-32``, ``ViT-B-16`` or ``ViT-L-14``.
+
+    Returns:
+        Columns ``method, method_id`` (empty where the library has none), ``pool, arch, accuracy`` (percent, as
+        printed), ``needs`` (beyond checkpoints, as published: validation counts as labels), ``extra`` (what is kept
+        beyond one encoder and the zero-shot heads), ``source, note``. A method that several papers report has several
+        rows, the first source being the one that its authors or the AdaMerging paper give.
+
+    Raises:
+        ValueError: a value that no published row has.
+    """
+    rows = _read("leaderboard.csv", keep_default_na=False)
+    for column, wanted in {"pool": pool, "arch": arch}.items():
+        if wanted is not None or column == "pool":
+            _check(column, wanted, rows[column].unique().tolist())
+            rows = rows[rows[column] == wanted]
+    return rows.reset_index(drop=True)
+
+
+def pool_averages(pool: str) -> pd.DataFrame:
+    """Published averages of one checkpoint pool, the first source of each method: method ids × architectures."""
+    rows = leaderboard(pool)
+    rows = rows[rows["method_id"] != ""]
+    source = rows.groupby("method_id")[["method", "source"]].transform("first")
+    rows = rows[(rows["method"] == source["method"]) & (rows["source"] == source["source"])]
+    frame = rows.pivot(index="method_id", columns="arch", values="accuracy")
+    return frame.reindex(columns=list(ARCHITECTURES)).rename(columns=ARCHITECTURES)
 
 
 def slips() -> pd.DataFrame:
