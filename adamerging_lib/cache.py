@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from .sources import module_files
@@ -58,8 +59,12 @@ def cached(
         raise ValueError(f"cache key of {kind!r} needs plain finite values: {error}") from error
     path = folder() / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     if not path.is_file():
-        tensors, plain = compute()
-        save(path, tensors, {"key": key, "order": json.dumps(list(tensors)), "plain": json.dumps(plain)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Notebooks that run side by side want the same fits: who comes second waits and reads.
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                tensors, plain = compute()
+                save(path, tensors, {"key": key, "order": json.dumps(list(tensors)), "plain": json.dumps(plain)})
     metadata = load_metadata(path)
     if metadata.get("key") != key:
         raise ValueError(f"{path} does not hold the fit that its name promises: delete the file")

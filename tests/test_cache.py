@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import threading
+import time
 
 import pytest
 import torch
@@ -131,3 +133,22 @@ def test_code_fingerprint_follows_imports_and_ignores_comments(tmp_path, monkeyp
     assert digest(helper, MODULE.replace("return VALUE", "return -VALUE")) != base
     assert digest(helper, MODULE.replace("# comment", "# another")) == base
     assert cache.fingerprint_code(adamerging_lib.adamerge) != cache.fingerprint_code(adamerging_lib.evaluate)
+
+
+def test_two_processes_compute_once(tmp_path, monkeypatch):
+    """Who comes second waits for the first and reads: notebooks run side by side and share fits."""
+    monkeypatch.setenv("ADAMERGING_CACHE", str(tmp_path))
+    calls, started = [], threading.Event()
+
+    def compute():
+        calls.append(1)
+        started.set()
+        time.sleep(0.2)
+        return {"x": torch.ones(1)}, {}
+
+    first = threading.Thread(target=cache.cached, args=("lock", {}, {}, "", compute))
+    first.start()
+    started.wait(10)
+    tensors, _ = cache.cached("lock", {}, {}, "", compute)
+    first.join()
+    assert len(calls) == 1 and torch.equal(tensors["x"], torch.ones(1))

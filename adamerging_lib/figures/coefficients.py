@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..tables.coefficients import depth, final
 from ..tables.common import label
-from .style import WIDTH, spread, styled
+from .style import WIDTH, spread, styled, task_colours
 
 
 @styled
@@ -20,13 +20,12 @@ def paths(rows: pd.DataFrame) -> Figure:
     rows = rows[rows["condition"] == "path"]
     methods = list(rows["method"].unique())
     figure, grid = plt.subplots(len(methods), 1, figsize=(WIDTH, 3.1 * len(methods)), sharex=True, squeeze=False)
-    colours = sns.color_palette("colorblind", rows["task"].nunique())
     for axes, method in zip(grid[:, 0], methods, strict=True):
         frame = rows[rows["method"] == method].pivot(index="step", columns="task", values="coefficient")
         frame = frame[list(rows["task"].unique())]
         low, high = frame.min().min(), frame.max().max()
         places = spread(frame.iloc[-1], 0.075 * max(high - low, 0.05))
-        for task, colour, place in zip(frame, colours, places, strict=True):
+        for task, colour, place in zip(frame, task_colours(len(frame.columns)), places, strict=True):
             axes.plot(frame.index, frame[task], color=colour)
             axes.annotate(
                 task, (frame.index[-1], place), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
@@ -70,7 +69,7 @@ def profile(rows: pd.DataFrame, methods: Sequence[str]) -> Figure:
     figure, grid = plt.subplots(len(methods), 1, figsize=(WIDTH, height), sharex=True, sharey=True, squeeze=False)
     for axes, method in zip(grid[:, 0], methods, strict=True):
         frame = depth(rows, method)
-        colours = sns.color_palette("colorblind", len(frame))
+        colours = task_colours(len(frame))
         places = spread(frame.iloc[:, -1], 0.055 * max(frame.max().max() - frame.min().min(), 0.05))
         for (kind, line), colour, place in zip(frame.iterrows(), colours, places, strict=True):
             axes.plot(line.index, line, "-o", ms=3, color=colour)

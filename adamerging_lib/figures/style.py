@@ -42,6 +42,15 @@ STYLE = {
 }
 
 
+# Eight tasks (or kinds of tensor) as lines with their names beside; all dark enough for text on white.
+TASK_COLOURS = ("#0072B2", "#B8860B", "#00795B", "#C44E00", "#B0508A", "#7A4B22", "#5B3A9B", "#555555")
+
+
+def task_colours(count: int) -> list[str]:
+    """Colours of so many tasks, in the suite's order; beyond eight they repeat."""
+    return [TASK_COLOURS[i % len(TASK_COLOURS)] for i in range(count)]
+
+
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Decorator: draw in the house style, whatever the caller's matplotlib settings are."""
 
