@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbformat import NotebookNode
+
+from .values import Parameter, check
 
 
 def read(path: str | Path) -> NotebookNode:
@@ -79,23 +79,6 @@ def code_cells(path: str | Path) -> list[str]:
     return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a notebook: its annotation (or its default's type), default and comment."""
-
-    type: str
-    default: object
-    help: str
-
-    def allows(self, value: object) -> bool:
-        """Whether ``value`` has the default's type; an int passes for a float, and a default of None takes anything."""
-        if self.default is None or (value is None and "None" in self.type):
-            return True
-        if isinstance(self.default, bool) or isinstance(value, bool):
-            return isinstance(self.default, bool) and isinstance(value, bool)
-        return isinstance(value, (int, float) if isinstance(self.default, float) else type(self.default))
-
-
 def parameters(path: str | Path) -> dict[str, Parameter]:
     """The notebook's parameters, from the cell tagged ``parameters``: ``name: type = value  # help``.
 
@@ -123,76 +106,21 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
     return found
 
 
-def describe(known: Mapping[str, Parameter]) -> str:
-    """The known parameters, one a line: name, type, default, comment."""
-    return "\n".join(
-        f"  {name}: {entry.type} = {entry.default!r}" + (f"  # {entry.help}" if entry.help else "")
-        for name, entry in known.items()
-    )
-
-
-def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, object]:
-    """``values`` if the notebook at ``path`` knows every name and type: papermill itself only warns about a typo.
-
-    Raises:
-        ValueError: an unknown name (with the nearest known one) or a value of another type (with the expected one),
-            each with the list of known parameters.
-    """
-    known = parameters(path)
-    for name, value in values.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{path} has no parameter {name!r}.{hint} Known parameters:\n{describe(known)}")
-        if not known[name].allows(value):
-            raise ValueError(
-                f"{path}: {name}={value!r} should be of type {known[name].type}. Known parameters:\n{describe(known)}"
-            )
-    return dict(values)
-
-
-def parse_parameters(path: str | Path, pairs: Iterable[str]) -> dict[str, object]:
-    """``["steps=1000", "tasks=digits,signs"]`` → typed values, checked against the notebook at ``path``.
-
-    A text stays a text where the default is one; anything else is read as a Python literal (``1e-3``, ``None``,
-    ``True``, ``[1, 2]``), and a list may also be written with commas only.
-
-    Raises:
-        ValueError: a pair without "=", or as in `check_parameters`.
-    """
-    known, values = parameters(path), {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueError(f"Parameter {pair!r} should read name=value.")
-        values[name] = _literal(text, known[name].default if name in known else None)
-    return check_parameters(path, values)
-
-
-def _literal(text: str, default: object) -> object:
-    if isinstance(default, str):
-        return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text.split(",") if isinstance(default, list) else text
-    return list(value) if isinstance(value, tuple) and isinstance(default, list) else value
-
-
 def execute(path: str | Path, output: str | Path, values: Mapping[str, object] | None = None, *, log: str | Path):
     """Run the notebook at ``path`` in its own folder and write the normalised result to ``output``.
 
     Arguments:
         path: the notebook, which stays as it is.
         output: where the executed notebook goes, atomically, and only if every cell ran.
-        values: parameters other than the defaults; checked as in `check_parameters`.
+        values: parameters other than the defaults; checked, see `values.check`.
         log: where papermill keeps the notebook while it runs, and leaves it if a cell fails.
 
     Raises:
         ValueError: unknown parameters.
         papermill.exceptions.PapermillExecutionError: a cell failed.
     """
-    values = check_parameters(path, values or {})
+    # Papermill itself only warns about a typo.
+    values = check(path, parameters(path), values or {})
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     folder = str(Path(path).parent)
     papermill.execute_notebook(

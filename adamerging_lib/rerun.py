@@ -26,6 +26,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from . import notebooks
+from .values import describe, parse
 
 RUNS_FILE = Path("runs.yml")
 TOC_FILE = Path("_toc.yml")
@@ -52,7 +53,7 @@ def page(name: str, run: str) -> Path:
 def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> dict[str, object]:
     """Enter run ``run`` of notebook ``name`` in ``runs.yml``, checked; an entry of the same name is replaced."""
     page(name, run)
-    values = notebooks.parse_parameters(template(name), pairs)
+    values = parse(template(name), notebooks.parameters(template(name)), pairs)
     if not values:
         raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
     text = _load(runs_file)
@@ -63,7 +64,7 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
 
 def listing(name: str) -> str:
     """The parameters of notebook ``name``, one a line."""
-    return notebooks.describe(notebooks.parameters(template(name)))
+    return describe(notebooks.parameters(template(name)))
 
 
 def publish(name: str, run: str, toc_file: Path = TOC_FILE) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from adamerging_lib import book, build, notebooks, records, rerun
+from adamerging_lib import book, build, notebooks, records, rerun, values
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted(ROOT.glob("notebooks/*.ipynb")) + sorted(ROOT.glob("book/runs/*/*.ipynb"))
@@ -103,16 +103,16 @@ def test_source_digest_sees_sources_and_tags_but_no_outputs(tmp_path):
 def test_parameters_are_listed_with_type_default_and_comment(checkout):
     known = notebooks.parameters("notebooks/performance.ipynb")
     assert list(known) == ["steps", "lr", "recipe", "clamp", "tasks", "init"]
-    assert known["steps"] == notebooks.Parameter("int", 500, "Adam steps")
-    assert known["recipe"] == notebooks.Parameter("str", "λ#1", 'or "mini"')
-    assert known["tasks"] == notebooks.Parameter("list", ["digits", "signs"], "which")
-    assert known["init"] == notebooks.Parameter("float | None", None, "0.3 if None")
+    assert known["steps"] == values.Parameter("int", 500, "Adam steps")
+    assert known["recipe"] == values.Parameter("str", "λ#1", 'or "mini"')
+    assert known["tasks"] == values.Parameter("list", ["digits", "signs"], "which")
+    assert known["init"] == values.Parameter("float | None", None, "0.3 if None")
     assert "  steps: int = 500  # Adam steps" in rerun.listing("performance").splitlines()
 
 
 def test_parameters_are_parsed_to_the_type_of_the_default(checkout):
     pairs = ["steps=1000", "lr=1e-2", "recipe=12", "clamp=False", "tasks=digits,signs", "init=0.2"]
-    assert notebooks.parse_parameters("notebooks/performance.ipynb", pairs) == {
+    assert values.parse("performance", notebooks.parameters("notebooks/performance.ipynb"), pairs) == {
         "steps": 1000,
         "lr": 0.01,
         "recipe": "12",

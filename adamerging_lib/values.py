@@ -1,0 +1,87 @@
+"""Typed values given as text, for notebooks and for the command: known names only, of the type they should have."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_KINDS = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": (list, tuple), "dict": dict}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its annotation (or its default's type), default and comment."""
+
+    type: str
+    default: object
+    help: str = ""
+
+    def allows(self, value: object) -> bool:
+        """Whether ``value`` is of the type, or of one of a union's; an int passes for a float, never a bool."""
+        kinds = [part.strip().partition("[")[0] for part in self.type.split("|")]
+        known = [kind for kind in kinds if kind in _KINDS]
+        if value is None:
+            return self.default is None or "None" in kinds
+        if not known or isinstance(value, bool):
+            return not known or "bool" in known
+        return any(isinstance(value, _KINDS[kind]) for kind in known if kind != "bool")
+
+
+def describe(known: Mapping[str, Parameter]) -> str:
+    """The known parameters, one a line: name, type, default, comment."""
+    return "\n".join(
+        f"  {name}: {entry.type} = {entry.default!r}" + (f"  # {entry.help}" if entry.help else "")
+        for name, entry in known.items()
+    )
+
+
+def check(owner: object, known: Mapping[str, Parameter], values: Mapping[str, object]) -> dict[str, object]:
+    """``values`` if ``owner`` knows every name and type.
+
+    Raises:
+        ValueError: an unknown name (with the nearest known one) or a value of another type (with the expected one),
+            each with the list of known parameters.
+    """
+    listing = f"Known parameters:\n{describe(known)}" if known else "It has no parameters."
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{owner} has no parameter {name!r}.{hint} {listing}")
+        if not known[name].allows(value):
+            raise ValueError(f"{owner}: {name}={value!r} should be of type {known[name].type}. {listing}")
+    return dict(values)
+
+
+def parse(owner: object, known: Mapping[str, Parameter], pairs: Iterable[str]) -> dict[str, object]:
+    """``["steps=1000", "tasks=digits,signs"]`` → typed values, checked.
+
+    A text stays a text where the default is one; anything else is read as a Python literal (``1e-3``, ``None``,
+    ``True``, ``[1, 2]``), and a list may also be written with commas only.
+
+    Raises:
+        ValueError: a pair without "=", a name given twice, or as in `check`.
+    """
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"Parameter {pair!r} should read name=value.")
+        if name in values:
+            raise ValueError(f"Parameter {name!r} is given twice: give it once.")
+        values[name] = _value(text, known[name]) if name in known else text
+    return check(owner, known, values)
+
+
+def _value(text: str, parameter: Parameter) -> object:
+    if isinstance(parameter.default, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text.split(",") if isinstance(parameter.default, list) else text
+    if isinstance(value, tuple) and isinstance(parameter.default, list):
+        return list(value)
+    return value if parameter.allows(value) or not parameter.allows(text) else text

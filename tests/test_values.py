@@ -1,0 +1,58 @@
+"""Values given as text: of the type that they should have, or refused with the mend."""
+
+import pytest
+
+from adamerging_lib.values import Parameter, check, describe, parse
+
+KNOWN = {
+    "keep": Parameter("float", 0.2, "share"),
+    "steps": Parameter("int", 5),
+    "mode": Parameter("str", "sum"),
+    "clamp": Parameter("bool", False),
+    "tasks": Parameter("list[str]", ["a"]),
+    "init": Parameter("float | None", None),
+    "base": Parameter("str | None", None),
+    "open": Parameter("NoneType", None),
+}
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("keep=1e-3", 1e-3), ("keep=1", 1), ("steps=7", 7), ("mode=12", "12"), ("clamp=True", True),
+        ("tasks=a,b", ["a", "b"]), ("tasks=('a', 'b')", ["a", "b"]), ("init=None", None), ("init=2", 2),
+        ("base=ties", "ties"), ("base=12", "12"), ("base=None", None), ("open=[1]", [1]), ("open=x=y", "x=y"),
+    ],
+)  # fmt: skip
+def test_text_becomes_the_right_type(pair, value):
+    (found,) = parse("it", KNOWN, [pair]).values()
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        (
+            ["kep=0.2"],
+            "it has no parameter 'kep'. Did you mean 'keep'? Known parameters:\n  keep: float = 0.2  # share",
+        ),
+        (["keep=many"], "it: keep='many' should be of type float"),
+        (["keep=True"], "keep=True should be of type float"),
+        (["steps=0.5"], "steps=0.5 should be of type int"),
+        (["steps=None"], "steps=None should be of type int"),
+        (["clamp=1"], "clamp=1 should be of type bool"),
+        (["init=much"], "init='much' should be of type float | None"),
+        (["keep"], "'keep' should read name=value"),
+        (["keep=1", "keep=2"], "'keep' is given twice"),
+    ],
+)
+def test_what_does_not_fit_is_refused(pairs, told):
+    with pytest.raises(ValueError) as error:
+        parse("it", KNOWN, pairs)
+    assert told in str(error.value)
+
+
+def test_no_parameters():
+    with pytest.raises(ValueError, match="it has no parameter 'x'. It has no parameters."):
+        check("it", {}, {"x": 1})
+    assert describe({}) == "" and check("it", {}, {}) == {}
