@@ -40,7 +40,7 @@ def loss_by_entropy_and_task(rows: pd.DataFrame, methods: Sequence[str]) -> Figu
             axes.plot(line.index, line, "-o", ms=2.5, color=colour(method), label=label(method))
         axes.set_title(task, loc="left")
         axes.set_xticks([0, 5, 10], [BIN_NAMES[0], BIN_NAMES[5], BIN_NAMES[10]])
-        axes.set_ylim(0, None)
+    grid[0, 0].set_ylim(0, 1.05 * max(bins(rows, method).drop(index="all").max().max() for method in methods))
     for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
     figure.supxlabel("entropy of the prediction (nats)", fontsize=10.5)
@@ -63,6 +63,6 @@ def correlations(rows: pd.DataFrame, methods: Sequence[str]) -> Figure:
     axes.axvline(0, color="#777777", lw=0.8)
     axes.set_yticks(places, [*tasks[:-1], "all images"])
     axes.grid(axis="x", color="#DDDDDD", lw=0.6)
-    axes.set(xlabel="Spearman's rank correlation of entropy and loss", xlim=(min(0, frame.min().min()) - 0.02, 1))
+    axes.set(xlabel="Spearman's rank correlation of entropy and loss", xlim=(min(0, frame.min().min()) - 0.02, 1.03))
     figure.legend(loc="outside upper center", ncols=len(methods), frameon=False, fontsize=9)
     return figure

@@ -4,6 +4,7 @@ from ..display import Sentences as Sentences
 from ..display import Table as Table
 from . import coefficients as coefficients
 from . import entropy_loss as entropy_loss
+from . import similarity as similarity
 from .common import AVERAGE as AVERAGE
 from .common import BOUNDS as BOUNDS
 from .common import accuracies as accuracies
