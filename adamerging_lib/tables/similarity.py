@@ -58,11 +58,15 @@ def prediction(rows: pd.DataFrame) -> pd.DataFrame:
     """
     table, lines = pairs(rows), {}
     for name, title in MEASURES.items():
-        pooled = spearmanr(table[name], table["cost"])
-        within = [spearmanr(part[name], part["cost"]).statistic for _, part in table.groupby(level="task", sort=False)]
-        lines[title] = {
-            "ρ over pairs": pooled.statistic,
-            "p": pooled.pvalue,
-            "mean ρ within a task": np.nanmean(within),
-        }
+        rho, p = _spearman(table[name], table["cost"])
+        within = [_spearman(part[name], part["cost"])[0] for _, part in table.groupby(level="task", sort=False)]
+        lines[title] = {"ρ over pairs": rho, "p": p, "mean ρ within a task": pd.Series(within).mean()}
     return pd.DataFrame(lines).T
+
+
+def _spearman(x: pd.Series, y: pd.Series) -> tuple[float, float]:
+    """ρ and p; NaN where one of the two is constant."""
+    if x.nunique() < 2 or y.nunique() < 2:
+        return float("nan"), float("nan")
+    found = spearmanr(x, y)
+    return float(found.statistic), float(found.pvalue)
