@@ -2,6 +2,7 @@
 
 from ..display import Sentences as Sentences
 from ..display import Table as Table
+from . import budget as budget
 from . import coefficients as coefficients
 from . import entropy_loss as entropy_loss
 from . import similarity as similarity

@@ -1,5 +1,6 @@
 """Verdicts over rows of records: what a statement asks, what was measured, and *holds* or *does not hold*."""
 
+from .budget import budget as budget
 from .coefficients import coefficients as coefficients
 from .common import FAILS as FAILS
 from .common import HOLDS as HOLDS
