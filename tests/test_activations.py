@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import toy
+from byhand import CLIP_NAMES, TIMM_NAMES, block
 from torch import nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from adamerging_lib.encoders import MiniConfig, mini_clip
 from adamerging_lib.forward import features
@@ -46,33 +46,6 @@ def recorded(encoder, state, x) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return out, {name: seen[0] for name, seen in calls.items()}
 
 
-def by_hand(state, prefix: str, x: torch.Tensor, heads: int, names: tuple[str, ...]) -> tuple[torch.Tensor, dict]:
-    """A pre-norm block, softmax and all, one head and one image at a time."""
-    norm1, qkv, out_proj, norm2, fc, proj = (prefix + name for name in names)
-    seen = {}
-
-    def linear(name, t, separator="."):
-        seen[f"{name}{separator}weight"] = t
-        return t @ state[f"{name}{separator}weight"].t() + state[f"{name}{separator}bias"]
-
-    def norm(name, t):
-        return F.layer_norm(t, t.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
-
-    y = linear(qkv, norm(norm1, x), "_" if qkv.endswith("in_proj") else ".")
-    width, size = x.shape[-1], x.shape[-1] // heads
-    joined = torch.empty_like(x)
-    for n in range(len(x)):
-        for h in range(heads):
-            q, k, v = (y[n, :, part * width + h * size : part * width + (h + 1) * size] for part in range(3))
-            joined[n, :, h * size : (h + 1) * size] = (q @ k.t() / size**0.5).softmax(-1) @ v
-    x = x + linear(out_proj, joined)
-    return x + linear(proj, F.gelu(linear(fc, norm(norm2, x)))), seen
-
-
-CLIP_NAMES = ("ln_1", "attn.in_proj", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-TIMM_NAMES = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-
-
 def test_outputs_stay_and_every_input_is_the_one_by_hand(model):
     encoder, state, size = model
     x = images(3, size)
@@ -89,7 +62,7 @@ def test_outputs_stay_and_every_input_is_the_one_by_hand(model):
     for index, prefix in enumerate(chain.prefixes):
         with torch.no_grad():
             ran = chain.run(index, state, tokens)
-            tokens, seen = by_hand(state, prefix, tokens, heads, names)
+            tokens, seen = block(state, prefix, tokens, heads, names)
         torch.testing.assert_close(ran, tokens, rtol=1e-5, atol=1e-5)
         expected |= seen
     assert inputs.keys() == expected.keys()

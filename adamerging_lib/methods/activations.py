@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .recipes import check_count
 from .streams import Stream
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def gram_matrices(module: nn.Module, run: Callable[[Tensor], object], batches: I
 
 def training_images(suite: Suite, count: int, seed: int) -> dict[str, Tensor]:
     """Task → ``count`` of its training images, drawn without replacement (all where it has no more), uint8."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"images={count!r} must be a whole number of at least 1 a task")
+    check_count("images", count)
     return {
         task: Stream(data.images, size=min(count, len(data)), task=task, seed=seed).batch(0)
         for task, data in suite.training().items()
