@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ def measure(
         method: method id.
         condition: ``clean``, the name of a corruption, or ``lambda=...``; recorded.
         group: ``all``, ``seen`` or ``unseen``; recorded.
-        seed: of adaptive methods; recorded.
+        seed: of adaptive methods and of those that draw at random; recorded.
         setting: ``transductive`` (the paper's) or ``inductive``; recorded.
         device: ``cpu``, ``cuda`` or ``auto``.
         learning: hyper-parameters for adaptive methods only (steps, lr, …), so that one loop serves all methods.
@@ -51,8 +52,11 @@ def measure(
     Raises:
         ValueError: for an unknown method, hyper-parameter or setting.
     """
-    if find(method).adaptive:
+    known = find(method)
+    if known.adaptive:
         hyper = {**(learning or {}), "seed": seed, "setting": setting, "device": device, "progress": progress, **hyper}
+    elif "seed" in inspect.signature(known.function).parameters:
+        hyper = {"seed": seed, **hyper}
     merged = run_method(method, suite, **hyper)
     frame = evaluate(suite, merged, setting=setting, device=device)
     rows = records.rows_of(frame, method=method, condition=condition, group=group, seed=seed)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from .adamerging import RECIPES as RECIPES
 from .adamerging import adamerge as adamerge
+from .consensus import consensus_ta as consensus_ta
+from .consensus import tall_masks as tall_masks
+from .dare import dare as dare
+from .emr import emr as emr
+from .lines import lines as lines
 from .merged import Fit as Fit
 from .merged import Merged as Merged
+from .pcb import pcb as pcb
 from .reference import individual as individual
 from .reference import traditional_mtl as traditional_mtl
 from .reference import zero_shot as zero_shot

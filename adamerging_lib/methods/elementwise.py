@@ -1,10 +1,9 @@
-"""Shared by the methods that work entry by entry: one vector as a model, masks of it, and selection by rank."""
+"""Shared by the methods that work entry by entry: one vector as a model, and masks of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,18 +55,3 @@ def masked_states(
         return add(tau, {key: t[0] * masks[key][k] for key, t in tau.vectors.items()}, scalings[k])
 
     return PerTask(tasks, make)
-
-
-def flat(tv: TaskVectors, k: int) -> Tensor:
-    """Task k's whole vector in one dimension, a copy."""
-    return torch.cat([t[k].reshape(-1) for t in tv.vectors.values()])
-
-
-def smallest(values: Tensor, *ranks: int) -> list[float]:
-    """The exact rank-th smallest entries (from 1) of a vector.
-
-    NumPy's partition, because torch.kthvalue takes twice the time and four times the memory: it carries int64 indices.
-    """
-    places = [rank - 1 for rank in ranks]
-    parted = np.partition(values.cpu().numpy(), places)
-    return [float(parted[place]) for place in places]
