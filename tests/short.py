@@ -2,6 +2,9 @@
 
 _ADAMERGING = {"recipe": "mini", "steps": 2, "batch_size": 4}
 SHORT: dict[str, dict] = {
+    "fisher": {"images": 4},
+    "regmean": {"images": 6},
+    "regmean_pp": {"images": 6},
     "task_wise_adamerging": _ADAMERGING,
     "task_wise_adamerging_pp": _ADAMERGING,
     "layer_wise_adamerging": _ADAMERGING,
