@@ -9,6 +9,7 @@ from .consensus import tall_masks as tall_masks
 from .dare import dare as dare
 from .emr import emr as emr
 from .lines import lines as lines
+from .fisher import fisher as fisher
 from .merged import Fit as Fit
 from .merged import Merged as Merged
 from .pcb import pcb as pcb
@@ -19,6 +20,8 @@ from .registry import Method as Method
 from .registry import merge as merge
 from .registry import methods as methods
 from .registry import register as register
+from .regmean import regmean as regmean
+from .regmean import regmean_pp as regmean_pp
 from .run import run_method as run_method
 from .task_arithmetic import task_arithmetic as task_arithmetic
 from .ties import PAPER_EXACT_KEEP as PAPER_EXACT_KEEP
