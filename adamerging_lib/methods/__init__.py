@@ -8,6 +8,8 @@ from .consensus import consensus_ta as consensus_ta
 from .consensus import tall_masks as tall_masks
 from .dare import dare as dare
 from .emr import emr as emr
+from .iso import iso_c as iso_c
+from .iso import iso_cts as iso_cts
 from .lines import lines as lines
 from .fisher import fisher as fisher
 from .merged import Fit as Fit
@@ -27,4 +29,7 @@ from .task_arithmetic import task_arithmetic as task_arithmetic
 from .ties import PAPER_EXACT_KEEP as PAPER_EXACT_KEEP
 from .ties import ties as ties
 from .ties import ties_split as ties_split
+from .tsv import tsv_m as tsv_m
 from .weight_averaging import weight_averaging as weight_averaging
+from .wudi import wudi as wudi
+from .wudi import wudi_adam as wudi_adam
