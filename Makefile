@@ -72,9 +72,10 @@ rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="st
 unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
 	$(PY) -m adamerging_lib.rerun remove $(NOTEBOOK) $(RUN)
 
-accept: $(STAMP) ## fresh notebooks and records become the committed ones, and the README's picture follows
+accept: $(STAMP) ## fresh notebooks and records become the committed ones; the README's picture and the graph follow
 	$(PY) -m adamerging_lib.build accept
 	$(PY) -m adamerging_lib.figures results/mini/performance.json book/_static/readme.png
+	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_lib.figures - book/_static/workflow.png
 
 zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them
 	$(PY) -m adamerging_lib.zoo.build --workers $(CORES) $(ZOO)
