@@ -9,4 +9,8 @@ SHORT: dict[str, dict] = {
     "task_wise_adamerging_pp": _ADAMERGING,
     "layer_wise_adamerging": _ADAMERGING,
     "layer_wise_adamerging_pp": _ADAMERGING,
+    "surgery": {"steps": 2, "batch_size": 4},
+    "tint": {"epochs": 2, "batch_size": 4},
+    "tint_pp": {"epochs": 2, "batch_size": 4},
+    "wemoe": {"steps": 2, "batch_size": 4},
 }

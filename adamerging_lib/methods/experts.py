@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..forward import compute_state, logits, prepare_encoder, raw_features, resolve_device
-from ..state import StateDict, accumulation_dtype
+from ..state import StateDict, accumulation_dtype, is_merged
 from .streams import Stream
 
 if TYPE_CHECKING:
@@ -41,19 +41,21 @@ def encode(suite: Suite, state: StateDict, images: Tensor, *, device: torch.devi
     return torch.cat(parts)
 
 
-def expert_logits(suite: Suite, task: str, images: Tensor, *, device: torch.device) -> Tensor:
-    """The individual model's logits ``[n, classes]`` of its task's images: θ_k with the zero-shot head."""
-    head = suite.heads[task].detach()
-    if not len(images):
-        return torch.empty(0, len(head), dtype=accumulation_dtype(head.dtype), device=device)
-    return logits(F.normalize(encode(suite, suite.experts[task], images, device=device), dim=-1), head.to(device))
+def feature_table(suite: Suite, state: StateDict, task: str, which: Tensor, *, device: torch.device) -> Tensor:
+    """Features ``[n, dim]`` of a task's n test images under a state dict, NaN for those that ``which`` leaves out."""
+    images = suite.test[task].images
+    dtype = accumulation_dtype(next(t.dtype for t in state.values() if is_merged(t)))
+    table = torch.full((len(images), suite.heads[task].shape[1]), torch.nan, dtype=dtype, device=device)
+    if len(which):
+        chosen = images[which.to(images.device)]
+        table.index_copy_(0, which.to(device), encode(suite, state, chosen, device=device))
+    return table
 
 
-def expert_table(suite: Suite, task: str, stream: Stream, batches: int, device: torch.device) -> Tensor:
-    """The individual model's logits ``[n, classes]`` of the task's test images; NaN for those that no batch holds."""
-    used, images = images_used(stream, batches), suite.test[task].images
-    scores = expert_logits(suite, task, images[used.to(images.device)], device=device)
-    return scores.new_full((len(images), scores.shape[1]), torch.nan).index_copy_(0, used.to(device), scores)
+def expert_table(suite: Suite, task: str, which: Tensor, *, device: torch.device) -> Tensor:
+    """Logits ``[n, classes]`` of θ_k with the zero-shot head, see `feature_table`."""
+    table = feature_table(suite, suite.experts[task], task, which, device=device)
+    return logits(F.normalize(table, dim=-1), suite.heads[task].detach().to(device))
 
 
 def pseudo_labels(suite: Suite, *, device: str | torch.device = "cpu") -> dict[str, tuple[Tensor, Tensor]]:
@@ -68,6 +70,7 @@ def pseudo_labels(suite: Suite, *, device: str | torch.device = "cpu") -> dict[s
     """
     device, found = resolve_device(device), {}
     for task in suite.tasks:
-        confidence, predicted = expert_logits(suite, task, suite.test[task].images, device=device).softmax(-1).max(-1)
-        found[task] = predicted.cpu(), confidence.cpu()
+        everything = torch.arange(len(suite.test[task].images))
+        sure, predicted = expert_table(suite, task, everything, device=device).softmax(-1).max(-1)
+        found[task] = predicted.cpu(), sure.cpu()
     return found
