@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from adamerging_lib import adamerge, evaluate, tables, verdicts
+from adamerging_lib.experiments import at_step
 from adamerging_lib.experiments import budget as study
 from adamerging_lib.figures import budget as figures
 from adamerging_lib.verdicts import FAILS, HOLDS, NOT_RUN
@@ -35,7 +36,7 @@ def test_every_level_is_measured(frame):
 def test_the_long_run_is_read_along_its_way(frame, suite):
     short = adamerge(suite, **{**BASE, "steps": 2}, progress=False)
     fit = adamerge(suite, **{**BASE, "steps": 4}, progress=False)
-    for key, t in study.at_step(suite, fit, 2).state_dict().items():
+    for key, t in at_step(suite, fit, 2).state_dict().items():
         torch.testing.assert_close(t, short.state_dict()[key])
     expected = evaluate(suite, short)["accuracy"].mean()
     assert tables.budget.levels(frame, "steps")["2"] == pytest.approx(expected)

@@ -11,7 +11,7 @@ from typing import Any
 from .. import places, records
 from ..evaluation import evaluate
 from ..forward import resolve_device
-from ..methods import run_method
+from ..methods import Fit, Merged, run_method
 from ..methods.registry import find
 from ..suite import Suite
 
@@ -83,6 +83,12 @@ def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) 
         for scaling, condition in conditions.items()
         for row in measure(suite, method, condition=condition, scaling=scaling, **options)
     ]
+
+
+def at_step(suite: Suite, fit: Fit, step: int) -> Merged:
+    """The model that a fit of plain task vectors had after so many steps."""
+    state = suite.task_vectors().merge(fit.trajectory[step], fit.coefficients.granularity)
+    return Merged(state, fit.method, {**fit.hyper, "steps": step}, fit.tasks)
 
 
 @dataclass(frozen=True)

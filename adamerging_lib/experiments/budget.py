@@ -13,9 +13,9 @@ from typing import Any
 from .. import records
 from ..evaluation import evaluate
 from ..methods import adamerge
-from ..methods.merged import Fit, Merged
+from ..methods.merged import Merged
 from ..suite import Suite
-from . import measure
+from . import at_step, measure
 
 METHOD = "layer_wise_adamerging"
 # Factor → the argument of `adamerge` that it sets; seed, steps and tasks are handled on their own.
@@ -84,12 +84,6 @@ def subset(suite: Suite, tasks: Sequence[str]) -> Suite:
     """The suite with some of its tasks, in the order given."""
     parts = {name: {task: getattr(suite, name)[task] for task in tasks} for name in ("experts", "heads", "test")}
     return dataclasses.replace(suite, **parts, joint=None)
-
-
-def at_step(suite: Suite, fit: Fit, step: int) -> Merged:
-    """The merged model as it was after so many steps of a fit on plain task vectors."""
-    state = suite.task_vectors().merge(fit.trajectory[step], fit.coefficients.granularity)
-    return Merged(state, fit.method, {**fit.hyper, "steps": step}, fit.tasks)
 
 
 def _rows(suite: Suite, merged: Merged, seed: int, device: str) -> list[dict[str, Any]]:
