@@ -16,6 +16,7 @@ from .iso import iso_cts as iso_cts
 from .lines import lines as lines
 from .merged import Fit as Fit
 from .merged import Merged as Merged
+from .mtl import joint_training as joint_training
 from .pcb import pcb as pcb
 from .reference import individual as individual
 from .reference import traditional_mtl as traditional_mtl
@@ -27,7 +28,9 @@ from .registry import register as register
 from .regmean import regmean as regmean
 from .regmean import regmean_pp as regmean_pp
 from .run import run_method as run_method
+from .supermerge import supermerge as supermerge
 from .surgery import surgery as surgery
+from .taps import taps as taps
 from .task_arithmetic import task_arithmetic as task_arithmetic
 from .ties import PAPER_EXACT_KEEP as PAPER_EXACT_KEEP
 from .ties import ties as ties

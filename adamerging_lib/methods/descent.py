@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..cache import fingerprint_suite
 from ..coefficients import Coefficients
 from ..task_vectors import Rows, TaskVectors
+from .history import check_losses, loss_history
 from .merged import Fit
 from .objective import CLAMPS, Objective
 from .resume import restore_run, save_run
@@ -98,7 +99,7 @@ def learn(
             last = step + 1 == total
             # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
             if last or step % max(1, total // 50) == 0:
-                _check_losses(values, tasks, step, "entropy" if labels is None else "loss")
+                check_losses(values, tasks, step, "entropy" if labels is None else "loss")
                 used = trajectory[-1]
                 bar.set_postfix(loss=f"{values.sum():.3f}", λ=f"{used.min():.2f}..{used.max():.2f}", refresh=False)
             if checkpoint is not None and (last or (step + 1) % save_every == 0):
@@ -148,24 +149,16 @@ def _range(values: Tensor) -> str:
     return f"{values.min():g}..{values.max():g}"
 
 
-def _check_losses(values: Tensor, tasks: Sequence[str], step: int, what: str) -> None:
-    if bad := [task for task, value in zip(tasks, values.tolist(), strict=True) if value != value]:
-        raise ValueError(f"the {what} of {', '.join(bad)} is NaN at step {step}: lower lr, or check images and heads")
-
-
 def _history(
     losses: list[Tensor], path: Tensor, tasks: Sequence[str], objective: Objective, batches: int
 ) -> pd.DataFrame:
-    table = torch.stack(losses).double().cpu() if losses else torch.empty(0, len(tasks), dtype=torch.float64)
-    before = path[:-1].double().flatten(1)
-    total = table.sum(1) if objective.weights is None else table @ objective.weights.double().cpu()
+    table, before = loss_history(losses, tasks), path[:-1].double().flatten(1)
+    if objective.weights is not None:
+        table["loss"] = table[list(tasks)].to_numpy() @ objective.weights.cpu().numpy()
     if objective.pull:
-        total = total + objective.pull * (before - before[:1]).square().sum(1)
-    columns = {
-        "step": range(len(table)),
-        "loss": total.numpy(),
-        "lambda_min": before.amin(1).numpy(),
-        "lambda_mean": before.mean(1).numpy(),
-        "lambda_max": before.amax(1).numpy(),
-    }
-    return pd.DataFrame(columns | {task: table[:, k].numpy() / batches for k, task in enumerate(tasks)})
+        table["loss"] += objective.pull * (before - before[:1]).square().sum(1).numpy()
+    table[list(tasks)] /= batches
+    spread = {"min": before.amin(1), "mean": before.mean(1), "max": before.amax(1)}
+    for place, (name, values) in enumerate(spread.items(), start=2):
+        table.insert(place, f"lambda_{name}", values.numpy())
+    return table
