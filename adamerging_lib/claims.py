@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 import yaml
@@ -88,7 +89,8 @@ def evaluate(expression: str, rows: Sequence[Mapping[str, Any]]) -> float:
 
     The expression is arithmetic over ``mean``, ``least``, ``most`` and ``count``: each takes a field and which rows, as
     in ``mean('accuracy', method='ties') - 3``. A list asks for any of its values, ``None`` for rows without the field.
-    ``task='Average'`` is implied for ``accuracy`` where no task is named.
+    ``task='Average'`` is implied for ``accuracy`` where no task is named, and ``average('ties')`` is the mean accuracy of
+    a method under the condition ``clean``.
 
     Raises:
         ValueError: for an expression that is none.
@@ -108,9 +110,12 @@ def evaluate(expression: str, rows: Sequence[Mapping[str, Any]]) -> float:
         return lambda field, **which: reduce(values) if (values := found(field, **which)) else math.nan
 
     functions = {
-        "mean": over(lambda values: sum(values) / len(values)),
+        "mean": over(mean),
         "least": over(min),
         "most": over(max),
+        "average": lambda method, condition="clean", **which: over(mean)(
+            "accuracy", method=method, condition=condition, **which
+        ),
         "count": lambda field, **which: len(found(field, **which)),
         "abs": abs,
         "min": lambda *values: math.nan if any(map(math.isnan, values)) else min(values),

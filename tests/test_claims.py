@@ -29,6 +29,7 @@ ROWS = [
         ("most('accuracy', severity=None) - least('accuracy')", 25.0),
         ("mean('value', quantity='spearman')", 0.87),
         ("count('accuracy', condition='clean')", 2.0),
+        ("average('b') - average('b', 'fog')", 25.0),
         ("max(1, 2) + abs(-3)", 5.0),
         ("mean('accuracy', method='c')", math.nan),
         ("max(1, mean('accuracy', method='c'))", math.nan),
