@@ -89,8 +89,8 @@ def evaluate(expression: str, rows: Sequence[Mapping[str, Any]]) -> float:
 
     The expression is arithmetic over ``mean``, ``least``, ``most`` and ``count``: each takes a field and which rows, as
     in ``mean('accuracy', method='ties') - 3``. A list asks for any of its values, ``None`` for rows without the field.
-    ``task='Average'`` is implied for ``accuracy`` where no task is named, and ``average('ties')`` is the mean accuracy of
-    a method under the condition ``clean``.
+    ``task='Average'`` is implied for ``accuracy`` where no task is named; ``average('ties')`` is the mean accuracy of a
+    method under the condition ``clean``.
 
     Raises:
         ValueError: for an expression that is none.
