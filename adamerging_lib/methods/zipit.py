@@ -1,0 +1,235 @@
+"""ZipIt's matching by activations: units and heads of all experts are brought into one order, then averaged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..forward import compute_state, features, prepare_encoder, resolve_device
+from ..state import StateDict
+from ..task_vectors import TaskVectors
+from .activations import recording, training_images
+from .elementwise import add
+from .merged import Merged
+from .registry import register
+
+if TYPE_CHECKING:
+    from ..suite import Suite
+
+BATCH = 32
+
+# (kind, tensors whose rows belong to the units, matrix whose columns do), as open_clip, timm and Hugging Face say it.
+_LAYOUTS = (
+    ("MLP units", ("mlp.c_fc.weight", "mlp.c_fc.bias"), "mlp.c_proj.weight"),
+    ("MLP units", ("mlp.fc1.weight", "mlp.fc1.bias"), "mlp.fc2.weight"),
+    ("attention heads", ("attn.in_proj_weight", "attn.in_proj_bias"), "attn.out_proj.weight"),
+    ("attention heads", ("attn.qkv.weight", "attn.qkv.bias"), "attn.proj.weight"),
+    (
+        "attention heads",
+        tuple(f"self_attn.{part}_proj.{what}" for part in "qkv" for what in ("weight", "bias")),
+        "self_attn.out_proj.weight",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Units of one block that may change places: ``count`` of them, as rows of some tensors and columns of one."""
+
+    block: str
+    kind: str
+    count: int
+    rows: tuple[str, ...]
+    columns: str
+
+    def permuted(self, state: Mapping[str, Tensor], order: Tensor) -> dict[str, Tensor]:
+        """The part's tensors with unit ``order[i]`` in place i; queries, keys and values move together."""
+        columns = state[self.columns]
+        moved = {self.columns: _moved(columns.t(), self.count, columns.shape[1], order).t()}
+        return moved | {key: _moved(state[key], self.count, columns.shape[1], order) for key in self.rows}
+
+
+@register(
+    "zipit",
+    label="ZipIt!",
+    needs="unlabelled training images",
+    source="Stoica et al. 2024",
+    takes="suite",
+    adaptive=True,
+    trains=True,
+)
+def zipit(
+    suite: Suite,
+    *,
+    images: int = 64,
+    seed: int = 0,
+    setting: str = "transductive",
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Merged:
+    """θ = (1/K) Σ_k π_k(θ_k), π_k the order of units and heads that correlates most with the first expert's.
+
+    Arguments:
+        suite: encoder, checkpoints and training images; labels are never read.
+        images: training images a task; all tasks' images run through every expert.
+        seed: of the choice of images.
+        setting: taken for the calling convention only: no test image is read.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        progress: show a bar on stderr.
+
+    Returns:
+        The shared encoder. `unit_matches` says which share of the units had to move.
+
+    Raises:
+        ValueError: for an encoder without MLPs or attention of a known layout.
+
+    Touches:
+        MLPs and attention are permuted, a rearrangement under which an expert computes the same; then all
+        floating-point tensors are averaged.
+
+    Needs:
+        Unlabelled training images of every task.
+
+    Cost:
+        2 (K − 1) K · images forward passes; one assignment problem a block and part, D³ at worst. Memory: one D×D
+        correlation matrix in float64 a part.
+
+    Published:
+        None found for CLIP; the authors' issue 31 calls vision transformers very hard.
+
+    Source:
+        Stoica et al. 2024 (ZipIt!), Section 4, in the permuting form that its code offers beside the greedy one.
+
+    Differs from the published code:
+        That one is for convolutional networks, where it also zips units of one model together and can stop half way
+        through the network. Here the residual stream is shared, as it is where all experts were fine-tuned from one
+        model; heads are compared as wholes, by the mean correlation of their channels.
+    """
+    vectors, tv, _ = _aligned(suite, images, seed, device, progress)
+    state = add(tv, {key: t.mean(0) for key, t in vectors.items()})
+    return Merged(state, "zipit", {"images": images, "seed": seed}, tv.tasks)
+
+
+def unit_matches(
+    suite: Suite, *, images: int = 64, seed: int = 0, device: str | torch.device = "cpu", progress: bool = True
+) -> pd.DataFrame:
+    """How many units and heads of the experts stay in place when matched with the first expert's.
+
+    Arguments:
+        suite, images, seed, device, progress: as for `zipit`.
+
+    Returns:
+        One row an expert but the first, block and kind: ``task, block, kind, units, in_place`` (share).
+    """
+    return _aligned(suite, images, seed, device, progress)[2]
+
+
+def _aligned(
+    suite: Suite, images: int, seed: int, device: str | torch.device, progress: bool
+) -> tuple[dict[str, Tensor], TaskVectors, pd.DataFrame]:
+    """Task vectors of the permuted experts, the plain ones, and the table of matches."""
+    tv, device = suite.task_vectors(), resolve_device(device)
+    encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
+    parts = list(parts_of(encoder, tv.pretrained))
+    drawn = torch.cat(list(training_images(suite, images, seed).values()))
+    vectors, rows = dict(tv.vectors), []
+    first = compute_state(suite.experts[tv.tasks[0]], device)
+    for k in tqdm(range(1, len(tv.tasks)), desc="zipit", unit="expert", file=sys.stderr, disable=not progress):
+        other = compute_state(suite.experts[tv.tasks[k]], device)
+        batches = (suite.normalise(batch.to(device)) for batch in drawn.split(BATCH))
+        similar = correlations(encoder, first, other, batches, [part.columns for part in parts])
+        for part in parts:
+            order = matching(similar[part.columns], part.count)
+            stay = order == torch.arange(part.count)
+            rows.append((tv.tasks[k], part.block, part.kind, part.count, float(stay.double().mean())))
+            if not bool(stay.all()):
+                for key, t in part.permuted(suite.experts[tv.tasks[k]], order).items():
+                    base = tv.pretrained[key].to(vectors[key])
+                    vectors[key] = vectors[key].index_copy(0, torch.tensor([k]), (t.to(base) - base)[None])
+    return vectors, tv, pd.DataFrame(rows, columns=["task", "block", "kind", "units", "in_place"])
+
+
+def parts_of(encoder: nn.Module, state: StateDict) -> Iterator[Part]:
+    """The parts of an encoder whose units may change places, block by block."""
+    found = False
+    for key, t in state.items():
+        for kind, rows, columns in _LAYOUTS:
+            if not key.endswith("." + columns):
+                continue
+            block = key.removesuffix("." + columns)
+            there = tuple(name for row in rows if (name := f"{block}.{row}") in state)
+            heads = kind == "attention heads"
+            count = encoder.get_submodule(f"{block}.{columns.partition('.')[0]}").num_heads if heads else t.shape[1]
+            if not there or any(len(state[name]) % t.shape[1] for name in there):
+                raise ValueError(f"{key!r} takes {t.shape[1]} inputs, which {rows[0]!r} beside it does not give")
+            found = True
+            yield Part(block, kind, count, there, key)
+    if not found:
+        raise ValueError("the encoder has no MLP or attention of a known layout (open_clip, timm, Hugging Face)")
+
+
+def correlations(
+    encoder: nn.Module, first: StateDict, other: StateDict, batches: Iterable[Tensor], names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Pearson correlation of what flows into maps under two state dicts on the same images.
+
+    Arguments:
+        encoder: template in evaluation mode.
+        first, other: whole state dicts.
+        batches: normalised images; only one batch's activations are ever held.
+        names: weights of the maps.
+
+    Returns:
+        Name → correlation of the first's inputs (rows) with the other's (columns) ``[in, in]``, float64; 0 for an
+        input that never varies.
+    """
+    sums: dict[str, list[Tensor]] = {}
+    count: dict[str, int] = {}
+    names = set(names)
+    for batch in batches:
+        seen: list[dict[str, Tensor]] = [{}, {}]
+        for state, into in zip((first, other), seen, strict=True):
+
+            def keep(name: str, x: Tensor, into: dict[str, Tensor] = into) -> None:
+                if name in names:
+                    into[name] = x.reshape(-1, x.shape[-1])
+
+            with torch.no_grad(), recording(encoder, keep):
+                features(encoder, state, batch)
+        for name, x in seen[0].items():
+            y = seen[1][name]
+            terms = [x.t() @ y, x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0)]
+            sums[name] = [s + t.double() for s, t in zip(sums.get(name, [0.0] * 5), terms, strict=True)]
+            count[name] = count.get(name, 0) + len(x)
+    found = {}
+    for name, (xy, x, y, xx, yy) in sums.items():
+        n = count[name]
+        covariance = xy / n - torch.outer(x / n, y / n)
+        spread = torch.outer((xx / n - (x / n) ** 2).clamp_(min=0), (yy / n - (y / n) ** 2).clamp_(min=0)).sqrt()
+        found[name] = torch.where(spread > 0, covariance / spread, 0.0)
+    return found
+
+
+def matching(correlation: Tensor, count: int) -> Tensor:
+    """For each of the first's units the other's unit that takes its place, int64 ``[count]``: the largest total.
+
+    Arguments:
+        correlation: ``[D, D]``, rows the first's channels.
+        count: units of D / count channels each; a unit's similarity is the mean over its channels.
+    """
+    units = correlation.reshape(count, -1, count, correlation.shape[0] // count)
+    similarity = units.diagonal(dim1=1, dim2=3).mean(-1)
+    return torch.from_numpy(linear_sum_assignment(similarity.cpu().numpy(), maximize=True)[1])
+
+
+def _moved(t: Tensor, count: int, width: int, order: Tensor) -> Tensor:
+    """Rows of a tensor, one or more stacks of ``width`` (query, key, value), unit by unit in a new order."""
+    return t.reshape(-1, count, width // count, *t.shape[1:])[:, order].reshape(t.shape)
