@@ -97,6 +97,17 @@ def test_states_are_made_anew_and_hold_no_task_vectors(task_vectors):
         merged.state_dict("delta")
 
 
+def test_tied_tensors_are_masked_once_and_stay_equal():
+    def state(value: float) -> dict[str, torch.Tensor]:
+        shared = torch.tensor([value, 1.0])
+        return {"embed": shared, "unembed": shared}
+
+    tv = TaskVectors.from_state_dicts(state(0.0), {"one": state(1.0), "other": state(3.0)})
+    merged = merge("tall_masks", tv)
+    assert merged.task_storage == 2 / 32
+    assert_equal(merged.state_dict("other"), {"embed": torch.tensor([4.0, 1.0]), "unembed": torch.tensor([4.0, 1.0])})
+
+
 @given(some_checkpoints((torch.float32, torch.float16)))
 def test_zero_task_vector_adds_nothing(pair):
     pretrained, experts = pair
