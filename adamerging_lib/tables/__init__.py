@@ -6,6 +6,7 @@ from . import budget as budget
 from . import coefficients as coefficients
 from . import entropy_loss as entropy_loss
 from . import similarity as similarity
+from . import tinting as tinting
 from .common import AVERAGE as AVERAGE
 from .common import BOUNDS as BOUNDS
 from .common import accuracies as accuracies

@@ -13,3 +13,4 @@ from .comparison import performance as performance
 from .entropy_loss import entropy_loss as entropy_loss
 from .mini_world import experts as experts
 from .similarity import similarity as similarity
+from .tinting import tinting as tinting
