@@ -7,6 +7,7 @@ from .evaluation import average_confidence_interval as average_confidence_interv
 from .evaluation import confidence_interval as confidence_interval
 from .evaluation import evaluate as evaluate
 from .evaluation import with_average as with_average
+from .merge_files import merge_files as merge_files
 from .methods import Fit as Fit
 from .methods import Merged as Merged
 from .methods import adamerge as adamerge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,17 @@ def is_merged(tensor: Tensor) -> bool:
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for everything narrower: sums over tasks never run in half precision."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@torch.no_grad()
+def differences(base: Tensor, tuned: Sequence[Tensor]) -> Tensor:
+    """T_k = θ_k − θ0 of one tensor, stacked ``[K, *shape]``, in float32 (float64 for float64)."""
+    base = base.detach().to(accumulation_dtype(base.dtype))
+    stacked = base.new_empty((len(tuned), *base.shape))
+    for own, tensor in zip(stacked, tuned, strict=True):
+        own.copy_(tensor.detach())
+        own -= base
+    return stacked
 
 
 def check_state_dicts(pretrained: StateDict, experts: Mapping[str, StateDict]) -> None:
@@ -75,9 +86,14 @@ def _check_tensors(owner: str, state: StateDict) -> None:
             )
         if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
             raise CheckpointError(f"{key!r} of {owner!r} is complex, sparse or quantised: convert it to dense floats")
-        # isfinite knows no 8-bit floats; widening them loses nothing.
-        if is_merged(tensor) and not bool(torch.isfinite(tensor if tensor.itemsize > 1 else tensor.float()).all()):
+        if is_merged(tensor) and not is_finite(tensor):
             raise CheckpointError(f"{key!r} of {owner!r} holds NaN or Inf: the checkpoint is broken, save it again")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a floating-point tensor holds no NaN and no Inf; one without data (on ``meta``) passes."""
+    # isfinite knows no 8-bit floats; widening them loses nothing.
+    return tensor.is_meta or bool(torch.isfinite(tensor if tensor.itemsize > 1 else tensor.float()).all())
 
 
 def _few(keys: set[str], most: int = 5) -> str:
@@ -107,7 +123,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); save it again") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that is no safetensors file, or only a part of one."""
+    return CheckpointError(
+        f"{path} is not a readable safetensors file ({error}); if it was copied or downloaded, it may be cut short: "
+        f"fetch it again, else save it again"
+    )
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -119,7 +143,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         with safe_open(path, framework="pt") as handle:
             return dict(handle.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); save it again") from error
+        raise unreadable(path, error) from error
 
 
 def save(path: str | os.PathLike[str], state_dict: StateDict, metadata: Mapping[str, str] | None = None) -> None:

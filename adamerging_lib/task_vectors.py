@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, is_merged
+from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, differences, is_merged
 
 GRANULARITIES = ("task", "block", "module", "tensor")
 
@@ -67,17 +67,11 @@ class TaskVectors:
             experts = dict(pairs)
         check_state_dicts(pretrained, experts)
         tied = _tied(pretrained, experts)
-        vectors = {}
-        with torch.no_grad():
-            for key, tensor in pretrained.items():
-                if not is_merged(tensor) or key in tied:
-                    continue
-                base = tensor.detach().to(accumulation_dtype(tensor.dtype))
-                stacked = base.new_empty((len(experts), *base.shape))
-                for k, state in enumerate(experts.values()):
-                    stacked[k] = state[key].detach().to(base)
-                    stacked[k] -= base
-                vectors[key] = stacked
+        vectors = {
+            key: differences(tensor, [state[key] for state in experts.values()])
+            for key, tensor in pretrained.items()
+            if is_merged(tensor) and key not in tied
+        }
         return cls(tuple(experts), dict(pretrained), vectors, tied)
 
     def subset(self, tasks: Sequence[str]) -> TaskVectors:

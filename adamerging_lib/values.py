@@ -21,12 +21,13 @@ class Parameter:
     def allows(self, value: object) -> bool:
         """Whether ``value`` is of the type, or of one of a union's; an int passes for a float, never a bool."""
         kinds = [part.strip().partition("[")[0] for part in self.type.split("|")]
-        known = [kind for kind in kinds if kind in _KINDS]
         if value is None:
             return self.default is None or "None" in kinds
-        if not known or isinstance(value, bool):
-            return not known or "bool" in known
-        return any(isinstance(value, _KINDS[kind]) for kind in known if kind != "bool")
+        if any(kind not in _KINDS for kind in kinds if kind != "None"):
+            return True  # what a literal cannot be, or no annotation: left to whoever takes the value
+        if isinstance(value, bool):
+            return "bool" in kinds
+        return any(isinstance(value, _KINDS[kind]) for kind in kinds if kind not in ("None", "bool"))
 
 
 def describe(known: Mapping[str, Parameter]) -> str:

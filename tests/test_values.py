@@ -13,6 +13,7 @@ KNOWN = {
     "init": Parameter("float | None", None),
     "base": Parameter("str | None", None),
     "open": Parameter("NoneType", None),
+    "table": Parameter("Coefficients | float", 0.3),
 }
 
 
@@ -22,6 +23,7 @@ KNOWN = {
         ("keep=1e-3", 1e-3), ("keep=1", 1), ("steps=7", 7), ("mode=12", "12"), ("clamp=True", True),
         ("tasks=a,b", ["a", "b"]), ("tasks=('a', 'b')", ["a", "b"]), ("init=None", None), ("init=2", 2),
         ("base=ties", "ties"), ("base=12", "12"), ("base=None", None), ("open=[1]", [1]), ("open=x=y", "x=y"),
+        ("table=0.1", 0.1), ("table=name", "name"),
     ],
 )  # fmt: skip
 def test_text_becomes_the_right_type(pair, value):

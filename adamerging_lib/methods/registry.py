@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..task_vectors import TaskVectors
+from ..values import Parameter
 from .merged import Merged
 
 NEEDS = ("nothing", "unlabelled training images", "unlabelled test images", "labels")
@@ -103,12 +104,21 @@ def find(id: str) -> Method:
     return _METHODS[id]
 
 
-def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
-    """Raise ValueError for hyper-parameters that the method does not have, listing those it has."""
+def hyper_parameters(method: Method) -> dict[str, Parameter]:
+    """The method's hyper-parameters by name, with types and defaults."""
     parameters = inspect.signature(method.function).parameters.items()
     # What a partial has fixed belongs to the method's id.
     fixed = getattr(method.function, "keywords", {})
-    known = [name for name, p in parameters if p.kind is p.KEYWORD_ONLY and name not in fixed]
+    return {
+        name: Parameter(p.annotation, p.default)
+        for name, p in parameters
+        if p.kind is p.KEYWORD_ONLY and name not in fixed
+    }
+
+
+def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
+    """Raise ValueError for hyper-parameters that the method does not have, listing those it has."""
+    known = hyper_parameters(method)
     if unknown := [name for name in hyper if name not in known]:
         raise ValueError(
             f"{method.id} has no hyper-parameter {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'}"

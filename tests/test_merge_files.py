@@ -1,0 +1,215 @@
+"""Merging files: every data-free method gives what it gives in memory, bit for bit; what is said of it is true."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import toy
+from short import SHORT
+from strategies import assert_equal, checkpoints
+from test_files import shards
+
+import adamerging_lib as am
+from adamerging_lib import diagnostics
+from adamerging_lib import state as st
+from adamerging_lib.merge_files import execute_merge, merge_files
+from adamerging_lib.merge_plan import plan_merge
+from adamerging_lib.methods import registry
+
+FROM_FILES = [id for id in am.methods().index if registry.find(id).takes == "task_vectors"]
+
+
+def saved(folder, pretrained, experts):
+    """Files of a base and its experts: (base, {task: file})."""
+    for name, state in {"base": pretrained, **experts}.items():
+        st.save(folder / f"{name}.safetensors", state)
+    return folder / "base.safetensors", {task: folder / f"{task}.safetensors" for task in experts}
+
+
+@pytest.fixture
+def files(tmp_path):
+    return saved(tmp_path, *checkpoints(0, 3, torch.float32))
+
+
+def vit(dtype):
+    suite = toy.suite(seed=5, dtype=dtype)
+    return dict(suite.pretrained), {task: dict(state) for task, state in suite.experts.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("method", FROM_FILES)
+def test_files_merge_as_state_dicts_do(method, dtype, tmp_path):
+    base, experts = saved(tmp_path, *vit(dtype))
+    row = registry.find(method)
+    out = tmp_path / "merged" if row.task_id else tmp_path / "merged.safetensors"
+    report = merge_files(method, base, experts, out, progress=False, **SHORT.get(method, {}))
+    loaded = am.TaskVectors.from_state_dicts(st.load(base), {task: st.load(path) for task, path in experts.items()})
+    merged = am.merge(method, loaded, **SHORT.get(method, {}))
+    assert set(report.plan.outputs) == (set(experts) if row.task_id else {None})
+    for task, path in report.plan.outputs.items():
+        assert_equal(st.load(path), {key: merged.state_dict(task)[key] for key in st.load(path)})
+        assert st.load(path).keys() == merged.state_dict(task).keys()
+
+
+def test_metadata_says_what_was_merged(files, tmp_path):
+    base, experts = files
+    merge_files("ties", base, experts, tmp_path / "m.safetensors", progress=False, keep=0.5)
+    told = st.load_metadata(tmp_path / "m.safetensors")
+    assert told["method"] == "ties" and told["format"] == "pt" and told["library"] == f"adamerging_lib {am.__version__}"
+    assert json.loads(told["hyper"]) == {"keep": 0.5, "reduction": "sum", "scaling": 0.3}
+    assert json.loads(told["pretrained"]) == {"base.safetensors": st.sha256(base)}
+    assert json.loads(told["experts"]) == {task: {path.name: st.sha256(path)} for task, path in experts.items()}
+    assert told["date"].startswith("20") and "task" not in told
+
+
+def test_checkpoints_in_several_files(tmp_path):
+    pretrained, experts = checkpoints(1, 2, torch.float16)
+    whole = saved(tmp_path, pretrained, experts)
+    parts = {}
+    for name, state in {"base": pretrained, **experts}.items():
+        (tmp_path / name).mkdir()
+        shards(tmp_path / name, state)
+        parts[name] = tmp_path / name
+    merge_files("task_arithmetic", *whole, tmp_path / "a.safetensors", progress=False)
+    merge_files("task_arithmetic", parts.pop("base"), parts, tmp_path / "b.safetensors", progress=False)
+    assert_equal(st.load(tmp_path / "a.safetensors"), st.load(tmp_path / "b.safetensors"))
+
+
+def test_comparison_is_its_formulas(suite):
+    tv = suite.task_vectors()
+    flat = torch.cat([t.reshape(len(t), -1) for t in tv.vectors.values()], 1).double()
+    frame = diagnostics.compare(tv)
+    assert frame["norm"].tolist() == pytest.approx(flat.norm(dim=1).tolist())
+    assert frame["relative"].tolist() == pytest.approx(diagnostics.relative_norms(tv).tolist())
+    assert frame["changed"].tolist() == [1, 1, 1]
+    against = ((flat * flat.sum(0)) < 0).double().mean(1)
+    assert frame["conflict"].tolist() == pytest.approx(against.tolist(), abs=1e-3)
+    angles = diagnostics.cosines(tv)
+    for task, row in frame.iterrows():
+        assert row["cosine"] == angles.loc[task, row["nearest"]] == angles.loc[task].drop(task).max()
+    assert diagnostics.compare(tv.subset(["beta"]))["nearest"].tolist() == [None]
+
+
+def test_gram_in_pieces():
+    t = torch.randn(3, 1 << 20, 2, generator=torch.Generator().manual_seed(0))
+    flat = t.flatten(1).double()
+    torch.testing.assert_close(diagnostics._gram_of(t), flat @ flat.T)
+
+
+def test_an_idle_and_a_foreign_expert_are_warned_of(tmp_path):
+    pretrained, experts = checkpoints(0, 1, torch.float32)
+    experts |= {"idle": pretrained, "foreign": {key: 3 * t for key, t in experts["task_0"].items()}}
+    report = merge_files("task_arithmetic", *saved(tmp_path, pretrained, experts), tmp_path / "m.safetensors")
+    assert any("expert 'idle' equals pretrained" in line for line in report.warnings)
+    assert any("expert 'foreign' is" in line and "fine-tuned from this" in line for line in report.warnings)
+    assert report.experts.loc["idle", ["norm", "changed", "conflict"]].tolist() == [0, 0, 0]
+
+
+def test_a_buffer_that_an_expert_changed_is_named(tmp_path):
+    pretrained, experts = checkpoints(0, 2, torch.float32)
+    experts["task_1"]["position_ids"] += 1
+    report = merge_files("weight_averaging", *saved(tmp_path, pretrained, experts), tmp_path / "m.safetensors")
+    assert report.buffers == ("position_ids",)
+    assert torch.equal(st.load(tmp_path / "m.safetensors")["position_ids"], pretrained["position_ids"])
+
+
+def refused(message, files, out, method="ties", **options):
+    """The merge is refused with this message, and leaves the folder as it was."""
+    folder = files[0].parent
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=message):
+        merge_files(method, *files, out, progress=False, **options)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_output_that_exists_is_replaced_only_by_force(files, tmp_path):
+    out = tmp_path / "m.safetensors"
+    out.write_text("mine")
+    refused("m.safetensors exists: choose another output, or replace it with --force", files, out)
+    merge_files("ties", *files, out, force=True, progress=False)
+    assert st.load_metadata(out)["method"] == "ties"
+
+
+def test_an_input_is_never_replaced(files, tmp_path):
+    base, experts = files
+    refused("is the file of pretrained and is never replaced", files, base, force=True)
+    (tmp_path / "link.safetensors").symlink_to(experts["task_1"])
+    refused("is the file of expert 'task_1' and is never replaced", files, tmp_path / "link.safetensors", force=True)
+
+
+def test_the_same_expert_twice(files, tmp_path):
+    base, experts = files
+    again = tmp_path / "again.safetensors"
+    shutil.copy(experts["task_0"], again)
+    refused("'task_0' and 'b' have the same content", (base, {**experts, "b": again}), tmp_path / "m.safetensors")
+    same = {**experts, "b": experts["task_0"]}
+    refused("'task_0' and 'b' are the same file", (base, same), tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("scale"), "expert 'task_1' and pretrained have different keys: missing scale"),
+        (lambda s: s.update(more=torch.zeros(1)), "unexpected more"),
+        (lambda s: s.update(scale=torch.zeros(2)), r"'scale' of expert 'task_1' has shape \[2\], pretrained has \[\]"),
+        (
+            lambda s: s.update(scale=torch.tensor(1.0).half()),
+            "'scale' of expert 'task_1' has dtype .*cast",
+        ),
+        (lambda s: s.update(scale=torch.tensor(float("inf"))), "'scale' of 'task_1' holds NaN or Inf"),
+    ],
+)
+def test_experts_that_do_not_fit(spoil, message, tmp_path):
+    pretrained, experts = checkpoints(0, 2, torch.float32)
+    spoil(experts["task_1"])
+    refused(message, saved(tmp_path, pretrained, experts), tmp_path / "m.safetensors")
+
+
+def test_overflow_is_not_written(tmp_path):
+    pretrained, experts = checkpoints(0, 2, torch.float16)
+    for state in experts.values():
+        state["scale"].fill_(60_000)
+    whole = saved(tmp_path, pretrained, experts)
+    refused("'scale' holds NaN or Inf once merged", whole, tmp_path / "m.safetensors", "task_arithmetic", scaling=1.0)
+
+
+def test_values_and_outputs_that_a_method_cannot_take(files, tmp_path):
+    out = tmp_path / "m.safetensors"
+    refused("ties has no parameter 'kep'. Did you mean 'keep'?", files, out, kep=0.2)
+    refused("ties: keep='many' should be of type float", files, out, keep="many")
+    refused("keep=20 is not a share", files, out, keep=20)
+    refused("method 'teis' is unknown: did you mean 'ties'?", files, out, "teis")
+    refused("needs: unlabelled test images", files, out, "layer_wise_adamerging")
+    refused("needs: no merging", files, out, "individual")
+    refused("should be a file", files, tmp_path / "folder")
+    refused("name 'a/b' of expert", (files[0], {"a/b": files[1]["task_0"]}), out)
+    st.save(tmp_path / "int.safetensors", {"a": torch.arange(3)})
+    st.save(tmp_path / "int2.safetensors", {"a": torch.arange(3) + 1})
+    whole = (tmp_path / "int.safetensors", {"a": tmp_path / "int2.safetensors"})
+    refused("has no floating-point tensor", whole, out)
+
+
+@pytest.mark.parametrize("method", [id for id in FROM_FILES if registry.find(id).task_id])
+def test_task_specific_weights_go_into_a_folder(method, files, tmp_path):
+    refused("give a folder as output, such as .*m, for task_0.safetensors", files, tmp_path / "m.safetensors", method)
+    merge_files(method, *files, tmp_path / "m", progress=False, **SHORT.get(method, {}))
+    assert st.load_metadata(tmp_path / "m" / "task_2.safetensors")["task"] == "task_2"
+    refused("task_0.safetensors exists", files, tmp_path / "m", method)
+
+
+def test_room_on_the_disk_is_checked_first(files, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    refused("the disk has 0.00 GB: make room first", files, tmp_path / "deep" / "m.safetensors")
+
+
+def test_a_plan_touches_nothing(files, tmp_path):
+    plan = plan_merge("ties", *files, tmp_path / "deep" / "m.safetensors")
+    assert plan.parameters == 19 and plan.size == 19 * 4 + 3 * 8 and not plan.replaces
+    assert plan.memory < plan_merge("zero_shot", *files, tmp_path / "m.safetensors").memory * 10
+    assert not (tmp_path / "deep").exists()
+    assert execute_merge(plan, progress=False).seconds >= 0
+    assert (tmp_path / "deep" / "m.safetensors").is_file()
