@@ -31,7 +31,8 @@ FIELDS = (
 COST = ("seconds", "memory")
 # What a row measures; every other field, but n, says which row it is.
 MEASURED = (
-    "coefficient", "accuracy", "entropy", "loss", "calibration", "value", "baseline", "ratio", "low", "high", "storage",
+    "coefficient", "accuracy", "entropy", "loss", "calibration", "share", "value", "baseline", "ratio", "low", "high",
+    "storage",
     *COST,
 )  # fmt: skip
 

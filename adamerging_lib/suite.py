@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,24 @@ class Suite:
                 f"profile {self.profile!r} has no training images of {', '.join(missing)}: give the suite some"
             )
         return {task: self.train[task] for task in self.tasks}
+
+    def some_images(self, count: int | None, seed: int = 0) -> Suite:
+        """The suite with a seeded draw of so many test images a task, the same ones of a task however it is corrupted.
+
+        Arguments:
+            count: images a task; all of a task that has no more, or for None.
+            seed: of the draw.
+        """
+        if count is None:
+            return self
+        if count < 1:
+            raise ValueError(f"{count} test images a task leave nothing to measure: give at least 1, or None for all")
+        test = {}
+        for task, data in self.test.items():
+            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+            index = order[:count].sort().values
+            test[task] = replace(data, images=data.images[index], labels=data.labels[index])
+        return replace(self, test=test)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""

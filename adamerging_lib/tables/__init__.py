@@ -5,6 +5,8 @@ from ..display import Table as Table
 from . import budget as budget
 from . import coefficients as coefficients
 from . import entropy_loss as entropy_loss
+from . import generalisation as generalisation
+from . import robustness as robustness
 from . import similarity as similarity
 from . import tinting as tinting
 from .common import AVERAGE as AVERAGE

@@ -11,6 +11,8 @@ from .comparison import mini_gate as mini_gate
 from .comparison import paper_order as paper_order
 from .comparison import performance as performance
 from .entropy_loss import entropy_loss as entropy_loss
+from .generalisation import generalisation as generalisation
 from .mini_world import experts as experts
+from .robustness import robustness as robustness
 from .similarity import similarity as similarity
 from .tinting import tinting as tinting

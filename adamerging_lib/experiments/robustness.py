@@ -1,0 +1,142 @@
+"""Merged models on corrupted test images, and what minimising entropy does to their predictions there, step by step.
+
+Rows of a record: as in `measure`, with the corruption's name in ``condition`` (``clean`` for none), its ``severity`` (0
+for none), and in ``adapted_on`` the images that the coefficients were learned on: ``corrupted`` ones (the same, as in
+the paper), ``clean`` ones, or ``nothing``. Rows of `failure` also have ``objective`` and ``step``, and in ``share`` the
+percentage of images that are taken for the class named most often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ..evaluation import evaluate, predictions
+from ..forward import entropy
+from ..methods import Merged, run_method
+from ..methods.registry import find
+from ..records import rows_of
+from ..suite import Suite
+from ..tasks.corruptions import corrupt
+from . import at_step
+
+ADAPTED = "layer_wise_adamerging"
+
+
+def robustness(
+    suite: Suite,
+    methods: Sequence[str],
+    corruptions: Sequence[str],
+    learning: Mapping[str, Any],
+    *,
+    severity: int,
+    severities: Sequence[int] = (),
+    swept: Sequence[str] = (),
+    images: int | None = None,
+    family: str = "native",
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Every method on clean images and under every corruption.
+
+    Arguments:
+        suite: what to merge, with clean test images.
+        methods: method ids. Adaptive ones learn once on the clean images and once on every set of corrupted ones.
+        corruptions: names of corruptions.
+        learning: hyper-parameters of adaptive methods.
+        severity: of the comparison, 1 to 5.
+        severities: further ones, at which the methods of ``swept`` are measured as they are on clean images.
+        swept: some of the methods.
+        images: measure and learn on so many test images a task, the same under every corruption; None for all.
+        family: of corruptions.
+        seed: of corruptions, of the choice of images, and of adaptive methods.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Returns:
+        Rows of a record.
+
+    Raises:
+        ValueError: for unknown names, or a method of ``swept`` that is not among ``methods``.
+    """
+    if unknown := set(swept) - set(methods):
+        raise ValueError(f"swept methods {sorted(unknown)} are not among the methods {list(methods)}: add them there")
+    clean = suite.some_images(images, seed)
+    merged = {method: run_method(method, clean, **_options(method, learning, seed, device)) for method in methods}
+
+    def measured(shifted: Suite, method: str, model: Merged, adapted_on: str, name: str, level: int) -> list:
+        adapted_on = adapted_on if find(method).adaptive else "nothing"
+        about = {"method": method, "condition": name, "severity": level, "adapted_on": adapted_on, "seed": seed}
+        return rows_of(evaluate(shifted, model, device=device), group="all", **about)
+
+    rows = [row for method in methods for row in measured(clean, method, merged[method], "clean", "clean", 0)]
+    for name in corruptions:
+        for level in sorted({severity, *severities}):
+            shifted = corrupt(suite, name, level, seed, family=family).some_images(images, seed)
+            for method in methods if level == severity else swept:
+                rows += measured(shifted, method, merged[method], "clean", name, level)
+                if level == severity and find(method).adaptive:
+                    fit = run_method(method, shifted, **_options(method, learning, seed, device))
+                    rows += measured(shifted, method, fit, "corrupted", name, level)
+    return rows
+
+
+def failure(
+    suite: Suite,
+    name: str,
+    objectives: Mapping[str, Mapping[str, Any]],
+    learning: Mapping[str, Any],
+    *,
+    severity: int,
+    every: int,
+    images: int | None = None,
+    family: str = "native",
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Layer-wise AdaMerging on corrupted images under several objectives, looked at every few steps.
+
+    Arguments:
+        suite, learning, severity, images, family, seed, device: as in `robustness`.
+        name: the corruption.
+        objectives: label → what changes in the objective, see `adamerge`; nothing for entropy alone.
+        every: steps between two looks; the last step is looked at too.
+
+    Returns:
+        Rows of a record, one a task, step and objective.
+    """
+    shifted = corrupt(suite, name, severity, seed, family=family).some_images(images, seed)
+    rows = []
+    for label, objective in objectives.items():
+        changed = {"objective": dict(objective)} if objective else {}
+        fit = run_method(ADAPTED, shifted, **_options(ADAPTED, learning, seed, device), **changed)
+        about = {"method": ADAPTED, "condition": name, "severity": severity, "adapted_on": "corrupted", "seed": seed}
+        last = len(fit.trajectory) - 1
+        for step in sorted({*range(0, last, every), last}):
+            frame = watch(shifted, at_step(shifted, fit, step), device)
+            rows += rows_of(frame, **about, group="all", objective=label, step=step)
+    return rows
+
+
+def watch(suite: Suite, merged: Merged, device: str = "cpu") -> pd.DataFrame:
+    """Accuracy (percent), mean entropy (nats), and share of the class predicted most often (percent), task by task."""
+    found = []
+    for task, scores, labels in predictions(suite, merged, device=device):
+        predicted = scores.argmax(-1)
+        found.append(
+            {
+                "task": task,
+                "accuracy": 100 * (predicted == labels).double().mean().item(),
+                "entropy": entropy(scores).mean().item(),
+                "share": 100 * predicted.bincount().max().item() / len(labels),
+                "n": len(labels),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _options(method: str, learning: Mapping[str, Any], seed: int, device: str) -> dict[str, Any]:
+    if not find(method).adaptive:
+        return {}
+    return {**learning, "seed": seed, "device": device, "progress": False}

@@ -1,0 +1,281 @@
+"""The robustness experiment: what its rows hold, tables against plain arithmetic, verdicts that can fail, figures."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import dataclasses
+from collections import Counter
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toy
+
+from adamerging_lib import adamerge, evaluate, records, run_method, verdicts
+from adamerging_lib.evaluation import predictions
+from adamerging_lib.experiments import robustness as study
+from adamerging_lib.figures import robustness as figures
+from adamerging_lib.published import published
+from adamerging_lib.tables import robustness as tables
+from adamerging_lib.tasks.corruptions import CORRUPTIONS, corrupt
+
+LEARNING = {"steps": 4, "lr": 0.05, "batch_size": 4, "batches": 1}
+METHODS = ["task_arithmetic", "ties", "layer_wise_adamerging", "layer_wise_adamerging_pp"]
+TASKS = ["vehicles", "landcover", "aerial", "signs"]
+OBJECTIVES = {"Entropy alone": {}, "Diverse predictions": {"diversity": 1.0}}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def one(method, condition, severity, adapted_on, accuracies, **more):
+    about = {"method": method, "condition": condition, "severity": severity, "adapted_on": adapted_on, "seed": 0}
+    mean = float(np.mean(accuracies))
+    pairs = [*zip(TASKS, accuracies, strict=True), ("Average", mean)]
+    return [about | {"group": "all", "task": task, "accuracy": float(a), "n": 100} | more for task, a in pairs]
+
+
+def made_up(gain=8.0, noise_loss=12.0, cure=20.0) -> pd.DataFrame:
+    """Task Arithmetic at 60 (clean) and 50; AdaMerging ``gain`` above, but under noise below it on landcover."""
+    rows = one("task_arithmetic", "clean", 0, "nothing", [60] * 4)
+    rows += one("layer_wise_adamerging", "clean", 0, "clean", [60 + gain] * 4)
+    for condition in CORRUPTIONS:
+        noisy = condition in ("impulse_noise", "gaussian_noise", "spatter")
+        rows += one("task_arithmetic", condition, 3, "nothing", [50] * 4)
+        rows += one("layer_wise_adamerging", condition, 3, "clean", [50 + gain - 2] * 4)
+        learned = [50 + gain] * 4
+        if noisy:
+            learned[1] = 50 - noise_loss
+        rows += one("layer_wise_adamerging", condition, 3, "corrupted", learned)
+        for level in (1, 5):
+            rows += one("task_arithmetic", condition, level, "nothing", [60 - 4 * level] * 4)
+            rows += one("layer_wise_adamerging", condition, level, "clean", [66 - 4 * level] * 4)
+    for objective, end in {"Entropy alone": -noise_loss, "Diverse predictions": cure - noise_loss}.items():
+        for step in (0, 5, 10):
+            accuracies, share = [50, 50 + end * step / 10, 50, 50], 30 - end * step / 10
+            more = {"objective": objective, "step": step, "entropy": 0.6 - 0.03 * step, "share": share}
+            rows += one("layer_wise_adamerging", "impulse_noise", 3, "corrupted", accuracies, **more)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def measured():
+    suite = toy.suite()
+    options = {"severity": 3, "images": 20}
+    rows = study.robustness(
+        suite, METHODS, ["contrast", "impulse_noise"], LEARNING, severities=[1], swept=METHODS[:1], **options
+    )
+    return suite, pd.DataFrame(rows)
+
+
+def test_every_method_is_measured_clean_and_under_every_corruption(measured):
+    suite, rows = measured
+    assert set(rows["task"]) == {*suite.tasks, "Average"}
+    count = rows[rows["task"] == "Average"].groupby(["condition", "severity", "adapted_on"]).size().to_dict()
+    assert count == {
+        ("clean", 0, "nothing"): 2, ("clean", 0, "clean"): 2,
+        ("contrast", 1, "nothing"): 1, ("impulse_noise", 1, "nothing"): 1,
+        ("contrast", 3, "nothing"): 2, ("contrast", 3, "clean"): 2, ("contrast", 3, "corrupted"): 2,
+        ("impulse_noise", 3, "nothing"): 2, ("impulse_noise", 3, "clean"): 2, ("impulse_noise", 3, "corrupted"): 2,
+    }  # fmt: skip
+    assert (rows.loc[rows["task"] != "Average", "n"] == 20).all()
+    record = records.new("robustness", "toy", {}, suite, rows.to_dict("records"), [0], "2026-01-01T00:00:00", 1.0)
+    assert records.compare(record, record) == []  # no two rows are about the same
+
+
+def test_learned_on_the_corrupted_images_themselves_or_on_clean_ones(measured):
+    suite, rows = measured
+    clean = suite.some_images(20)
+    shifted = corrupt(suite, "impulse_noise", 3).some_images(20)
+    for adapted_on, source in (("clean", clean), ("corrupted", shifted)):
+        fit = adamerge(source, **LEARNING, progress=False)
+        expected = evaluate(shifted, fit).set_index("task")["accuracy"]
+        own = rows.query("condition == 'impulse_noise' and method == 'layer_wise_adamerging'")
+        own = own[own["adapted_on"] == adapted_on].set_index("task")["accuracy"]
+        assert own.drop("Average").to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_swept_methods_must_be_methods():
+    with pytest.raises(ValueError, match=r"swept methods \['ties'\] are not among"):
+        study.robustness(toy.suite(), ["task_arithmetic"], [], LEARNING, severity=3, swept=["ties"])
+
+
+def test_a_draw_of_images_is_the_same_under_every_corruption():
+    suite = toy.suite()
+    few = suite.some_images(7, seed=1)
+    shifted = corrupt(suite, "contrast", 1).some_images(7, seed=1)
+    for task in suite.tasks:
+        assert len(few.test[task]) == 7 and few.test[task].labels.equal(shifted.test[task].labels)
+        whole = {image.numpy().tobytes() for image in suite.test[task].images}
+        assert {image.numpy().tobytes() for image in few.test[task].images} <= whole
+    assert not few.test["alpha"].images.equal(suite.some_images(7, seed=2).test["alpha"].images)
+    assert suite.some_images(None) is suite and len(suite.some_images(1000).test["alpha"]) == 30
+    with pytest.raises(ValueError, match="0 test images a task"):
+        suite.some_images(0)
+
+
+def test_failure_looks_at_the_fit_as_it_was_after_each_step():
+    suite = toy.suite()
+    rows = pd.DataFrame(study.failure(suite, "impulse_noise", OBJECTIVES, LEARNING, severity=5, every=3))
+    assert rows["step"].unique().tolist() == [0, 3, 4] and rows["objective"].unique().tolist() == list(OBJECTIVES)
+    shifted = corrupt(suite, "impulse_noise", 5)
+    for steps, own in rows[rows["objective"] == "Entropy alone"].groupby("step"):
+        fit = adamerge(shifted, **LEARNING | {"steps": steps}, progress=False)
+        again = evaluate(shifted, fit).set_index("task")
+        own = own.set_index("task")
+        for column in ("accuracy", "entropy"):
+            assert own[column].drop("Average").to_dict() == pytest.approx(again[column].to_dict(), abs=1e-5)
+    cured = adamerge(shifted, **LEARNING, objective={"diversity": 1.0}, progress=False)
+    last = rows[(rows["objective"] == "Diverse predictions") & (rows["step"] == 4)].set_index("task")["accuracy"]
+    assert last.drop("Average").to_dict() == pytest.approx(
+        evaluate(shifted, cured).set_index("task")["accuracy"].to_dict()
+    )
+
+
+def test_share_is_that_of_the_class_predicted_most_often():
+    suite = toy.suite()
+    model = run_method("task_arithmetic", suite)
+    open_ = study.watch(suite, model).set_index("task")
+    for task, scores, _ in predictions(suite, model):
+        counts = Counter(scores.argmax(-1).tolist())
+        assert open_.loc[task, "share"] == pytest.approx(100 * max(counts.values()) / 30)
+    biases = {task: 1000.0 * (torch.arange(len(head)) == 2) for task, head in suite.heads.items()}
+    collapsed = study.watch(suite, dataclasses.replace(model, biases=biases)).set_index("task")
+    for task, data in suite.test.items():
+        assert collapsed.loc[task, "share"] == 100 and collapsed.loc[task, "entropy"] < 1e-6
+        assert collapsed.loc[task, "accuracy"] == pytest.approx(100 * (data.labels == 2).double().mean().item())
+
+
+def test_averages_of_both_settings(frame):
+    paper, clean = tables.averages(frame), tables.averages(frame, "clean")
+    assert paper.index.tolist() == clean.index.tolist() == ["clean", *CORRUPTIONS]
+    assert paper.columns.tolist() == ["task_arithmetic", "layer_wise_adamerging"]
+    assert paper.loc["contrast"].tolist() == [50, 58] and clean.loc["contrast"].tolist() == [50, 56]
+    assert paper.loc["spatter", "layer_wise_adamerging"] == pytest.approx((58 * 3 + 38) / 4)
+    assert paper.loc["clean"].equals(clean.loc["clean"])
+    assert tables.averages(frame, task="landcover").loc["spatter", "layer_wise_adamerging"] == 38
+    second = frame.assign(seed=1, accuracy=frame["accuracy"] + 2)
+    both = tables.averages(pd.concat([frame, second], ignore_index=True))
+    assert both.loc["clean", "task_arithmetic"] == pytest.approx(61)
+
+
+def test_table_by_corruption_has_the_published_numbers_beside(frame):
+    table = tables.by_corruption(frame, "ViT-B-32")
+    assert table.index.tolist()[:2] == ["clean", "motion blur"] and table.index[-1] == "JPEG compression"
+    assert table.loc["contrast", ("measured", "gain")] == "+8.0"
+    told = "published, ViT-B/32"
+    theirs = published("robustness", arch="ViT-B-32").query("task == 'Average'")
+    shown = table[told, "Layer-wise AdaMerging"].astype(float).tolist()
+    assert shown == theirs.loc[theirs["method_id"] == "layer_wise_adamerging", "accuracy"].tolist()
+    assert table.loc["impulse noise", (told, "gain")] == "+6.7"
+    assert tables.by_corruption(frame, "ViT-B-16").columns.get_level_values(0)[-1] == "published, ViT-B/16"
+
+
+def test_tables_by_task_hold_the_papers_setting(frame):
+    table = tables.by_task(frame)
+    assert table.columns.tolist() == [*TASKS, "Average"] and len(table) == 16
+    assert table.loc[("impulse noise", "Layer-wise AdaMerging"), "landcover"] == "38.0"
+    printed = tables.published_by_task("ViT-B-32")
+    assert printed.shape == (16, 5) and printed.loc[("spatter", "AdaMerging")].tolist() == [
+        "69.9",
+        "43.6",
+        "75.4",
+        "89.4",
+        "69.6",
+    ]
+
+
+def test_settings_are_compared_corruption_by_corruption(frame):
+    table = tables.settings(frame)
+    assert table.loc["contrast"].tolist() == ["56.0", "58.0", "+2.0"]
+    assert table.loc["spatter", "difference"] == "-3.0"
+    assert table.loc["mean", "difference"] == f"{(4 * 2 - 3 * 3) / 7:+.1f}"
+
+
+def test_cures_are_told_on_the_task_that_fails(frame):
+    assert tables.failing_task(frame) == "landcover"
+    table = tables.cures(frame)
+    assert table.index.tolist() == ["start", "Entropy alone", "Diverse predictions"]
+    assert table["landcover", "accuracy"].tolist() == ["50.0", "38.0", "58.0"]
+    assert table["landcover", "most predicted class"].tolist() == ["30 %", "42 %", "22 %"]
+    assert table["all tasks", "worst change"].tolist() == ["+0.0", "-12.0", "+0.0"]
+    assert table["all tasks", "average accuracy"].tolist() == ["50.0", "47.0", "52.0"]
+
+
+def words(found):
+    return {verdict.check: verdict.word for verdict in found}
+
+
+def test_verdicts_hold_on_the_papers_picture(frame):
+    found = words(verdicts.robustness(frame))
+    beaten = found.pop("Learning on the corrupted images beats learning on clean ones, in the mean")
+    assert set(found.values()) == {"holds"} and beaten == "does not hold"
+    assert len(found) == 8 + 1 + 3 + 3 + 2
+
+
+def test_verdicts_fail_one_by_one():
+    found = words(verdicts.robustness(made_up(gain=-1)))
+    assert found["Clean: AdaMerging is above Task Arithmetic"] == "does not hold"
+    assert found["contrast: AdaMerging is above Task Arithmetic"] == "does not hold"
+    assert (
+        found["Coefficients learned on clean images stay above Task Arithmetic when the images shift"]
+        == "does not hold"
+    )
+    found = words(verdicts.robustness(made_up(noise_loss=-5)))
+    assert found["spatter: AdaMerging is below Task Arithmetic on landcover, as published"] == "does not hold"
+    assert found["Accuracy falls on some task all the same, by 1 point at least"] == "does not hold"
+    found = words(verdicts.robustness(made_up(cure=-3)))
+    assert found["Diverse predictions: more accurate there than entropy alone"] == "does not hold"
+    assert found["Diverse predictions: no less accurate on average"] == "does not hold"
+    rows = made_up()
+    rising = rows.assign(entropy=rows["entropy"].where(rows["task"] != "signs", rows["step"]))
+    assert words(verdicts.robustness(rising))["Entropy falls on every task"] == "does not hold"
+    spread = rows.assign(share=60 - rows["share"])
+    assert words(verdicts.robustness(spread))["Its predictions gather in one class"] == "does not hold"
+
+
+def test_verdicts_follow_what_was_run(frame):
+    few = frame[frame["condition"].isin(["clean", "contrast"])].drop(columns=["step", "objective", "share"])
+    assert [v.check.split(":")[0] for v in verdicts.robustness(few)][:2] == ["Clean", "contrast"]
+    assert len(verdicts.robustness(few)) == 4
+    fixed = few[few["method"] == "task_arithmetic"]
+    assert set(words(verdicts.robustness(fixed)).values()) == {"not run"}
+    lines = [str(v) for v in verdicts.robustness(frame)]
+    assert lines == [str(v) for v in verdicts.robustness(made_up(gain=8.3))]
+
+
+def test_examples_show_the_pictures_unscaled():
+    rng = np.random.default_rng(0)
+    images = {c: {t: rng.integers(0, 256, (3, 8, 8), dtype=np.uint8) for t in "ab"} for c in ("clean", "motion_blur")}
+    figure = figures.examples(images)
+    np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), images["motion_blur"]["b"].transpose(1, 2, 0))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["clean", "", "motion blur", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "", ""]
+
+
+def test_severity_figure_has_a_panel_a_corruption_from_clean_to_worst(frame):
+    figure = figures.over_severity(frame, ["task_arithmetic", "layer_wise_adamerging"])
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == tables.names(CORRUPTIONS)
+    fixed, learned = shown[0].lines
+    assert fixed.get_xdata().tolist() == [0, 1, 3, 5] and fixed.get_ydata().tolist() == [60, 56, 50, 40]
+    assert learned.get_ydata().tolist() == [68, 62, 56, 46]
+
+
+def test_failure_figure_draws_the_steps(frame):
+    entropy, accuracy, share = figures.failure(frame, "landcover").axes
+    assert [line.get_ydata().tolist() for line in accuracy.lines] == [[50, 44, 38], [50, 54, 58]]
+    np.testing.assert_allclose(entropy.lines[0].get_ydata(), [0.6, 0.45, 0.3])
+    assert share.lines[1].get_ydata().tolist() == [30, 26, 22]
+    assert [line.get_label() for line in entropy.lines] == list(OBJECTIVES)
