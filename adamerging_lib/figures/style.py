@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
 import matplotlib.pyplot as plt
@@ -12,6 +12,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
+
+from ..methods import methods
+from ..methods.registry import NEEDS
 
 # Chosen so that any two differ by at least 15 in CIELAB, also as seen with protan-, deuter- and tritanopia
 # (tests/test_figures.py). A new method takes a colour that keeps the test green, or shares one with a new dash.
@@ -27,6 +30,10 @@ METHOD_COLOURS = {
     "layer_wise_adamerging": "#D55E00",
     "layer_wise_adamerging_pp": "#661100",
 }
+# Other methods take the muted colour of what they need, and always stand with their name and that marker. Any two of
+# these differ by 20 in the same sense, and from the colours above by 12.
+NEEDS_COLOURS = dict(zip(NEEDS, ("#3C4E7C", "#7F8039", "#D09AC5", "#7DC392"), strict=True))
+NEEDS_MARKERS = dict(zip(NEEDS, "osD^", strict=True))
 METHOD_DASHES = {"zero_shot": ":", "traditional_mtl": "--", "weight_averaging": "-."}  # all others are solid
 WIDTH = 5.6  # inches; 10.5 pt text is then still 9 px on a page of 360 px
 STYLE = {
@@ -63,10 +70,17 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def colour(method: str) -> str:
-    """The colour of a method; a method without one is a ValueError that says where to give it one."""
-    if method not in METHOD_COLOURS:
+    """The colour of a method: its own, or that of what it needs; an unregistered method without one is a ValueError."""
+    if method in METHOD_COLOURS:
+        return METHOD_COLOURS[method]
+    if method not in methods().index:
         raise ValueError(f"method {method!r} has no colour: add one to METHOD_COLOURS, adamerging_lib/figures/style.py")
-    return METHOD_COLOURS[method]
+    return NEEDS_COLOURS[methods().loc[method, "needs"]]
+
+
+def marker(method: str) -> str:
+    """The marker of a method: that of what it needs."""
+    return NEEDS_MARKERS[methods().loc[method, "needs"]]
 
 
 def heatmap(axes: Axes, frame: pd.DataFrame, digits: int, **options) -> None:
@@ -78,11 +92,34 @@ def heatmap(axes: Axes, frame: pd.DataFrame, digits: int, **options) -> None:
     axes.tick_params(length=0)
 
 
-def spread(values: Sequence[float], gap: float) -> np.ndarray:
-    """The values, moved as little as possible (least squares) so that any two lie at least ``gap`` apart."""
+def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """The values, moved as little as possible (least squares) so that they lie ``gap`` apart and in [low, high]."""
     values = np.asarray(values, float)
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(values))
     spread = np.empty_like(values)
-    spread[order] = isotonic_regression(values[order] - steps).x + steps
+    moved = isotonic_regression(values[order] - steps).x
+    spread[order] = np.clip(moved, low, max(low, high - gap * (len(values) - 1))) + steps
     return spread
+
+
+def edge_labels(axes: Axes, labels: Mapping[str, tuple[float, float]], side: str, size: float = 9) -> None:
+    """Names beside the axes in the order of their points' heights, none over another, each with a line to its point.
+
+    Arguments:
+        axes: with final limits, and everything else around them in place: its height decides how close names may stand.
+        labels: text → point, in data units.
+        side: ``left`` or ``right``.
+        size: of the text, in points.
+    """
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    gap = 1.25 * size / 72 * axes.figure.dpi / axes.get_window_extent().height * (high - low)
+    x, align, start = (-0.04, "right", 1) if side == "left" else (1.04, "left", 0)
+    line = {"arrowstyle": "-", "color": "#B0B0B0", "lw": 0.6, "shrinkA": 1, "shrinkB": 3, "relpos": (start, 0.5)}
+    places = spread([y for _, y in labels.values()], gap, low, high)
+    for (text, point), y in zip(labels.items(), places, strict=True):
+        axes.annotate(
+            text, xy=point, xycoords="data", xytext=(x, y), textcoords=axes.get_yaxis_transform(), ha=align,
+            va="center", fontsize=size, annotation_clip=False, zorder=1, arrowprops=line,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ from . import budget as budget
 from . import coefficients as coefficients
 from . import entropy_loss as entropy_loss
 from . import generalisation as generalisation
+from . import leaderboard as leaderboard
 from . import robustness as robustness
 from . import similarity as similarity
 from . import tinting as tinting

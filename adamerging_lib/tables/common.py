@@ -45,16 +45,27 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
     """Half a 95 % interval (points) for every method × task and ``Average``."""
-    cells = []
-    for method, group in headline(rows).groupby("method", sort=False):
-        single = group[group["task"] != AVERAGE].groupby("task", sort=False, as_index=False)[["accuracy", "n"]].mean()
-        for row in single.itertuples():
-            low, high = confidence_interval(row.accuracy, row.n)
-            cells.append((method, row.task, (high - low) / 2))
-        low, high = average_confidence_interval(single)
-        cells.append((method, AVERAGE, (high - low) / 2))
-    frame = pd.DataFrame(cells, columns=["method", "task", "half"])
-    return frame.pivot_table(index="method", columns="task", values="half", sort=False)
+    frame = _single(rows)
+    frame["half"] = [_half(confidence_interval(row.accuracy, row.n)) for row in frame.itertuples()]
+    halves = frame.pivot_table(index="method", columns="task", values="half", sort=False)
+    halves[AVERAGE] = average_half_widths(rows)
+    return halves
+
+
+def average_half_widths(rows: pd.DataFrame) -> pd.Series:
+    """Half a 95 % interval (points) of every method's average."""
+    groups = _single(rows).groupby("method", sort=False)
+    return pd.Series({method: _half(average_confidence_interval(group)) for method, group in groups})
+
+
+def _single(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = headline(rows)
+    keys = ["method", "task"]
+    return rows[rows["task"] != AVERAGE].groupby(keys, sort=False, as_index=False)[["accuracy", "n"]].mean()
+
+
+def _half(interval: tuple[float, float]) -> float:
+    return (interval[1] - interval[0]) / 2
 
 
 def labelled(frame: pd.DataFrame) -> pd.DataFrame:

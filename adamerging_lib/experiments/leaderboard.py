@@ -1,0 +1,39 @@
+"""The leaderboard: every method once on the same experts, each with a budget of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..methods.adamerging import METHOD_IDS
+from ..suite import Suite
+from . import measure
+
+
+def leaderboard(
+    suite: Suite,
+    methods: Iterable[str],
+    *,
+    recipe: str = "mini",
+    adamerging: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Measure methods one after another; whoever learns does so by its own recipe of the same name.
+
+    Arguments:
+        suite: what to merge, and the test images.
+        methods: method ids.
+        recipe: ``mini`` or ``paper``, of every method that learns.
+        adamerging: hyper-parameters of the four AdaMerging methods instead, where another experiment has fitted them
+            so: their fits are then read from the cache.
+        options: seed, setting, device and progress, as for `measure`.
+
+    Returns:
+        Rows of a record, see `measure`; those of the task ``Average`` tell what each model costs.
+    """
+    shared = METHOD_IDS.values() if adamerging else ()
+    return [
+        row
+        for method in methods
+        for row in measure(suite, method, learning=adamerging if method in shared else {"recipe": recipe}, **options)
+    ]
