@@ -13,12 +13,12 @@ from .state import CheckpointError, StateDict, accumulation_dtype, check_state_d
 
 GRANULARITIES = ("task", "block", "module", "tensor")
 
-# Transformer blocks as open_clip, Hugging Face and timm name them.
-_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|encoder\.layers|blocks)\.(\d+)\.")
+# Transformer blocks as open_clip, Hugging Face (its language models too: layers.N, layer.N, h.N) and timm name them.
+_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks|layers|layer|h)\.(\d+)\.")
 _TOWER = re.compile(r"^(?:model\.)?(?:visual|vision_model)\.")
 _BEFORE_BLOCKS = re.compile(
     r"^(?:class_embedding|positional_embedding|conv1|ln_pre|embeddings|pre_layrnorm|pre_layernorm"
-    r"|cls_token|reg_token|dist_token|pos_embed|patch_embed|norm_pre)(?:\.|$)"
+    r"|cls_token|reg_token|dist_token|pos_embed|patch_embed|norm_pre|(?:\w+\.)?(?:embeddings|embed_tokens|wte|wpe))(?:\.|$)"
 )
 
 
@@ -217,8 +217,8 @@ def block_rows(names: Iterable[str]) -> dict[str, str]:
             groups[name] = "embeddings" if _BEFORE_BLOCKS.match(short) else "head"
     if not any(group.startswith("block_") for group in groups.values()):
         raise ValueError(
-            "granularity 'block' finds no transformer blocks (resblocks.N, encoder.layers.N or blocks.N) among the "
-            "tensor names; use 'tensor' or 'module'"
+            "granularity 'block' finds no transformer blocks (resblocks.N, blocks.N, layers.N, layer.N or h.N) among "
+            "the tensor names; use 'tensor' or 'module'"
         )
     return groups
 

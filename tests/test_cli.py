@@ -110,7 +110,7 @@ def test_a_text_model(folder, capsys):
         st.save(f"{name}.safetensors", model())
     for method in am.methods().index:
         row = registry.find(method)
-        if row.takes == "task_vectors" and method != "lines":  # which knows the blocks of vision encoders only
+        if row.takes == "task_vectors":
             out = f"{method}" + ("" if row.task_id else ".safetensors")
             assert main(merge(method=method, out=out)) == 0, capsys.readouterr().err
             for name in ("a", "b"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, checkpoints, copy, some_checkpoints
 
 from adamerging_lib import CheckpointError, TaskVectors
-from adamerging_lib.task_vectors import GRANULARITIES
+from adamerging_lib.task_vectors import GRANULARITIES, block_rows
 
 NARROW = (torch.float16, torch.bfloat16)
 seeds = st.integers(0, 10_000)
@@ -250,3 +250,15 @@ def test_golden_counts_of_vit_b_32():
     assert sum(t.numel() for t in tv.vectors.values()) == 87_849_216
     # Modules: four bare parameters and projections, conv1, ln_pre, ln_post, and six a block.
     assert {g: len(tv.rows(g).names) for g in GRANULARITIES} == {"task": 1, "block": 14, "module": 78, "tensor": 152}
+
+
+@pytest.mark.parametrize(
+    "names, groups",
+    [
+        (["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"], ["embeddings", "block_1", "head"]),
+        (["transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.ln_f.weight"], ["embeddings", "block_0", "head"]),
+        (["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.3.output.dense.weight"], ["embeddings", "block_3"]),
+    ],
+)  # fmt: skip
+def test_language_models_have_blocks_too(names, groups):
+    assert list(block_rows(names).values()) == groups
