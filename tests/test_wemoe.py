@@ -168,10 +168,10 @@ def test_by_image_nothing_else_in_the_batch_counts(exact):
     )
 
 
-def test_large_mlps_are_mixed_a_few_images_at_a_time(exact, monkeypatch):
+def test_how_many_images_are_mixed_together_does_not_matter(exact, monkeypatch):
     merged, images = fit(exact), exact.normalise(exact.test["alpha"].images).double()
     whole = merged.features(exact.encoder, merged.state_dict(), images)
-    monkeypatch.setattr(mixtures, "MOST_WEIGHTS", 4000)  # three images of 1,072 weights
+    monkeypatch.setattr(mixtures, "TOGETHER", 7)
     torch.testing.assert_close(merged.features(exact.encoder, merged.state_dict(), images), whole)
 
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from ..forward import features
 from ..state import StateDict
 
-# Per-image weights of one MLP held at a time: 2^26 numbers are 256 MiB.
-MOST_WEIGHTS = 2**26
+# Images whose weights are made together: enough to share one reading of the task vectors, few enough to fit a cache.
+TOGETHER = 16
 
 
 def mixed_by_image(
@@ -57,7 +57,7 @@ def _mixture(mlp: nn.Module, vectors: Mapping[str, Tensor], router: Mapping[str,
     plain = _Plain(mlp)
 
     def weights(routes: Tensor) -> dict[str, Tensor]:  # θ0 + Σ_k r_k T_k: [n, *shape] for routes [n, K]
-        base = dict(mlp.named_parameters())
+        base = mlp.state_dict(keep_vars=True)  # of the state that the encoder is being called with
         return {f"mlp.{name}": base[name] + torch.tensordot(routes, t.to(routes), 1) for name, t in vectors.items()}
 
     def one(own: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -67,8 +67,7 @@ def _mixture(mlp: nn.Module, vectors: Mapping[str, Tensor], router: Mapping[str,
         routes = _route(x, router)
         if not by_image:
             return one(weights(routes.mean(0)), x)
-        size = max(1, MOST_WEIGHTS // sum(t[0].numel() for t in vectors.values()))
-        pieces = zip(routes.split(size), x.split(size), strict=True)
+        pieces = zip(routes.split(TOGETHER), x.split(TOGETHER), strict=True)
         return torch.cat([vmap(one)(weights(part), some) for part, some in pieces])
 
     return forward
