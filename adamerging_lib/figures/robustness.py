@@ -80,7 +80,7 @@ def failure(rows: pd.DataFrame, task: str) -> Figure:
         for number, objective in enumerate(frame):
             shade, dash = OBJECTIVE_STYLES[number % len(OBJECTIVE_STYLES)]
             axes.plot(frame.index, frame[objective], color=shade, ls=dash, lw=1.8, label=objective)
-        axes.set_title(title, loc="left")
+        axes.set_title(f"{task}: {title}", loc="left")
         axes.set_ylim(0, None)
     grid[-1].set_xlabel("steps")
     handles, texts = grid[0].get_legend_handles_labels()
