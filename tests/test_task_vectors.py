@@ -255,10 +255,19 @@ def test_golden_counts_of_vit_b_32():
 @pytest.mark.parametrize(
     "names, groups",
     [
-        (["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"], ["embeddings", "block_1", "head"]),
-        (["transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.ln_f.weight"], ["embeddings", "block_0", "head"]),
-        (["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.3.output.dense.weight"], ["embeddings", "block_3"]),
+        (
+            ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"],
+            ["embeddings", "block_1", "head"],
+        ),
+        (
+            ["transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.ln_f.weight"],
+            ["embeddings", "block_0", "head"],
+        ),
+        (
+            ["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.3.output.dense.weight"],
+            ["embeddings", "block_3"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_language_models_have_blocks_too(names, groups):
     assert list(block_rows(names).values()) == groups
