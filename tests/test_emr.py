@@ -77,7 +77,7 @@ def test_hand_made():
     # τ = (3, −4, −2). Task 0 keeps the first entry: 6/3 of it. Task 1 keeps all: 7/9 of them.
     assert merged.state_dict("t0")["a"].tolist() == pytest.approx([6, 0, 0])
     assert merged.state_dict("t1")["a"].tolist() == pytest.approx([3 * 7 / 9, -4 * 7 / 9, -2 * 7 / 9])
-    assert merged.task_storage == 3 / 32 + 1
+    assert merged.task_storage == 3 / 32 + 1 + 3 / 2
 
 
 def test_rescalings_weigh_tensors_differently():

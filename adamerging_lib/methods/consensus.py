@@ -72,7 +72,7 @@ def consensus_vector(tv: TaskVectors, threshold: float | Mapping[str, float], ac
     label="TALL-masks",
     needs="nothing",
     source="Wang et al. 2024 (TALL-masks)",
-    task_specific="P/32 (one bit a parameter), beside one more vector of P for all tasks",
+    task_specific="P/32 + P/K (one bit a parameter; one more vector for all tasks)",
     task_id=True,
     static=False,
 )
@@ -114,7 +114,8 @@ def tall_masks(tv: TaskVectors, *, threshold: float | Mapping[str, float] = THRE
         vector[key], masks[key] = summed, mask
     states = masked_states(tv, vector, masks, [1.0] * len(tv.tasks))
     hyper = {"threshold": _plain(threshold)}
-    return Merged(None, "tall_masks", hyper, tv.tasks, task_states=states, storage=size(tv) / 32)
+    kept = size(tv) / 32 + size(tv) / len(tv.tasks)
+    return Merged(None, "tall_masks", hyper, tv.tasks, task_states=states, storage=kept)
 
 
 def _masks(tv: TaskVectors, threshold: float | Mapping[str, float]) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -17,7 +17,7 @@ RESCALES = ("tensors", "global")
     label="EMR-Merging",
     needs="nothing",
     source="Huang et al. 2024",
-    task_specific="P/32 + 1 (one bit a parameter, one number), beside one more vector of P for all tasks",
+    task_specific="P/32 + 1 + P/K (one bit a parameter, one number; one more vector for all tasks)",
     task_id=True,
     static=False,
 )
@@ -75,4 +75,5 @@ def emr(tv: TaskVectors, *, rescale: str = "tensors") -> Merged:
     scalings = torch.where(kept > 0, own / kept, 1).tolist()
     states = masked_states(tv, vector, masks, scalings)
     hyper = {"rescale": rescale}
-    return Merged(None, "emr", hyper, tv.tasks, task_states=states, storage=size(tv) / 32 + 1)
+    kept = size(tv) / 32 + 1 + size(tv) / len(tv.tasks)
+    return Merged(None, "emr", hyper, tv.tasks, task_states=states, storage=kept)
