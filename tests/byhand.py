@@ -35,3 +35,10 @@ def block(
             joined[n, :, h * size : (h + 1) * size] = (q @ k.t() / size**0.5).softmax(-1) @ v
     x = x + linear(out_proj, joined)
     return x + linear(proj, F.gelu(linear(fc, norm(norm2, x)))), seen
+
+
+def embedded(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """What ToyViT hands to its first block, from normalised images."""
+    x = F.conv2d(images, state["conv1.weight"], stride=4).flatten(2).transpose(1, 2)
+    x = torch.cat([state["class_embedding"].expand(len(x), 1, -1), x], 1) + state["positional_embedding"]
+    return F.layer_norm(x, x.shape[-1:], state["ln_pre.weight"], state["ln_pre.bias"])

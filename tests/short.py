@@ -5,6 +5,8 @@ SHORT: dict[str, dict] = {
     "fisher": {"images": 4},
     "regmean": {"images": 6},
     "regmean_pp": {"images": 6},
+    "zipit": {"images": 4},
+    "prodistill": {"images": 4, "epochs": 1},
     "task_wise_adamerging": _ADAMERGING,
     "task_wise_adamerging_pp": _ADAMERGING,
     "layer_wise_adamerging": _ADAMERGING,

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 import toy
-from byhand import block
+from byhand import block, embedded
 from strategies import assert_close
 
 import adamerging_lib as am
@@ -29,14 +29,6 @@ def averaged(exact_suite):
     return am.run_method("weight_averaging", exact_suite, cache=False).state_dict()
 
 
-def embedded(suite, state, task: str) -> torch.Tensor:
-    """What ToyViT hands to its first block."""
-    images = suite.normalise(training_images(suite, QUIET["images"], 0)[task]).double()
-    x = torch.nn.functional.conv2d(images, state["conv1.weight"], stride=4).flatten(2).transpose(1, 2)
-    x = torch.cat([state["class_embedding"].expand(len(x), 1, -1), x], 1) + state["positional_embedding"]
-    return torch.nn.functional.layer_norm(x, x.shape[-1:], state["ln_pre.weight"], state["ln_pre.bias"])
-
-
 def least_squares(inputs, weights, off_diagonal: float) -> torch.Tensor:
     """argmin_W Σ_k ‖X_k W − X_k W_k‖² / n_k, or the stationary point with shrunk Gram matrices."""
     if off_diagonal == 1:
@@ -51,7 +43,9 @@ def least_squares(inputs, weights, off_diagonal: float) -> torch.Tensor:
 def by_hand(suite, averaged, off_diagonal: float, follow: bool) -> dict[str, torch.Tensor]:
     """Maps by least squares on each expert's inputs; ``follow``: on what the merged blocks hand on."""
     merged = dict(averaged)
-    streams = {task: embedded(suite, merged if follow else suite.experts[task], task) for task in suite.tasks}
+    drawn = training_images(suite, QUIET["images"], 0)
+    images = {task: suite.normalise(part).double() for task, part in drawn.items()}
+    streams = {task: embedded(merged if follow else suite.experts[task], x) for task, x in images.items()}
     for prefix in PREFIXES:
         outputs, seen = {}, {}
         for task in suite.tasks:

@@ -18,6 +18,7 @@ from .merged import Fit as Fit
 from .merged import Merged as Merged
 from .mtl import joint_training as joint_training
 from .pcb import pcb as pcb
+from .prodistill import prodistill as prodistill
 from .reference import individual as individual
 from .reference import traditional_mtl as traditional_mtl
 from .reference import zero_shot as zero_shot
@@ -41,3 +42,5 @@ from .weight_averaging import weight_averaging as weight_averaging
 from .wemoe import wemoe as wemoe
 from .wudi import wudi as wudi
 from .wudi import wudi_adam as wudi_adam
+from .zipit import unit_matches as unit_matches
+from .zipit import zipit as zipit
