@@ -15,7 +15,7 @@ TIMM_NAMES = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 def block(
     state: Mapping[str, Tensor], prefix: str, x: Tensor, heads: int, names: tuple[str, ...] = CLIP_NAMES
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """A pre-norm block, one head and one image at a time: its output, and weight name → input."""
+    """A pre-norm block, one head at a time: its output, and weight name → input."""
     norm1, qkv, out_proj, norm2, fc, proj = (prefix + name for name in names)
     seen = {}
 
@@ -29,10 +29,9 @@ def block(
     y = linear(qkv, norm(norm1, x), "_" if qkv.endswith("in_proj") else ".")
     width, size = x.shape[-1], x.shape[-1] // heads
     joined = torch.empty_like(x)
-    for n in range(len(x)):
-        for h in range(heads):
-            q, k, v = (y[n, :, part * width + h * size : part * width + (h + 1) * size] for part in range(3))
-            joined[n, :, h * size : (h + 1) * size] = (q @ k.t() / size**0.5).softmax(-1) @ v
+    for h in range(heads):
+        q, k, v = (y[:, :, part * width + h * size : part * width + (h + 1) * size] for part in range(3))
+        joined[:, :, h * size : (h + 1) * size] = (q @ k.mT / size**0.5).softmax(-1) @ v
     x = x + linear(out_proj, joined)
     return x + linear(proj, F.gelu(linear(fc, norm(norm2, x)))), seen
 

@@ -98,7 +98,8 @@ def regmean(
             if not (mlp_only and _ATTENTION.search(name)):
                 key = tv.tied.get(name, name)
                 equations.add(key, gram, tv.vectors[key][k])
-    vector = {key: t.mean(0) for key, t in tv.vectors.items()} | equations.solve()
+    vector = {key: t.mean(0) for key, t in tv.vectors.items()}
+    vector |= {key: t.to(vector[key]) for key, t in equations.solve().items()}
     hyper = {"images": images, "off_diagonal": off_diagonal, "mlp_only": mlp_only, "seed": seed}
     return Merged(add(tv, vector), "regmean", hyper, tv.tasks)
 
@@ -181,7 +182,7 @@ def regmean_pp(
                 if not (mlp_only and _ATTENTION.search(prefix + name)):
                     key = tv.tied.get(prefix + name, prefix + name)
                     equations.add(key, gram, tv.vectors[key][k])
-        vector |= equations.solve()
+        vector |= {key: t.to(vector[key]) for key, t in equations.solve().items()}
         merged = compute_state(add(tv, vector), device)
         with torch.no_grad():
             streams = {task: [chain.run(index, merged, x) for x in batches] for task, batches in streams.items()}
