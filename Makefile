@@ -46,7 +46,8 @@ pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _b
 	$(PY) -m adamerging_lib.build pdf _build/singlehtml $(PDF)
 
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
-	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
+	$(PY) -m pytest -n $(CORES) --dist loadfile \
+		--nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
 
 lint: $(STAMP) ## ruff, notebooks included; the workflows too where actionlint is installed
 	$(PY) -m ruff check .

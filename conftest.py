@@ -7,6 +7,8 @@ import tempfile
 
 
 def pytest_configure(config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # pytest-xdist's workers inherit what the main process set, and so share one cache
     if config.getoption("--nbval", default=False) or config.getoption("--nbval-lax", default=False):
         # Kernels inherit the environment; an autouse fixture would come too late for them.
         folder = tempfile.TemporaryDirectory(prefix="adamerging-")
