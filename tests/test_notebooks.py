@@ -14,31 +14,52 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Run before the notebook's own cells: measuring gives the rows of the committed record.
-PATCH = {
-    "performance": """
-import types
-import adamerging_lib as am
-from adamerging_lib import experiments, places, records
-kept = records.read(places.committed() / "mini/performance.json")
-clean = lambda row: row["condition"] == "clean"
-experiments.measure = lambda suite, method, **_: [r for r in kept["rows"] if r["method"] == method and clean(r)]
-experiments.sweep = lambda suite, method, *_, **__: [r for r in kept["rows"] if r["method"] == method and not clean(r)]
-am.load_suite = lambda profile: types.SimpleNamespace(assets=kept["assets"])
-""",
-    "mini_suite": """
+# Run before the notebook's own cells: loading gives next to nothing, measuring the rows of the committed record.
+BEFORE = """
 import types
 import torch
 import adamerging_lib as am
-from adamerging_lib import diagnostics, places, records
+from adamerging_lib import experiments, places, records
 from adamerging_lib.tasks.mini import TASKS
-kept = records.read(places.committed() / "mini/mini_suite.json")
-diagnostics.measure_experts = lambda *_, **__: kept["rows"]
+kept = records.read(places.committed() / "mini/{name}.json")
 blank = types.SimpleNamespace(images=torch.zeros(10, 3, 32, 32, dtype=torch.uint8))
 test = dict.fromkeys(TASKS, blank)
 am.load_suite = lambda profile: types.SimpleNamespace(assets=kept["assets"], tasks=tuple(TASKS), test=test)
+"""
+PATCH = {
+    "performance": """
+clean = lambda row: row["condition"] == "clean"
+experiments.measure = lambda suite, method, **_: [r for r in kept["rows"] if r["method"] == method and clean(r)]
+experiments.sweep = lambda suite, method, *_, **__: [r for r in kept["rows"] if r["method"] == method and not clean(r)]
+""",
+    "mini_suite": """
+from adamerging_lib import diagnostics
+diagnostics.measure_experts = lambda *_, **__: kept["rows"]
+""",
+    "coefficients": """
+from adamerging_lib.experiments import coefficients
+coefficients.coefficients = lambda *_, **__: kept["rows"]
+""",
+    "entropy_loss": """
+import adamerging_lib.experiments.entropy_loss
+adamerging_lib.experiments.entropy_loss.entropy_loss = lambda *_, **__: kept["rows"]
+""",
+    "similarity": """
+import adamerging_lib.experiments.similarity
+adamerging_lib.experiments.similarity.similarity = lambda *_, **__: kept["rows"]
+""",
+    "budget": """
+import adamerging_lib.experiments.budget
+adamerging_lib.experiments.budget.budget = lambda *_, **__: kept["rows"]
+""",
+    "tinting": """
+import adamerging_lib.experiments.tinting
+adamerging_lib.experiments.tinting.tinting = lambda *_, **__: kept["rows"]
+adamerging_lib.experiments.tinting.pilot_layers = lambda suite: ["head"]
 """,
 }
+# Notebooks that measure nothing and so have no record.
+NO_RECORD = {"merge_your_own"}
 
 
 def shown(cell):
@@ -75,7 +96,11 @@ def pair(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ADAMERGING_RESULTS", str(tmp_path_factory.mktemp("results")))
         environment.setenv("PYTHONPATH", str(ROOT))
-        return stored, replayed(stored, PATCH[request.param])
+        return stored, replayed(stored, BEFORE.format(name=request.param) + PATCH[request.param])
+
+
+def test_every_notebook_is_replayed():
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= PATCH.keys() | NO_RECORD
 
 
 def test_notebook_shows_its_record(pair):
