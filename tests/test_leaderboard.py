@@ -47,8 +47,8 @@ def test_only_methods_with_the_same_needs_and_kind_compete(rows):
             assert part["needs"].nunique() == part["kind"].nunique() == 1
     groups = frame["group"].astype(str)
     assert set(groups[list(tables.BOUNDS)]) == {leaderboard.REFERENCE}
-    assert groups["ties"] == groups["task_arithmetic"] == "checkpoints alone; one model for all"
-    assert groups["layer_wise_adamerging"] == "unlabelled test images; one model for all"
+    assert groups["ties"] == groups["task_arithmetic"] == "from checkpoints alone, one model for all tasks"
+    assert groups["layer_wise_adamerging"] == "from unlabelled test images, one model for all tasks"
     assert list(dict.fromkeys(groups)) == [name for name in leaderboard.group_names() if name in set(groups)]
 
 
@@ -73,7 +73,7 @@ def test_experts_that_were_not_run_leave_the_share_open(rows):
 def test_memory_that_a_system_does_not_tell_is_left_open(rows):
     shown = leaderboard.by_group(rows.assign(memory=None))
     assert all("nan" not in repr(table).lower() for table in shown)
-    assert shown[0].frame["measured", "MB"].isna().all()
+    assert shown[1].frame["measured", "MB"].isna().all() and shown[1].frame["measured", "seconds"].notna().all()
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -119,9 +119,9 @@ def test_everything_published_of_a_pool_is_listed_once(rows, pool):
 
 def test_sentences_name_the_winner_of_each_competition(rows):
     lines = leaderboard.in_words(rows)
-    started = [line for line in lines if line.startswith("Unlabelled test images; one model for all")]
+    started = [line for line in lines if line.startswith("From unlabelled test images, one model for all tasks")]
     frame = leaderboard.standings(rows)
-    best = frame[frame["group"] == "unlabelled test images; one model for all"].index[0]
+    best = frame[frame["group"] == "from unlabelled test images, one model for all tasks"].index[0]
     assert len(started) == 1 and f"{tables.label(best)} leads with" in started[0]
     better = leaderboard.in_words(leaderboard_rows(METHODS, task_wise_adamerging=95.5))
     assert any("Task-wise AdaMerging leads with 95.5" in line for line in better)
@@ -132,11 +132,29 @@ def test_numbers_for_prose_and_slow_methods(rows):
     found = leaderboard.numbers(rows)
     assert found["methods"] == len(METHODS) - 3
     frame = leaderboard.standings(rows)
-    best = frame[frame["group"] == "checkpoints alone; one model for all"].iloc[0]
+    best = frame[frame["group"] == "from checkpoints alone, one model for all tasks"].iloc[0]
     assert found["nothing_one_best"] == tables.label(best.name) and found["nothing_one_average"] == best["average"]
     slow = leaderboard.slow(rows, 8.0)
     assert slow[0].endswith(f"{rows['seconds'].max():.0f} s") and "Layer-wise AdaMerging++: 9 s" in slow
     assert leaderboard.slow(rows, 1e6) == ["none"]
+
+
+def test_order_is_compared_with_the_published_one(rows):
+    (line,) = leaderboard.order_in_words(rows, "P1", "ViT-B-32")
+    theirs = pool_averages("P1")["ViT-B/32"].dropna()
+    count = len([method for method in METHODS if method in theirs and method not in tables.BOUNDS])
+    assert line.startswith(f"{count} merging methods have an average published for ViT-B/32 in pool P1")
+    opposite = {method: 150 - theirs[method] for method in METHODS if method in theirs and method not in tables.BOUNDS}
+    (line,) = leaderboard.order_in_words(leaderboard_rows(METHODS, **opposite), "P1", "ViT-B-32")
+    assert line.endswith("rank correlation with the order here: -1.00.")
+    (line,) = leaderboard.order_in_words(leaderboard_rows(["ties", "individual"]), "P3", "ViT-L-14")
+    assert line.startswith("Fewer than three")
+
+
+def test_what_a_reference_point_costs_is_not_shown(rows):
+    shown = leaderboard.by_group(rows)[0].frame["measured"]
+    assert "Individual" in shown.index and shown[["seconds", "MB"]].isna().all().all()
+    assert shown["numbers kept a task"].notna().all()
 
 
 def test_experiment_gives_every_method_its_own_budget(suite):

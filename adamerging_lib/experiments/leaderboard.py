@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..methods.adamerging import METHOD_IDS
+from ..methods.registry import find, hyper_parameters
 from ..suite import Suite
 from . import measure
 
@@ -18,12 +19,12 @@ def leaderboard(
     adamerging: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Measure methods one after another; whoever learns does so by its own recipe of the same name.
+    """Measure methods one after another; whoever has recipes takes its own of one name.
 
     Arguments:
         suite: what to merge, and the test images.
         methods: method ids.
-        recipe: ``mini`` or ``paper``, of every method that learns.
+        recipe: ``mini`` or ``paper``, of every method that has recipes.
         adamerging: hyper-parameters of the four AdaMerging methods instead, where another experiment has fitted them
             so: their fits are then read from the cache.
         options: seed, setting, device and progress, as for `measure`.
@@ -31,9 +32,10 @@ def leaderboard(
     Returns:
         Rows of a record, see `measure`; those of the task ``Average`` tell what each model costs.
     """
-    shared = METHOD_IDS.values() if adamerging else ()
-    return [
-        row
-        for method in methods
-        for row in measure(suite, method, learning=adamerging if method in shared else {"recipe": recipe}, **options)
-    ]
+    rows = []
+    for method in methods:
+        learning = {"recipe": recipe} if "recipe" in hyper_parameters(find(method)) else {}
+        if adamerging and method in METHOD_IDS.values():
+            learning = adamerging
+        rows += measure(suite, method, learning=learning, **options)
+    return rows

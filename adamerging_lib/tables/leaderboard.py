@@ -14,7 +14,7 @@ from ..methods.registry import NEEDS
 from ..published import ARCHITECTURES, POOLS, leaderboard, pool_averages
 from .common import AVERAGE, BOUNDS, accuracies, average_half_widths, averages, headline, label, labelled, points
 
-ONE, PARTS = "one model for all", "parts for each task"
+ONE, PARTS = "one model for all tasks", "parts for each task"
 REFERENCE = "reference points"
 _IN_WORDS = {"nothing": "checkpoints alone", "labels": "labelled images"}
 
@@ -30,12 +30,16 @@ def group(method: str) -> str:
     if method in BOUNDS:
         return REFERENCE
     needs = methods().loc[method, "needs"]
-    return f"{_IN_WORDS.get(needs, needs)}; {kind(method)}"
+    return _name(needs, kind(method))
 
 
 def group_names() -> list[str]:
     """All groups that a method may be in, from little that is needed to much; reference points first."""
-    return [REFERENCE, *(f"{_IN_WORDS.get(needs, needs)}; {kind}" for needs in NEEDS for kind in (ONE, PARTS))]
+    return [REFERENCE, *(_name(needs, kind) for needs in NEEDS for kind in (ONE, PARTS))]
+
+
+def _name(needs: str, kind: str) -> str:
+    return f"from {_IN_WORDS.get(needs, needs)}, {kind}"
 
 
 def standings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -81,6 +85,8 @@ def by_group(rows: pd.DataFrame, pool: str = "P1") -> list[Table]:
             "numbers kept a task": _text(frame["storage"], ",.0f"),
         }
     )
+    # What a reference point costs is training, which nobody does here.
+    measured.loc[frame["group"] == REFERENCE, ["seconds", "MB"]] = None
     parts = {"measured": measured, f"published, {pool}": theirs.map(_as_printed, na_action="ignore")}
     shown = pd.concat(parts, axis="columns").rename_axis(columns=[None, None])
     return [
@@ -168,3 +174,20 @@ def _text(values, spec: str, whole_from: float = float("inf")):
 def _as_printed(value: float) -> str:
     """Two digits after the point where two were printed."""
     return f"{value:.2f}".removesuffix("0")
+
+
+def order_in_words(rows: pd.DataFrame, pool: str, arch: str) -> list[str]:
+    """How far the order of merging methods is the published one: rank correlation over those that have both numbers.
+
+    Arguments:
+        rows: rows of a leaderboard record.
+        pool: ``P1``, ``P2`` or ``P3``.
+        arch: ``ViT-B-32``, ``ViT-B-16`` or ``ViT-L-14``.
+    """
+    theirs = pool_averages(pool)[ARCHITECTURES[arch]]
+    both = pd.concat([averages(rows).drop(index=list(BOUNDS), errors="ignore"), theirs], axis=1, join="inner").dropna()
+    where = f"published for {ARCHITECTURES[arch]} in pool {pool}"
+    if len(both) < 3:
+        return [f"Fewer than three of the merging methods run here have an average {where}."]
+    rho = both.iloc[:, 0].corr(both.iloc[:, 1], method="spearman")
+    return [f"{len(both)} merging methods have an average {where}; rank correlation with the order here: {rho:.2f}."]
