@@ -7,6 +7,8 @@ from .adamerging import adamerge as adamerge
 from .consensus import consensus_ta as consensus_ta
 from .consensus import tall_masks as tall_masks
 from .dare import dare as dare
+from .doge import doge_ta as doge_ta
+from .doge import doge_vectors as doge_vectors
 from .emr import emr as emr
 from .experts import pseudo_labels as pseudo_labels
 from .fisher import fisher as fisher

@@ -67,7 +67,8 @@ def wudi_adam(tv: TaskVectors, *, iterations: int = 300, lr: float = 1e-5) -> Me
 
     Touches: as `wudi`.
     Needs: checkpoints only.
-    Cost: 2 K m n² once and m n² a step, where the published loop costs 2 K m² n and its backward.
+    Cost: 2 K m n² once and m n² a step, where the published loop costs 2 K m² n and its backward: 4 s for the mini
+        suite, 20 min for eight ViT-B/32 (one core).
     Published: 85.2 / 88.85 / 92.6 (P1, B/32, B/16, L/14); 84.5 (P2, B/32).
 
     Source:
