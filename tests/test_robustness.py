@@ -271,6 +271,8 @@ def test_severity_figure_has_a_panel_a_corruption_from_clean_to_worst(frame):
     fixed, learned = shown[0].lines
     assert fixed.get_xdata().tolist() == [0, 1, 3, 5] and fixed.get_ydata().tolist() == [60, 56, 50, 40]
     assert learned.get_ydata().tolist() == [68, 62, 56, 46]
+    alone = figures.over_severity(frame[frame["condition"].isin(["clean", "contrast"])], ["task_arithmetic"])
+    assert [axes.get_title(loc="left") for axes in alone.axes if axes.get_visible()] == ["contrast"]
 
 
 def test_failure_figure_draws_the_steps(frame):

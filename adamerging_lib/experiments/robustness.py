@@ -107,15 +107,16 @@ def failure(
         Rows of a record, one a task, step and objective.
     """
     shifted = corrupt(suite, name, severity, seed, family=family).some_images(images, seed)
-    rows = []
+    options = _options(ADAPTED, learning, seed, device)
+    about = {"method": ADAPTED, "condition": name, "severity": severity, "adapted_on": "corrupted", "seed": seed}
+    rows, looks = [], {}
     for label, objective in objectives.items():
-        changed = {"objective": dict(objective)} if objective else {}
-        fit = run_method(ADAPTED, shifted, **_options(ADAPTED, learning, seed, device), **changed)
-        about = {"method": ADAPTED, "condition": name, "severity": severity, "adapted_on": "corrupted", "seed": seed}
+        fit = run_method(ADAPTED, shifted, **options, **({"objective": dict(objective)} if objective else {}))
         last = len(fit.trajectory) - 1
         for step in sorted({*range(0, last, every), last}):
-            frame = watch(shifted, at_step(shifted, fit, step), device)
-            rows += rows_of(frame, **about, group="all", objective=label, step=step)
+            if step or not looks:  # all objectives start alike
+                looks[step] = watch(shifted, at_step(shifted, fit, step), device)
+            rows += rows_of(looks[step], **about, group="all", objective=label, step=step)
     return rows
 
 

@@ -60,6 +60,7 @@ def over_severity(rows: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axes.set(ylim=(0, 100), yticks=(0, 50, 100), xticks=sorted(rows["severity"].unique()))
     for axes in grid.flat[len(conditions) :]:
         axes.set_visible(False)
+        grid[max(lanes - 2, 0), -1].tick_params(labelbottom=True)  # nothing below it tells the severities
     figure.supxlabel("severity (0: clean)", fontsize=10.5)
     figure.supylabel("average accuracy (%)", fontsize=10.5)
     handles, texts = grid[0, 0].get_legend_handles_labels()
@@ -81,7 +82,6 @@ def failure(rows: pd.DataFrame, task: str) -> Figure:
             shade, dash = OBJECTIVE_STYLES[number % len(OBJECTIVE_STYLES)]
             axes.plot(frame.index, frame[objective], color=shade, ls=dash, lw=1.8, label=objective)
         axes.set_title(f"{task}: {title}", loc="left")
-        axes.set_ylim(0, None)
     grid[-1].set_xlabel("steps")
     handles, texts = grid[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
