@@ -11,6 +11,7 @@ SHORT: dict[str, dict] = {
     "task_wise_adamerging_pp": _ADAMERGING,
     "layer_wise_adamerging": _ADAMERGING,
     "layer_wise_adamerging_pp": _ADAMERGING,
+    "doge_am": {**_ADAMERGING, "iterations": 3},
     "supermerge": {**_ADAMERGING, "images": 20},
     **dict.fromkeys(("joint_training", "pcgrad", "wpcgrad", "cagrad", "nash_mtl", "taps"), _ADAMERGING),
     "surgery": {"steps": 2, "batch_size": 4},

@@ -9,6 +9,7 @@ from .consensus import tall_masks as tall_masks
 from .dare import dare as dare
 from .doge import doge_ta as doge_ta
 from .doge import doge_vectors as doge_vectors
+from .doge_am import doge_am as doge_am
 from .emr import emr as emr
 from .experts import pseudo_labels as pseudo_labels
 from .fisher import fisher as fisher
