@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import toy
 from byhand import CLIP_NAMES, TIMM_NAMES, block
+from short import SHORT
 from torch import nn
 from torch.func import functional_call
 
+import adamerging_lib as am
 from adamerging_lib.encoders import MiniConfig, mini_clip
 from adamerging_lib.forward import features
 from adamerging_lib.methods.activations import gram_matrices, recording, training_images
@@ -131,6 +135,21 @@ def test_training_images_are_distinct_and_seeded(suite):
     assert all(len(part) == 30 for part in training_images(suite, 1000, 0).values())
     with pytest.raises(ValueError, match="images=0 must be a whole number of at least 1"):
         training_images(suite, 0, 0)
+
+
+@pytest.mark.parametrize("method", ["fisher", "regmean", "regmean_pp", "prodistill"])
+def test_methods_that_look_inside_work_on_another_library_s_encoder(suite, method):
+    encoder, generator = timm_vit(), torch.Generator().manual_seed(0)
+    pretrained = {key: t.clone() for key, t in encoder.state_dict().items()}
+    experts = {task: toy.noise(pretrained, 0.05, generator) for task in suite.tasks}
+    heads = {task: torch.randn(len(head), 16, generator=generator) for task, head in suite.heads.items()}
+    other = dataclasses.replace(suite, encoder=encoder, pretrained=pretrained, experts=experts, heads=heads)
+    merged = am.run_method(method, other, cache=False, progress=False, **SHORT[method]).state_dict()
+    averaged = am.run_method("weight_averaging", other, cache=False).state_dict()
+    assert all(bool(torch.isfinite(t).all()) for t in merged.values())
+    same = [key for key, t in merged.items() if torch.allclose(t, averaged[key])]
+    maps = [key for key in merged if key.startswith("blocks.") and key.endswith("weight") and "norm" not in key]
+    assert len(maps) == 8 and not set(maps) & set(same)
 
 
 class Odd(nn.Module):

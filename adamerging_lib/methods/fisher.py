@@ -86,7 +86,7 @@ def fisher(
         68.3 / – / 82.2 (P1; 69.8 / 73.9 / 81.8 re-run by ProDistill), 70.6 / 74.2 / 80.3 (P2).
 
     Source:
-        Matena & Raffel 2022, Section 3; images, normalisation and floor from FusionBench's CLIP recipe.
+        Matena & Raffel 2022; images, normalisation and floor from FusionBench's CLIP recipe.
 
     Differs from the published code:
         FusionBench squares the gradient of a whole batch's Σ_x Σ_c √p_c log p_c, which mixes images and classes; here

@@ -40,7 +40,7 @@ BATCH = 64
     "prodistill",
     label="ProDistill",
     needs="unlabelled training images",
-    source="Xu et al. 2025 (ProDistill)",
+    source="Xu et al. 2025",
     takes="suite",
     adaptive=True,
     trains=True,
@@ -98,7 +98,7 @@ def prodistill(
         86.0 / 88.9 / 91.9 (P1).
 
     Source:
-        Xu et al. 2025 (ProDistill), Algorithm 1; recipe from the published script.
+        Xu et al. 2025 (Progressive Layer-wise Distillation); recipe from the published script.
 
     Differs from the published code:
         Targets are computed once a block instead of once a step, and ∂L/∂λ_k = ∂L/∂θ ⊙ T_k without a graph through

@@ -31,7 +31,7 @@ _ATTENTION = re.compile(r"(?:^|\.)(?:self_)?attn\.|(?:^|\.)attention\.")
     "regmean",
     label="RegMean",
     needs="unlabelled training images",
-    source="Jin et al. 2023, Section 3",
+    source="Jin et al. 2023",
     takes="suite",
     adaptive=True,
     trains=True,
@@ -80,7 +80,7 @@ def regmean(
         71.8 / – / 83.7 (P1, MLP maps only; 79.2 / 82.0 / 87.5 re-run by ProDistill), 82.4 / 86.0 / 90.4 (P2).
 
     Source:
-        Jin et al. 2023 (Dataless Knowledge Fusion), Section 3; 0.95 from FusionBench's CLIP recipe.
+        Jin et al. 2023 (Dataless Knowledge Fusion); 0.95 from FusionBench's CLIP recipe.
 
     Differs from the published code:
         Attention of open_clip's towers is seen, see ``mlp_only``. Solved by Cholesky in float64 with a jitter of
@@ -108,7 +108,7 @@ def regmean(
     "regmean_pp",
     label="RegMean++",
     needs="unlabelled training images",
-    source="Nguyen et al. 2025 (RegMean++)",
+    source="Nguyen et al. 2025",
     takes="suite",
     adaptive=True,
     trains=True,
