@@ -1,7 +1,7 @@
-"""Pages made from records when the book is built: claims, their count, status of runs, variants beside defaults.
+"""Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
 
-The directives ``{claims}``, ``{claims-count}``, ``{run-status}`` and ``{run-comparison}`` write MyST text and let the
-book's own parser read it, so that links and badges are checked like those of any page.
+The directives ``{claims}``, ``{claims-count}``, ``{run-status}``, ``{run-comparison}`` and ``{methods-table}`` write
+MyST text and let the book's own parser read it, so that links and badges are checked like those of any page.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from . import claims, places, records, verdicts
+from .methods import methods
 
 BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
 
@@ -123,6 +124,16 @@ def comparison_text(name: str, run: str) -> str:
     return f"## Beside the default run\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
 
 
+def methods_text() -> str:
+    """Every method of the registry: id, what it needs and keeps, whether it asks for the task, and its source."""
+    yes = {True: "yes", False: "no"}
+    rows = [
+        [row.label, f"`{id}`", row.needs, row.task_specific, yes[row.task_id], yes[row.static], row.source]
+        for id, row in methods().iterrows()
+    ]
+    return table(rows, ["method", "id", "needs", "keeps a task", "asks for the task", "one fixed model", "source"])
+
+
 def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
     """Average accuracy by method, condition and group, without the columns that say nothing; mean over seeds."""
     keys = ["method", "condition", "group"]
@@ -161,6 +172,7 @@ DIRECTIVES = {
     "claims-count": claims_count_text,
     "run-status": status_text,
     "run-comparison": comparison_text,
+    "methods-table": methods_text,
 }
 
 

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from test_figures import VISION, lab
 
-from adamerging_lib import methods, records, tables
+from adamerging_lib import methods, records, tables, verdicts
 from adamerging_lib.experiments import leaderboard as experiment
 from adamerging_lib.figures import leaderboard as figures
 from adamerging_lib.figures import style
@@ -257,3 +257,36 @@ def test_every_method_has_a_colour_its_own_or_of_its_needs():
         expected = style.METHOD_COLOURS.get(method, style.NEEDS_COLOURS[row["needs"]])
         assert to_hex(style.colour(method)).upper() == expected
         assert style.marker(method) == style.NEEDS_MARKERS[row["needs"]]
+
+
+# --------------------------------------------------------------------------------------------------------- verdicts
+
+
+def words(found):
+    return {verdict.check: verdict.word for verdict in found}
+
+
+def test_statements_hold_in_a_world_like_the_published_one(rows):
+    assert set(words(verdicts.leaderboard(rows)).values()) == {"holds"}
+
+
+def test_each_statement_falls_with_its_method(rows):
+    breaks = {
+        "TSV-M is above Ties-Merging": {"tsv_m": 71.9},
+        "RegMean++ is above RegMean": {"regmean_pp": 71.7},
+        "Tint++ is above Tint": {"tint_pp": 88.9},
+        "AdaRank is above Layer-wise AdaMerging": {"adarank": 79.0},
+        "Without labels, parts for each task come nearest to the experts": {"prodistill": 94.0},
+    }
+    for statement, levels in breaks.items():
+        found = words(verdicts.leaderboard(leaderboard_rows(METHODS, **levels)))
+        assert found[statement] == "does not hold", statement
+    found = words(verdicts.leaderboard(leaderboard_rows(METHODS, ties=95.5)))
+    assert found["The best model from checkpoints alone is above Ties-Merging"] == "does not hold"
+
+
+def test_what_was_not_run_is_not_judged():
+    found = words(verdicts.leaderboard(leaderboard_rows(["individual", "ties", "task_arithmetic"])))
+    assert found["The best model from checkpoints alone is above Ties-Merging"] == "does not hold"
+    found.pop("The best model from checkpoints alone is above Ties-Merging")
+    assert set(found.values()) == {"not run"}

@@ -52,6 +52,10 @@ adamerging_lib.experiments.similarity.similarity = lambda *_, **__: kept["rows"]
 import adamerging_lib.experiments.budget
 adamerging_lib.experiments.budget.budget = lambda *_, **__: kept["rows"]
 """,
+    "leaderboard": """
+from adamerging_lib.experiments import leaderboard
+leaderboard.leaderboard = lambda *_, **__: kept["rows"]
+""",
     "tinting": """
 import adamerging_lib.experiments.tinting
 adamerging_lib.experiments.tinting.tinting = lambda *_, **__: kept["rows"]

@@ -12,6 +12,7 @@ from .comparison import paper_order as paper_order
 from .comparison import performance as performance
 from .entropy_loss import entropy_loss as entropy_loss
 from .generalisation import generalisation as generalisation
+from .leaderboard import leaderboard as leaderboard
 from .mini_world import experts as experts
 from .robustness import robustness as robustness
 from .similarity import similarity as similarity
