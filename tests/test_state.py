@@ -52,6 +52,18 @@ def test_nan_in_narrow_floats(dtype):
         check_state_dicts(bad, {"a": bad})
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_every_place_is_looked_at(dtype, bad):
+    for size in (1, 2, 17, 64, 257):
+        for place in range(size):
+            values = torch.linspace(-1, 1, size)
+            assert st.is_finite(values.to(dtype))
+            values[place] = bad
+            assert not st.is_finite(values.to(dtype)), (size, place)
+    assert st.is_finite(torch.zeros(0, 3, dtype=dtype)) and st.is_finite(torch.zeros((), dtype=dtype))
+
+
 def test_empty_inputs():
     pretrained, experts = checkpoints(0, 1, torch.float32)
     with pytest.raises(CheckpointError, match="no experts"):
