@@ -34,6 +34,9 @@ def files(tmp_path):
     return saved(tmp_path, *checkpoints(0, 3, torch.float32))
 
 
+VARIANTS = {"dare": [{}, {"base": "ties", "drop": 0.9}]}  # where values decide what must be known of all tensors
+
+
 def vit(dtype):
     suite = toy.suite(seed=5, dtype=dtype)
     return dict(suite.pretrained), {task: dict(state) for task, state in suite.experts.items()}
@@ -45,13 +48,14 @@ def test_files_merge_as_state_dicts_do(method, dtype, tmp_path):
     base, experts = saved(tmp_path, *vit(dtype))
     row = registry.find(method)
     out = tmp_path / "merged" if row.task_id else tmp_path / "merged.safetensors"
-    report = merge_files(method, base, experts, out, progress=False, **SHORT.get(method, {}))
     loaded = am.TaskVectors.from_state_dicts(st.load(base), {task: st.load(path) for task, path in experts.items()})
-    merged = am.merge(method, loaded, **SHORT.get(method, {}))
-    assert set(report.plan.outputs) == (set(experts) if row.task_id else {None})
-    for task, path in report.plan.outputs.items():
-        assert_equal(st.load(path), {key: merged.state_dict(task)[key] for key in st.load(path)})
-        assert st.load(path).keys() == merged.state_dict(task).keys()
+    for variant in VARIANTS.get(method, [SHORT.get(method, {})]):
+        report = merge_files(method, base, experts, out, progress=False, force=True, **variant)
+        merged = am.merge(method, loaded, **variant)
+        assert set(report.plan.outputs) == (set(experts) if row.task_id else {None})
+        for task, path in report.plan.outputs.items():
+            assert_equal(st.load(path), {key: merged.state_dict(task)[key] for key in st.load(path)})
+            assert st.load(path).keys() == merged.state_dict(task).keys()
 
 
 def test_metadata_says_what_was_merged(files, tmp_path):

@@ -75,6 +75,7 @@ def consensus_vector(tv: TaskVectors, threshold: float | Mapping[str, float], ac
     task_specific="P/32 + P/K (one bit a parameter; one more vector for all tasks)",
     task_id=True,
     static=False,
+    streams=True,
 )
 def tall_masks(tv: TaskVectors, *, threshold: float | Mapping[str, float] = THRESHOLD) -> Merged:
     """θ for task k is θ0 + M_k ⊙ τ, τ = Σ_j T_j, M_k = 1[|T_k| > λ_k |θ0 + τ − θ_k|] = 1[|T_k| > λ_k |τ − T_k|].

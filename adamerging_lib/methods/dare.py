@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +14,22 @@ from .elementwise import add
 from .merged import Merged
 from .registry import register
 from .streams import seeded
-from .ties import ties_vector
+from .ties import Whole, ties_vector
+from .ties import survey as ties_survey
 
 BASES = ("task_arithmetic", "ties")
 
 
-@register("dare", label="DARE", needs="nothing", source="Yu et al. 2024")
+def survey(tv: TaskVectors, *, base: str, drop: float, keep: float, seed: int, **_: Any) -> Whole | None:
+    """What Ties must know of all dropped task vectors; nothing for the plain sum."""
+    _check(drop)
+    return ties_survey(replace(tv, vectors=Dropped(tv, drop, seed)), keep=keep) if base == "ties" else None
+
+
+@register("dare", label="DARE", needs="nothing", source="Yu et al. 2024", streams=survey)
 def dare(
     tv: TaskVectors,
+    whole: Whole | None = None,
     *,
     drop: float = 0.5,
     base: str = "task_arithmetic",
@@ -34,6 +44,7 @@ def dare(
 
     Arguments:
         tv: θ0 and T_k.
+        whole: what `survey` found, where ``tv`` holds only some of the tensors.
         drop: p, in [0, 1); 0 gives the base method.
         base: ``task_arithmetic`` (sum) or ``ties`` (sum form) of the dropped task vectors.
         scaling: λ.
@@ -53,8 +64,8 @@ def dare(
         Nothing.
 
     Cost:
-        K·P random numbers; memory of one tensor over K tasks beyond the result, of a second set of task vectors with
-        ``base="ties"``.
+        K·P random numbers, five times as many with ``base="ties"``; memory of one tensor over K tasks beyond the
+        result.
 
     Published:
         65.8 at ViT-B/32 and 71.5 at ViT-B/16 in a later paper's table (singular-value calibration).
@@ -65,23 +76,39 @@ def dare(
     """
     if base not in BASES:
         raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
-    if isinstance(drop, bool) or not (isinstance(drop, (int, float)) and 0 <= drop < 1):
-        raise ValueError(f"drop={drop!r} is not a share in [0, 1): 90 % is 0.9")
+    _check(drop)
+    vectors = Dropped(tv, drop, seed)
     if base == "ties":
-        vector = ties_vector(tv.replace(dict(dropped(tv, drop, seed))), keep, "sum")
+        vector = ties_vector(replace(tv, vectors=vectors), keep, "sum", whole)
     else:
-        vector = {key: t.sum(0) for key, t in dropped(tv, drop, seed)}
+        vector = {key: t.sum(0) for key, t in vectors.items()}
     hyper = {"drop": drop, "base": base, "scaling": float(scaling), "seed": seed}
     hyper |= {"keep": keep} if base == "ties" else {}
     return Merged(add(tv, vector, scaling), "dare", hyper, tv.tasks)
 
 
-def dropped(tv: TaskVectors, drop: float, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Tensor name and T_k ⊙ B_k / (1 − p), ``[K, *shape]``."""
-    for key, t in tv.vectors.items():
+class Dropped(Mapping[str, Tensor]):
+    """Tensor name → T_k ⊙ B_k / (1 − p), ``[K, *shape]``, drawn when asked for, the same every time."""
+
+    def __init__(self, tv: TaskVectors, drop: float, seed: int) -> None:
+        self._tv, self._drop, self._seed = tv, drop, seed
+
+    def __getitem__(self, key: str) -> Tensor:
+        t = self._tv.vectors[key]
         left = torch.empty_like(t)
-        for k, task in enumerate(tv.tasks):
+        for k, task in enumerate(self._tv.tasks):
             # Drawn on the CPU in float32 whatever T is, so that precision and device change no mask.
-            draw = torch.rand(t.shape[1:], generator=seeded(seed, task, key))
-            torch.mul(t[k], (draw >= drop).to(t.device), out=left[k])
-        yield key, left.div_(1 - drop)
+            draw = torch.rand(t.shape[1:], generator=seeded(self._seed, task, key))
+            torch.mul(t[k], (draw >= self._drop).to(t.device), out=left[k])
+        return left.div_(1 - self._drop)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tv.vectors)
+
+    def __len__(self) -> int:
+        return len(self._tv.vectors)
+
+
+def _check(drop: float) -> None:
+    if isinstance(drop, bool) or not (isinstance(drop, (int, float)) and 0 <= drop < 1):
+        raise ValueError(f"drop={drop!r} is not a share in [0, 1): 90 % is 0.9")
