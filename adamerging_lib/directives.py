@@ -125,13 +125,13 @@ def comparison_text(name: str, run: str) -> str:
 
 
 def methods_text() -> str:
-    """Every method of the registry: id, what it needs and keeps, whether it asks for the task, and its source."""
+    """Every method of the registry: what it needs and keeps, whether it asks for the task, and its source."""
     yes = {True: "yes", False: "no"}
     rows = [
-        [row.label, f"`{id}`", row.needs, row.task_specific, yes[row.task_id], yes[row.static], row.source]
+        [f"{row.label}<br>`{id}`", row.needs, row.task_specific, yes[row.task_id], yes[row.static], row.source]
         for id, row in methods().iterrows()
     ]
-    return table(rows, ["method", "id", "needs", "keeps a task", "asks for the task", "one fixed model", "source"])
+    return table(rows, ["method", "needs", "keeps a task", "asks for the task", "one fixed model", "source"])
 
 
 def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
