@@ -13,7 +13,7 @@ import pandas as pd
 from . import __version__
 from .files import CheckpointFile
 from .merge_files import Report, execute_merge
-from .merge_plan import Plan, free_space, plan_merge
+from .merge_plan import Plan, plan_merge
 from .methods.registry import NEEDS, find, hyper_parameters, methods
 from .state import CheckpointError, is_finite, is_merged
 from .values import describe, parse
@@ -100,7 +100,7 @@ def _merge(given: argparse.Namespace) -> None:
     plan = plan_merge(given.method, given.pretrained, experts, given.out, force=given.force, **hyper)
     print(_told(plan), flush=True)
     if given.dry_run:
-        print(_promised(plan, given.out))
+        print(_promised(plan))
         return
     report = execute_merge(plan)
     for warning in report.warnings:
@@ -123,13 +123,12 @@ def _told(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _promised(plan: Plan, out: str) -> str:
+def _promised(plan: Plan) -> str:
     how = "tensor by tensor" if plan.method.streams else "with all models loaded, which this method requires"
-    lines = [f"dry run: nothing was written. It would merge {how},"]
-    lines.append(f"with up to about {_size(plan.memory)} of memory beyond the program's own,")
+    lines = ["dry run: nothing was written; numbers will be checked when they are read", f"would merge {how},"]
+    lines[-1] += f" with up to about {_size(plan.memory)} of memory beyond the program's own"
     for path in plan.outputs.values():
-        lines.append(f"and {'replace' if path in plan.replaces else 'write'} {path}, {_size(plan.size)}")
-    lines.append(f"({_size(free_space(out))} are free there). Numbers are checked when they are read, in the real run.")
+        lines.append(f"would {'replace' if path in plan.replaces else 'write'} {path}, {_size(plan.size)}")
     return "\n".join(lines)
 
 

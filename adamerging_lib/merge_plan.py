@@ -123,12 +123,12 @@ def plan_merge(
     defaults = {name: parameter.default for name, parameter in known.items()}
     plan = Plan(found, {**defaults, **hyper}, base, tuned, outputs, replaces)
     needed = plan.size * len(outputs)
-    if needed > (free := free_space(out)):
+    if needed > (free := _free_space(out)):
         raise ValueError(f"{out} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB: make room first")
     return plan
 
 
-def free_space(path: PathLike) -> int:
+def _free_space(path: PathLike) -> int:
     """Bytes free where ``path`` is or would be."""
     path = Path(path).absolute()
     return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free

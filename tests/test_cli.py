@@ -73,12 +73,14 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(folder, capsys):
     assert main(merge("--dry-run", out="deep/m.safetensors")) == 0
     said = capsys.readouterr().out
     assert (
-        "nothing was written" in said and "tensor by tensor" in said and "write deep/m.safetensors, 100 bytes" in said
+        "nothing was written" in said
+        and "tensor by tensor" in said
+        and "would write deep/m.safetensors, 100 bytes" in said
     )
     assert contents(folder) == before and not (folder / "deep").exists()
     (folder / "m.safetensors").write_text("mine")
     assert main(merge("--dry-run", "--force")) == 0
-    assert "replace m.safetensors" in capsys.readouterr().out
+    assert "would replace m.safetensors" in capsys.readouterr().out
     assert (folder / "m.safetensors").read_text() == "mine"
     loading = [id for id in am.methods().index if (m := registry.find(id)).takes == "task_vectors" and not m.streams]
     for id in loading:

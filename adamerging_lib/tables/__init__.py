@@ -10,6 +10,7 @@ from . import leaderboard as leaderboard
 from . import robustness as robustness
 from . import similarity as similarity
 from . import tinting as tinting
+from .choice import choice as choice
 from .common import AVERAGE as AVERAGE
 from .common import BOUNDS as BOUNDS
 from .common import accuracies as accuracies

@@ -1,0 +1,16 @@
+"""The table that says which method to take: every merging method once, in the row of what it needs."""
+
+import adamerging_lib as am
+from adamerging_lib import tables
+from adamerging_lib.methods import registry
+
+
+def test_every_merging_method_has_one_row():
+    frame = tables.choice()
+    listed = [(row, id) for _, row in frame.iterrows() for id in row["methods"].split(", ")]
+    assert sorted(id for _, id in listed) == sorted(set(am.methods().index) - set(tables.common.BOUNDS))
+    for row, id in listed:
+        known = registry.find(id)
+        assert row["besides the checkpoints"] == known.needs
+        assert row["comes out"] == ("a model a task" if known.task_id else "one model")
+        assert row["call"] == ("adamerging merge" if known.takes == "task_vectors" else "am.run_method")
