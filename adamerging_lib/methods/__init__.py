@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .adamerging import RECIPES as RECIPES
 from .adamerging import adamerge as adamerge
+from .adarank import adarank as adarank
 from .consensus import consensus_ta as consensus_ta
 from .consensus import tall_masks as tall_masks
 from .dare import dare as dare
