@@ -1,4 +1,4 @@
-"""What a run costs: wall-clock seconds, and the memory that it needs at its peak beyond what was there before."""
+"""What a run costs: seconds of a core or of a GPU, and the memory at its peak beyond what was there before."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ _inside: dict[str, int] = {}  # device type → highest level of the runs inside
 def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple[T, float, int | None]:
     """Call a function and measure what it takes.
 
+    On a CPU, seconds are those of one core, summed over threads: other work on the machine does not change them, and
+    alone with one thread they are what a clock shows. On a GPU a clock is read when the queue is empty.
+
     Memory is counted where the work is done. On a GPU: what torch has allocated at the peak. On a CPU: anonymous
     resident memory at the peak, by the mark that Linux itself keeps, so that nothing is sampled, nothing slows down
     and no moment is missed. Freed memory that the process still holds is given back first (glibc), or a run would use
@@ -38,12 +41,13 @@ def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple
     outer = max(_inside.get(device.type, 0), levels(device)[1])
     known = reset(device)
     before, _inside[device.type] = levels(device)[0], 0
-    start = time.perf_counter()
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
     try:
         result = make()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
     finally:
         peak = max(_inside[device.type], levels(device)[1])
         _inside[device.type] = max(outer, peak)

@@ -56,7 +56,7 @@ def over_seconds(rows: pd.DataFrame) -> Figure:
     merging = frame[(frame["group"] != REFERENCE) & frame["seconds"].notna()]
     seconds = merging["seconds"].clip(lower=1e-3)
     figure, axes = plt.subplots(figsize=(WIDTH, _height(len(merging) // 2 + 3)))
-    axes.set(xscale="log", xlabel="seconds to make the model")
+    axes.set(xscale="log", xlabel="seconds of one core to make the model")
     axes.set_xlim(seconds.min() / 2.5, seconds.max() * 1.6)  # on the left, room for the numbers of the other axis
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     _decorate(figure, merging, {"Within a second": merging[seconds <= 1], "At any price": merging})
