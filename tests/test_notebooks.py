@@ -26,7 +26,7 @@ blank = types.SimpleNamespace(images=torch.zeros(10, 3, 32, 32, dtype=torch.uint
 test = dict.fromkeys(TASKS, blank)
 suite = types.SimpleNamespace(assets=kept["assets"], tasks=tuple(TASKS), test=test)
 suite.some_images = lambda *_: suite
-am.load_suite = lambda profile: suite
+am.load_suite = lambda profile, tasks=None: suite
 """
 PATCH = {
     "performance": """
@@ -53,6 +53,17 @@ adamerging_lib.experiments.similarity.similarity = lambda *_, **__: kept["rows"]
     "budget": """
 import adamerging_lib.experiments.budget
 adamerging_lib.experiments.budget.budget = lambda *_, **__: kept["rows"]
+""",
+    "robustness": """
+from adamerging_lib.experiments import robustness
+from adamerging_lib.tasks import corruptions
+robustness.robustness = lambda *_, **__: [row for row in kept["rows"] if "step" not in row]
+robustness.failure = lambda *_, **__: [row for row in kept["rows"] if "step" in row]
+corruptions.corrupt = lambda suite, *_, **__: suite
+""",
+    "generalisation": """
+from adamerging_lib.experiments import generalisation
+generalisation.generalisation = lambda *_, **__: kept["rows"]
 """,
     "leaderboard": """
 from adamerging_lib.experiments import leaderboard

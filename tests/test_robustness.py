@@ -187,13 +187,9 @@ def test_tables_by_task_hold_the_papers_setting(frame):
     assert table.columns.tolist() == [*TASKS, "Average"] and len(table) == 16
     assert table.loc[("impulse noise", "Layer-wise AdaMerging"), "landcover"] == "38.0"
     printed = tables.published_by_task("ViT-B-32")
-    assert printed.shape == (16, 5) and printed.loc[("spatter", "AdaMerging")].tolist() == [
-        "69.9",
-        "43.6",
-        "75.4",
-        "89.4",
-        "69.6",
-    ]
+    assert printed.shape == (16, 5)
+    assert printed.loc[("spatter", "AdaMerging")].tolist() == "69.9 43.6 75.4 89.4 69.6".split()
+    assert printed.loc[("pixelate", "Task Arithmetic")].tolist()[:2] == ["2.78", "41.5"]
 
 
 def test_settings_are_compared_corruption_by_corruption(frame):
@@ -235,9 +231,9 @@ def test_verdicts_fail_one_by_one():
     found = words(verdicts.robustness(made_up(noise_loss=-5)))
     assert found["spatter: AdaMerging is below Task Arithmetic on landcover, as published"] == "does not hold"
     assert found["On some task adaptation costs 1 point of accuracy or more"] == "does not hold"
-    found = words(verdicts.robustness(made_up(cure=-5)))
+    found = words(verdicts.robustness(made_up(cure=-9)))
     assert found["Diverse predictions: more accurate there than entropy alone"] == "does not hold"
-    assert found["Diverse predictions: not worse on average by more than 1 point"] == "does not hold"
+    assert found["Diverse predictions: not worse on average by more than 2 points"] == "does not hold"
     rows = made_up()
     rising = rows.assign(entropy=1 - rows["entropy"])
     assert words(verdicts.robustness(rising))["There, entropy falls all the same"] == "does not hold"

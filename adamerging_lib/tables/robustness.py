@@ -79,7 +79,7 @@ def published_by_task(arch: str) -> pd.DataFrame:
     """The paper's Table 4 or 7 as printed, as text."""
     rows = published("robustness", arch=arch)
     frame = rows.pivot_table(index=["condition", "method"], columns="task", values="accuracy", sort=False)
-    frame = frame.map("{:.1f}".format, na_action="ignore")
+    frame = frame.map(lambda value: max(f"{value:.1f}", f"{value:g}", key=len))  # one digit, two where two are printed
     frame.index = pd.MultiIndex.from_tuples([(*names([c]), m) for c, m in frame.index])
     frame.columns = pd.MultiIndex.from_product([[f"published, {ARCHITECTURES[arch]}"], frame.columns.tolist()])
     return frame

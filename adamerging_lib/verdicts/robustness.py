@@ -69,6 +69,6 @@ def _failure(rows: pd.DataFrame) -> list[Verdict]:
         better = ends["accuracy"].loc[cure] - ends["accuracy"].loc[plain]
         found += [
             Verdict(f"{cure}: more accurate there than entropy alone", better[task], 0),
-            Verdict(f"{cure}: not worse on average by more than 1 point", better[AVERAGE], -1),
+            Verdict(f"{cure}: not worse on average by more than 2 points", better[AVERAGE], -2),
         ]
     return found
