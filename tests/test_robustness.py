@@ -170,6 +170,14 @@ def test_averages_of_both_settings(frame):
     assert both.loc["clean", "task_arithmetic"] == pytest.approx(61)
 
 
+def test_the_comparison_is_at_the_severity_where_most_was_measured(frame):
+    assert tables.severity(frame) == 3
+    fixed = frame[frame["method"] == "task_arithmetic"].drop(columns=["step", "objective", "share"])
+    more = fixed[fixed["severity"] == 3].assign(method="ties")
+    assert tables.severity(pd.concat([fixed, more])) == 3 and tables.severity(fixed) == 5
+    assert tables.severity(fixed[fixed["condition"] == "clean"]) == 0
+
+
 def test_table_by_corruption_has_the_published_numbers_beside(frame):
     table = tables.by_corruption(frame, "ViT-B-32")
     assert table.index.tolist()[:2] == ["clean", "motion blur"] and table.index[-1] == "JPEG compression"

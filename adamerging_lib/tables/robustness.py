@@ -23,9 +23,9 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def severity(rows: pd.DataFrame) -> int:
-    """The severity of the comparison: the one at which something was learned on corrupted images, else the highest."""
-    learned = rows[rows["adapted_on"] == "corrupted"]
-    return int((learned if len(learned) else rows)["severity"].max())
+    """The severity of the comparison: the one at which most was measured, the highest of them."""
+    levels = rows.loc[rows["severity"] > 0, "severity"].value_counts()
+    return int(levels.index[levels == levels.max()].max()) if len(levels) else 0
 
 
 def averages(rows: pd.DataFrame, adapted_on: str = "corrupted", task: str = AVERAGE) -> pd.DataFrame:
