@@ -54,7 +54,7 @@ def advice(rows: pd.DataFrame) -> list[str]:
         f"Take {enough} steps at the learning rate of the base run: nine tenths of the gain of {steps.index[-1]} steps "
         f"({gain.max():+.1f} points over λ = 0.3) are there; of the rates tried, {rate.idxmax()} did best at the base "
         f"run's number of steps ({rate.max():.1f} percent).",
-        f"{few.capitalize()} unlabelled images a task are enough to be within a point of the best.",
+        f"Within a point of the best come {few} unlabelled images a task, of those tried ({', '.join(images.index)}).",
         f"One coefficient a {grain.idxmax()} did best ({grain.max():.1f} percent), one a {grain.idxmin()} worst "
         f"({grain.min():.1f}).",
     ]
