@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from . import claims, places, records, verdicts
 from .methods import methods
+from .methods import methods
 
 BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
 
@@ -116,8 +117,14 @@ def comparison_text(name: str, run: str) -> str:
         return ""
     both = pd.concat(sides, axis=1, keys=["default", "this run"])
     both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
+    names = methods()["label"]
     rows = [
-        [*key, *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)), "–" if pd.isna(b - a) else f"{b - a:+.1f}"]
+        [
+            names.get(key[0], key[0]),
+            *key[1:],
+            *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)),
+            "–" if pd.isna(b - a) else f"{b - a:+.1f}",
+        ]
         for key, (a, b) in zip(both.index, both.to_numpy(), strict=True)
     ]
     header = [*both.index.names, f"default ({default['profile']})", f"this run ({variant['profile']})", "difference"]
