@@ -18,7 +18,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from . import claims, places, records, verdicts
 from .methods import methods
-from .methods import methods
 
 BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
 
