@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from . import __version__
+from .checkpoints import KINDS, convert
 from .files import CheckpointFile
 from .merge_files import Report, execute_merge
 from .merge_plan import Plan, plan_merge
@@ -75,6 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--dry-run", action="store_true", help="read the headers only, say what would be done, and stop")
     merge.add_argument("--force", action="store_true", help="replace an output that exists")
     merge.set_defaults(run=_merge)
+
+    convert = commands.add_parser("convert", help="a published checkpoint, of any format, as a safetensors file")
+    convert.add_argument("source", metavar="IN", help="file or folder; nothing in it is executed")
+    convert.add_argument("target", metavar="OUT", help=".safetensors file to write")
+    convert.add_argument(
+        "--kind", choices=KINDS, default="auto", help="state_dict keeps any model's tensors as they are"
+    )
+    convert.add_argument("--base", metavar="FILE", help="take the projection that IN lacks from this converted base")
+    convert.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    convert.set_defaults(run=_convert)
 
     listing = commands.add_parser("methods", help="list the methods, or describe one")
     listing.add_argument("id", nargs="?", metavar="ID", help="describe this one, with its hyper-parameters")
@@ -153,6 +164,16 @@ def _result(report: Report) -> str:
         lines.append(f"copied from pretrained although an expert differs: {', '.join(report.buffers)}")
     lines += [f"wrote {path}, {_size(path.stat().st_size)}" for path in report.plan.outputs.values()]
     return "\n".join(lines)
+
+
+def _convert(given: argparse.Namespace) -> None:
+    done = convert(given.source, given.target, kind=given.kind, base=given.base, force=given.force)
+    print(f"{done.source} is {done.what}" + "".join(f", {name} {value}" for name, value in sorted(done.facts.items())))
+    if done.dropped:
+        entries = f"{len(done.dropped)} {'entry' if len(done.dropped) == 1 else 'entries'}"
+        more = f" and {len(done.dropped) - 10} more, which the file's metadata name" if len(done.dropped) > 10 else ""
+        print(f"dropped {entries}: {', '.join(done.dropped[:10])}{more}")
+    print(f"wrote {done.target}, {_count(done.tensors, 'tensor')}, {done.numbers:,} numbers")
 
 
 def _methods(given: argparse.Namespace) -> None:

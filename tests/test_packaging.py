@@ -72,7 +72,7 @@ def test_every_import_of_the_library_is_declared():
 
 def test_tracked_files_hold_no_path_of_a_machine_and_no_registry():
     for path in tracked():
-        if path.suffix not in (".png", ".safetensors", ".npz") and "mathjax" not in path.parts:
+        if path.suffix not in (".png", ".safetensors", ".npz", ".pt") and "mathjax" not in path.parts:
             found = FOREIGN.search(path.read_text(encoding="utf-8"))
             assert not found, f"{path.relative_to(ROOT)} holds {found[0]!r}"
 

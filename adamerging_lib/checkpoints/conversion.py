@@ -1,0 +1,137 @@
+"""Published checkpoints as safetensors files, once and for all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..state import CheckpointError, save
+from .reading import PathLike, Source, check_finite, first_names, head_weight, open_source, recognise, vision_tower
+from .tower import complete
+
+_WORDS = {
+    "hf": "a CLIP vision model of Hugging Face",
+    "task_vectors": "an image encoder of open_clip",
+    "head": "a classification head",
+    "state_dict": "a state dict",
+}
+KINDS = ("auto", *_WORDS)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted.
+
+    Arguments:
+        source: the checkpoint's file, or the index of its files.
+        target: the file written.
+        kind: what the source is, see `convert`.
+        tensors, numbers: how many the target holds.
+        dropped: names of what the source holds and the target does not.
+        facts: what was found out beyond the tensors: activation, heads.
+        digests: file name → SHA-256 of the source.
+    """
+
+    source: Path
+    target: Path
+    kind: str
+    tensors: int
+    numbers: int
+    dropped: tuple[str, ...]
+    facts: Mapping[str, str]
+    digests: Mapping[str, str]
+
+    @property
+    def what(self) -> str:
+        """The kind in words."""
+        return _WORDS[self.kind]
+
+
+def convert(
+    source: PathLike, target: PathLike, *, kind: str = "auto", base: PathLike | None = None, force: bool = False
+) -> Conversion:
+    """Write a published checkpoint as a safetensors file, with where it comes from; nothing of it is executed.
+
+    Arguments:
+        source: file or folder.
+        target: ``.safetensors`` file to write.
+        kind: ``hf`` (a Hugging Face CLIP vision model) and ``task_vectors`` (an open_clip image encoder, a whole module
+            or a state dict) become open_clip's vision tower; ``head`` a classification head's weight; ``state_dict``
+            keeps every tensor of any model under its own name; ``auto`` finds out which of the first three it is.
+        base: the converted base of an image encoder that holds no projection, to take it from. Without, the target
+            has none either, and `load_encoder` takes it from the base it is given.
+        force: replace a target that exists.
+
+    Returns:
+        What was done.
+
+    Raises:
+        CheckpointError: the source is broken, not of the kind, or wants to call something.
+        ValueError: the target exists, is the source, or is no ``.safetensors`` file; the disk is too small.
+    """
+    target = Path(target)
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; choose from {', '.join(KINDS)}")
+    if target.suffix != ".safetensors":
+        raise ValueError(f"{target} should end in .safetensors, which is what is written")
+    opened = open_source(source)
+    if target.resolve() in [file.resolve() for file in opened.files]:
+        raise ValueError(f"{target} is the source: choose another file to write")
+    if target.exists() and not force:
+        raise ValueError(f"{target} exists: choose another file, or replace it with --force (force=True)")
+    found = recognise(opened)
+    if kind == "auto" and found is None:
+        raise CheckpointError(
+            f"{opened.path} is no CLIP image encoder or head; it holds {first_names(opened)}. To keep all tensors "
+            f"under their own names: --kind state_dict"
+        )
+    if kind not in ("auto", "state_dict", found):
+        raise CheckpointError(f"{opened.path} is not of kind {kind!r}; it looks like {found or 'none that is known'}")
+    kind = found if kind == "auto" else kind
+    tensors, dropped = _tensors(opened, kind, base)
+    _check_room(target, sum(t.nbytes for t in tensors.values()))
+    report = Conversion(
+        opened.path, target, kind, len(tensors), sum(t.numel() for t in tensors.values()),
+        (*dropped, *opened.entries), opened.facts if kind in ("hf", "task_vectors") else {}, opened.digests(),
+    )  # fmt: skip
+    save(target, tensors, _metadata(report))
+    return report
+
+
+def _check_room(target: Path, needed: int) -> None:
+    there = next(path for path in target.absolute().parents if path.exists())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise ValueError(f"{target} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB: make room first")
+
+
+def _tensors(opened: Source, kind: str, base: PathLike | None) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    if base is not None and kind not in ("hf", "task_vectors"):
+        raise ValueError(f"a base gives a projection to an image encoder; a checkpoint of kind {kind!r} needs none")
+    if kind == "head":
+        return {"weight": head_weight(opened)}, tuple(key for key in opened.tensors if key != "weight")
+    if kind == "state_dict":
+        tensors = dict(opened.tensors)
+        check_finite(tensors, opened.path)
+        return tensors, ()
+    tower, dropped = vision_tower(opened)
+    if base is not None and "proj" not in tower:
+        tower = complete(tower, vision_tower(open_source(base))[0], opened.path)
+    return tower, dropped
+
+
+def _metadata(report: Conversion) -> dict[str, str]:
+    from .. import __version__
+
+    return {
+        "format": "pt",  # without it transformers does not load the file
+        "library": f"adamerging_lib {__version__}",
+        "kind": report.kind,
+        "source": json.dumps(report.digests),
+        "dropped": json.dumps(report.dropped),
+        **report.facts,
+    }

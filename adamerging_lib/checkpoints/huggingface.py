@@ -1,0 +1,129 @@
+"""Hugging Face's CLIP vision models, exactly, as open_clip's vision tower and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..clip_names import tower_names
+from ..state import CheckpointError, StateDict
+from .tower import ordered_tower
+
+_MARK = "embeddings.patch_embedding.weight"
+_BUFFER = "embeddings.position_ids"  # 0, 1, 2, …: older releases of transformers saved it
+_OTHERS = re.compile(r"text_model\..*|text_projection\.weight|logit_scale|visual_projection\.weight")
+_PLAIN = {
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "conv1.weight": _MARK,
+}
+_MODULES = {
+    "ln_pre": "pre_layrnorm",  # their spelling
+    "ln_post": "post_layernorm",
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def hf_names(name: str) -> tuple[str, ...]:
+    """Their names of one tensor of the tower: three where open_clip stacks query, key and value, else one."""
+    if name in _PLAIN:
+        return (_PLAIN[name],)
+    block = re.match(r"transformer\.resblocks\.(\d+)\.", name)
+    start = f"encoder.layers.{block[1]}." if block else ""
+    rest = name[block.end() :] if block else name
+    if rest.startswith("attn.in_proj_"):
+        return tuple(f"{start}self_attn.{part}_proj.{rest.removeprefix('attn.in_proj_')}" for part in "qkv")
+    module, _, parameter = rest.rpartition(".")
+    return (f"{start}{_MODULES[module]}.{parameter}",)
+
+
+def find_hf(keys: Iterable[str]) -> str | None:
+    """What stands before the vision model's tensor names (``vision_model.`` or nothing), or None where none is."""
+    found = [key.removesuffix(_MARK) for key in keys if key.endswith(_MARK)]
+    return found[0] if len(found) == 1 else None
+
+
+def from_hf(state: Mapping[str, Tensor], owner: object = "the checkpoint") -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """open_clip's vision tower of a CLIPVisionModel, CLIPVisionModelWithProjection or CLIPModel.
+
+    Arguments:
+        state: their state dict, of transformers 4 (names begin with ``vision_model.``) or 5.
+        owner: for messages.
+
+    Returns:
+        The tower in open_clip's order, with ``proj`` where the state has ``visual_projection``; and the names dropped:
+        the text tower and the buffer of positions.
+
+    Raises:
+        CheckpointError: where tensors are missing, or others are there than a CLIP vision model has.
+    """
+    prefix = find_hf(state)
+    if prefix is None:
+        raise CheckpointError(f"{owner} holds no CLIP vision model: no tensor ends in {_MARK!r}")
+    root = prefix.removesuffix("vision_model.")
+    block = re.compile(rf"{re.escape(prefix)}encoder\.layers\.(\d+)\.")
+    blocks = {int(found[1]) for key in state if (found := block.match(key))}
+    used: set[str] = set()
+    tower: dict[str, Tensor] = {}
+    for name in tower_names(max(blocks, default=-1) + 1):
+        theirs = [f"{root}visual_projection.weight"] if name == "proj" else [prefix + n for n in hf_names(name)]
+        if missing := [key for key in theirs if key not in state]:
+            if name == "proj":
+                continue
+            raise CheckpointError(f"{owner} lacks {missing[0]!r} of a CLIP vision model: fetch it again, whole")
+        used.update(theirs)
+        parts = [state[key] for key in theirs]
+        tower[name] = torch.cat(parts) if len(parts) > 1 else parts[0].t().contiguous() if name == "proj" else parts[0]
+    dropped = tuple(key for key in state if key not in used)
+    for key in dropped:
+        if key != prefix + _BUFFER and not (key.startswith(root) and _OTHERS.fullmatch(key.removeprefix(root))):
+            raise CheckpointError(f"{owner} has {key!r}, which no CLIP vision model has: only ViT towers can be read")
+    return ordered_tower(tower, owner), dropped
+
+
+def to_hf(tower: StateDict, prefix: str = "vision_model.") -> dict[str, Tensor]:
+    """The inverse of `from_hf`.
+
+    Arguments:
+        tower: open_clip's vision tower; ``proj`` becomes ``visual_projection.weight``, where it is there.
+        prefix: ``vision_model.`` for CLIPVisionModelWithProjection and for transformers 4; empty for CLIPVisionModel
+            of transformers 5.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in ordered_tower(tower, "the tower").items():
+        if name != "proj":
+            theirs = hf_names(name)
+            state |= {prefix + n: part.clone() for n, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
+    if "proj" in tower:
+        state["visual_projection.weight"] = tower["proj"].t().contiguous()
+    return state
+
+
+def config_facts(path: Path) -> dict[str, str]:
+    """``activation`` and ``heads`` from a ``config.json``; empty where there is none.
+
+    Raises:
+        CheckpointError: where it is not JSON, or of a model that computes otherwise than open_clip's ViT.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get("vision_config") or config
+        # Newer releases of transformers leave out what equals their defaults.
+        activation, heads = config.get("hidden_act", "quick_gelu"), config.get("num_attention_heads", 12)
+        eps = float(config.get("layer_norm_eps", 1e-5))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is no configuration of a CLIP model: {error}") from error
+    if eps != 1e-5:
+        raise CheckpointError(f"{path} says layer_norm_eps {eps}; open_clip's tower has 1e-05 and cannot stand in")
+    return {"activation": str(activation), "heads": str(heads)}

@@ -1,0 +1,171 @@
+"""Files of ``torch.save``, of either format and with whole modules in them, read without executing anything of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..state import CheckpointError
+from .machine import Record, Refused, Storage, Stored, run
+
+_PROTOCOL, _MAGIC = b"\x80\x02", 0x1950A86A20F9469CFC6C  # begin the files of torch before 1.6
+_MOST_MODULES = 10_000  # a module that holds itself has no end
+
+# What broken files raise here and in zipfile.
+_BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, OSError, RuntimeError, MemoryError,
+           zipfile.BadZipFile)  # fmt: skip
+
+
+class PickledFile:
+    """A file of ``torch.save``, as what was saved in it.
+
+    Arguments:
+        path: the file.
+
+    Raises:
+        CheckpointError: naming the file and the mend: it is no such file, is cut short, or wants to call something.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise CheckpointError(f"no checkpoint at {self.path}: check the path")
+        self._size = self.path.stat().st_size
+        self._members: dict[str, str] = {}  # of the zip format: name below the archive's one folder → name
+        self._offsets: dict[str, int] = {}  # of the older format: storage key → where it begins
+        try:
+            with open(self.path, "rb") as file:
+                start = file.read(2)
+                file.seek(0)
+                self.content: Any = self._zip() if start == b"PK" else self._legacy(file, start)
+                """Containers, numbers, texts, a `Record` for every instance, a `Stored` for every tensor."""
+        except CheckpointError:
+            raise
+        except Refused as error:
+            raise CheckpointError(
+                f"{self.path} {error}: nothing of it was executed, and the file is refused. Take the checkpoint from "
+                f"its publisher; if it is yours, save the model's state dict alone"
+            ) from error
+        except _BROKEN as error:
+            raise self._broken(error) from error
+
+    def tensor(self, stored: Stored) -> Tensor:
+        """Read one tensor, into memory of its own."""
+        storage = stored.storage
+        try:
+            data = self._part(storage) if self._offsets else bytearray(self._member(f"data/{storage.key}"))
+            if len(data) != storage.nbytes:
+                raise ValueError(f"storage {storage.key} holds {len(data)} bytes instead of {storage.nbytes}")
+        except _BROKEN as error:
+            raise self._broken(error) from error
+        flat = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+        return flat.as_strided(stored.shape, stored.stride, stored.offset)
+
+    def _broken(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path} is not a readable file of torch.save ({type(error).__name__}: {error}); if it was copied or "
+            f"downloaded, it may be cut short: fetch it again, else save it again"
+        )
+
+    def _zip(self) -> Any:
+        with zipfile.ZipFile(self.path) as archive:
+            self._members = {name.partition("/")[2]: name for name in archive.namelist()}
+        if "constants.pkl" in self._members:
+            raise CheckpointError(f"{self.path} is a TorchScript program, not weights: save its state dict")
+        if "byteorder" in self._members and self._member("byteorder") != b"little":
+            raise CheckpointError(f"{self.path} was saved by a big-endian machine: save it again on another one")
+        return run(io.BytesIO(self._member("data.pkl")), self._size)
+
+    def _member(self, name: str) -> bytes:
+        with zipfile.ZipFile(self.path) as archive:
+            info = archive.getinfo(self._members[name])
+            # What unpacks to more than the file holds was made to fill the memory.
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > self._size:
+                raise ValueError(f"{name} is compressed, which torch.save never does")
+            return archive.read(info)  # with its checksum
+
+    def _legacy(self, file: BinaryIO, start: bytes) -> Any:
+        if start != _PROTOCOL or run(file, self._size) != _MAGIC:
+            raise ValueError("it has neither of torch.save's formats")
+        run(file, self._size)  # the format's version
+        system = run(file, self._size)
+        if not system["little_endian"]:
+            raise CheckpointError(f"{self.path} was saved by a big-endian machine: save it again on another one")
+        storages: dict[str, Storage] = {}
+        content = run(file, self._size, storages)
+        for key in run(file, self._size):
+            count = int.from_bytes(file.read(8), "little")
+            if count != storages[key].count:
+                raise ValueError(f"storage {key} holds {count} numbers instead of {storages[key].count}")
+            self._offsets[key] = file.tell()
+            file.seek(storages[key].nbytes, os.SEEK_CUR)
+        if file.tell() > self._size:
+            raise EOFError("it ends before its last tensor")
+        return content
+
+    def _part(self, storage: Storage) -> bytearray:
+        with open(self.path, "rb") as file:
+            file.seek(self._offsets[storage.key])
+            return bytearray(file.read(storage.nbytes))
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """Name → tensor of a pickled file, each read anew when it is asked for."""
+
+    def __init__(self, file: PickledFile, tensors: Mapping[str, Stored]) -> None:
+        self._file, self._tensors = file, tensors
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._file.tensor(self._tensors[key])
+
+    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
+        return key in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def open_module(module: Record, owner: object) -> tuple[dict[str, Stored], dict[str, Record]]:
+    """What ``state_dict()`` of a pickled module would give, and its submodules.
+
+    Arguments:
+        module: a `Record` with what a ``torch.nn.Module`` keeps.
+        owner: for messages.
+
+    Returns:
+        Name → tensor in the order of ``state_dict()``; path → submodule, the module itself under the empty path.
+
+    Raises:
+        CheckpointError: where it is no module, or holds itself.
+    """
+    tensors: dict[str, Stored] = {}
+    modules: dict[str, Record] = {}
+    waiting = [("", module)]
+    while waiting:
+        path, record = waiting.pop()
+        parts = record.attributes if isinstance(record, Record) else {}
+        own, buffers, children = (parts.get(name) for name in ("_parameters", "_buffers", "_modules"))
+        endless = len(modules) >= _MOST_MODULES or len(path) > 1000
+        if endless or not all(isinstance(part, dict) for part in (own, buffers, children)):
+            what = record.name if isinstance(record, Record) else f"a {type(record).__name__}"
+            raise CheckpointError(f"{owner} is no readable module: it holds {what}{' without end' if endless else ''}")
+        modules[path] = record
+        prefix = f"{path}." if path else ""
+        left_out = parts.get("_non_persistent_buffers_set", ())
+        for name, tensor in {**own, **{k: b for k, b in buffers.items() if k not in left_out}}.items():
+            if tensor is not None and not isinstance(tensor, Stored):
+                raise CheckpointError(f"{owner}: {prefix}{name} is a {type(tensor).__name__}, not a tensor")
+            if tensor is not None:
+                tensors[f"{prefix}{name}"] = tensor
+        waiting += [(f"{prefix}{name}", child) for name, child in reversed(children.items()) if child is not None]
+    return tensors, modules

@@ -1,0 +1,50 @@
+"""Merging with coefficients that exist already, such as those that AdaMerging's authors released."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..clip_names import TEXT_AFTER, TEXT_BEFORE
+from ..coefficients import Coefficients
+from ..task_vectors import TaskVectors
+from .merged import Merged
+
+_TOWER = "visual."
+
+
+def merge_with(tv: TaskVectors, coefficients: Coefficients) -> Merged:
+    """θ^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l with given λ, matched by the names of tasks and rows.
+
+    A table of the authors names its rows after their image encoder: ``visual.…`` and the six text leftovers, whose
+    coefficients never had a gradient. Task vectors of the vision tower alone use the former and leave the latter out.
+    For their ++ tables give the task vectors after Ties (`ties_split`), as AdaMerging++ does.
+
+    Arguments:
+        tv: θ0 and T_k, of the tasks that the table names, in any order.
+        coefficients: λ, such as one of `read_authors_file`, or loaded by `Coefficients.load`.
+
+    Returns:
+        The merged model, with the coefficients as used; ``hyper`` lists the rows left out.
+
+    Raises:
+        ValueError: naming the tasks or rows that only one of the two has.
+    """
+    rows = tv.rows(coefficients.granularity)
+    wanted, table, left_out = rows.names, coefficients, ()
+    if any(row.startswith(_TOWER) for row in coefficients.rows):
+        wanted = _published_names(rows.names)
+        left_out = tuple(row for row in coefficients.rows if row not in wanted and row in TEXT_BEFORE + TEXT_AFTER)
+        kept = [index for index, row in enumerate(coefficients.rows) if row not in left_out]
+        table = replace(coefficients, values=table.values[:, kept], rows=tuple(table.rows[index] for index in kept))
+    values = table.aligned(tv.tasks, wanted)
+    return Merged(
+        tv.merge(values, coefficients.granularity), "merge_with",
+        {"granularity": coefficients.granularity, "left_out": left_out}, tv.tasks,
+        coefficients=Coefficients(values, tv.tasks, rows.names, coefficients.granularity),
+    )  # fmt: skip
+
+
+def _published_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as in an open_clip model: from ``model.visual.…`` (task_vectors), ``visual.…``, or the tower's own."""
+    model = next((name[: name.index(_TOWER)] for name in names if _TOWER in name), None)
+    return tuple(_TOWER + name if model is None else name.removeprefix(model) for name in names)
