@@ -157,9 +157,11 @@ def _result(report: Report) -> str:
     if len(frame) > 1:
         table["nearest"] = [f"{c:.2f} {n}" for c, n in zip(frame["cosine"], frame["nearest"], strict=True)]
     lines = ["", _table(table), ""]
-    lines.append("distance: norm of expert - pretrained; relative: to the norm of pretrained; changed: entries that")
-    lines.append("differ from pretrained; conflict: of these, moved against the sum of all experts"
-                 + ("; nearest: largest cosine" if len(frame) > 1 else ""))  # fmt: skip
+    lines.append("distance: norm of expert - pretrained; relative: to the norm of pretrained;")
+    lines.append("changed: entries that differ; conflict: of these, moved against the sum of all")
+    if len(frame) > 1:
+        lines[-1] += ";"
+        lines.append("nearest: largest cosine with another expert's difference from pretrained")
     if report.buffers:
         lines.append(f"copied from pretrained although an expert differs: {', '.join(report.buffers)}")
     lines += [f"wrote {path}, {_size(path.stat().st_size)}" for path in report.plan.outputs.values()]
