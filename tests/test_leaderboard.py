@@ -232,10 +232,15 @@ def test_names_do_not_cover_each_other_nor_leave_the_picture(rows, draw):
 @pytest.mark.parametrize("draw", [figures.over_storage, figures.over_seconds])
 def test_title_says_the_finding_and_labels_do_not_compete(draw):
     figure = draw(leaderboard_rows(METHODS, ties=95.5))
-    assert "Ties-Merging is best without labels, 95.5" in figure.get_suptitle()
+    assert "Ties-Merging, 95.5" in figure.get_suptitle()
     labelled = [method for method in METHODS if methods().loc[method, "needs"] == "labels"]
     figure = draw(leaderboard_rows(METHODS, **dict.fromkeys(labelled, 95.5)))
     assert "95.5" not in figure.get_suptitle()
+
+
+def test_parts_for_each_task_do_not_stand_in_the_title_of_seconds():
+    title = figures.over_seconds(leaderboard_rows(METHODS, tall_masks=95.5, ties=94.0)).get_suptitle()
+    assert "one model at any price: Ties-Merging, 94.0" in title and "95.5" not in title
 
 
 def test_a_subset_without_storage_can_be_drawn():

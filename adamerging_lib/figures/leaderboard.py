@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ..methods.registry import NEEDS
 from ..tables import label
-from ..tables.leaderboard import PARTS, REFERENCE, standings
+from ..tables.leaderboard import ONE, PARTS, REFERENCE, standings
 from .style import METHOD_DASHES, NEEDS_COLOURS, NEEDS_MARKERS, WIDTH, colour, edge_labels, marker, styled
 
 
@@ -28,7 +28,7 @@ def over_storage(rows: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, _height(len(none))), sharey=True)
     columns = none["needs"].map(dict(zip(NEEDS, range(len(NEEDS)), strict=True))).astype(float)
     left.set(xlim=(-0.6, len(NEEDS) - 0.4), xticks=[], xlabel="nothing")
-    _decorate(figure, merging, {"Nothing kept": none, "Parts for each task": some})
+    _decorate(figure, merging, {"nothing kept": none, "parts for each task": some})
     right.set(xscale="log", xlabel="numbers kept for each task")
     if len(some):
         right.set_xlim(some["storage"].min() / 2.5, some["storage"].max() * 2.5)
@@ -46,8 +46,8 @@ def over_storage(rows: pd.DataFrame) -> Figure:
 @styled
 def over_seconds(rows: pd.DataFrame) -> Figure:
     """Average accuracy against the seconds that it takes to make the model, on a logarithmic axis; hollow where a
-    method keeps parts for each task, grey steps for the best so far. The title says what is best within a second and
-    at any price.
+    method keeps parts for each task, grey steps for the best single model without labels so far. The title says which
+    that is within a second and at any price.
 
     Arguments:
         rows: rows of a leaderboard record.
@@ -59,8 +59,10 @@ def over_seconds(rows: pd.DataFrame) -> Figure:
     axes.set(xscale="log", xlabel="seconds of one core to make the model")
     axes.set_xlim(seconds.min() / 2.5, seconds.max() * 1.6)  # on the left, room for the numbers of the other axis
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
-    _decorate(figure, merging, {"Within a second": merging[seconds <= 1], "At any price": merging})
-    front = seconds.sort_values(kind="stable")
+    single = merging[(merging["kind"] == ONE) & (merging["needs"] != "labels")]
+    quick = single[seconds[single.index] <= 1]
+    _decorate(figure, merging, {"one model within a second": quick, "one model at any price": single})
+    front = seconds[single.index].sort_values(kind="stable")
     axes.step(front, merging.loc[front.index, "average"].cummax(), where="post", color="#DCDCDC", lw=4, zorder=0.3)
     named, references = _points(axes, merging, seconds), _references(axes, frame)
     early = seconds.rank(method="first") <= (len(seconds) + len(references)) / 2
@@ -79,12 +81,12 @@ def _height(names: int) -> float:
 
 def _decorate(figure: Figure, merging: pd.DataFrame, competitions: dict[str, pd.DataFrame]) -> None:
     """Title with the best of each competition that needs no labels, and the legend of what methods need."""
-    lines = []
+    lines = ["Best without labels"]
     for name, part in competitions.items():
         part = part[part["needs"] != "labels"]
         if len(part):
             best = part["average"].idxmax()
-            lines.append(f"{name}: {label(best)} is best without labels, {part.loc[best, 'average']:.1f}")
+            lines.append(f"{name}: {label(best)}, {part.loc[best, 'average']:.1f}")
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     shown = [needs for needs in NEEDS if needs in set(merging["needs"])]
     edge = {"ls": "", "ms": 6.5, "mec": "#333333", "mew": 0.5}
