@@ -176,20 +176,20 @@ def test_execute_writes_normalised_output_with_the_parameters_injected(checkout)
 
 def test_variant_is_entered_published_and_removed_again(checkout):
     toc, runs = Path("_toc.yml").read_text(), Path("runs.yml").read_text()
-    rerun.add("performance", "long", ["steps=1000"])
-    assert yaml.safe_load(Path("runs.yml").read_text()) == {"runs": {"long": {"performance": {"steps": 1000}}}}
+    rerun.add("performance", "other", ["steps=1000"])
+    assert yaml.safe_load(Path("runs.yml").read_text()) == {"runs": {"other": {"performance": {"steps": 1000}}}}
     assert Path("runs.yml").read_text().startswith("# a comment\n")
     with pytest.raises(ValueError, match="is not there"):
-        rerun.publish("performance", "long")
-    notebooks.write(rerun.page("performance", "long"), notebook(run="long"))
+        rerun.publish("performance", "other")
+    notebooks.write(rerun.page("performance", "other"), notebook(run="other"))
     for _ in range(2):
-        rerun.publish("performance", "long")
+        rerun.publish("performance", "other")
     parts = yaml.safe_load(Path("_toc.yml").read_text())["parts"]
     (chapter,) = [c for part in parts for c in part["chapters"] if c["file"] == "notebooks/performance"]
-    assert chapter["sections"] == [{"file": "book/runs/long/performance", "title": "Run long"}]
-    rerun.remove("performance", "long")
+    assert chapter["sections"].count({"file": "book/runs/other/performance", "title": "Run other"}) == 1
+    rerun.remove("performance", "other")
     assert (Path("_toc.yml").read_text(), Path("runs.yml").read_text()) == (toc, runs)
-    assert not Path("book/runs").exists()
+    assert not Path("book/runs/other").exists()
 
 
 def test_page_of_a_default_run_links_notebook_and_parameters():

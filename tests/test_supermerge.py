@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_two_tasks_are_one_pair(suite):
 
 
 def test_the_tree_sees_two_vectors_at_a_time_and_every_task(suite, monkeypatch):
-    from adamerging_lib.methods import supermerge as module
+    module = importlib.import_module("adamerging_lib.methods.supermerge")  # the package holds the function of that name
 
     seen, original = [], module.learn
 
