@@ -1,7 +1,8 @@
 """Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
 
-The directives ``{claims}``, ``{claims-count}``, ``{run-status}``, ``{run-comparison}`` and ``{methods-table}`` write
-MyST text and let the book's own parser read it, so that links and badges are checked like those of any page.
+The directives ``{claims}``, ``{claims-count}``, ``{run-status}``, ``{benchmarks}``, ``{run-comparison}`` and
+``{methods-table}`` write MyST text and let the book's own parser read it, so that links and badges are checked like
+those of any page.
 """
 
 from __future__ import annotations
@@ -103,6 +104,18 @@ def status_text() -> str:
     )
 
 
+def benchmarks_text() -> str:
+    """Every row of the benchmarks' records: what was measured, beside what, and their ratio."""
+    rows = []
+    for path in sorted(Path("benchmarks/results").glob("*.json")):
+        record = records.read(path)
+        for row in record["rows"]:
+            told = ", ".join(str(row[key]) for key in ("case", "method") if key in row)
+            numbers = [f"{row[key]:.4g}" for key in ("value", "baseline", "ratio")]
+            rows.append([record["experiment"], told, row["quantity"], *numbers, record["environment"]["device"]])
+    return table(rows, ["benchmark", "case", "quantity", "value", "against", "ratio", "device"])
+
+
 def comparison_text(name: str, run: str) -> str:
     """Averages of a variant's record beside those of the default run; empty where one of them has no record."""
     path = next(iter(sorted(Path("book/runs", run, name).glob("*/*.json"))), None)
@@ -177,6 +190,7 @@ DIRECTIVES = {
     "claims": claims_text,
     "claims-count": claims_count_text,
     "run-status": status_text,
+    "benchmarks": benchmarks_text,
     "run-comparison": comparison_text,
     "methods-table": methods_text,
 }

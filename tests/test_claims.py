@@ -139,3 +139,9 @@ def test_every_committed_claim_names_a_page_and_a_value_that_exists(monkeypatch)
             assert "mini" in claim.why, f"{claim.id} does not hold on mini: say why, or that nobody knows"
         else:
             assert "mini" not in claim.why, f"{claim.id} holds on mini, and yet claims.yml explains why not"
+
+
+def test_benchmarks_are_listed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = directives.benchmarks_text()
+    assert "| merge_memory | ViT-L-14, task_arithmetic |" in text and "| adamerging_step |" in text
