@@ -76,7 +76,7 @@ def made_up():
 
 def test_verdicts():
     words = [v.word for v in verdicts.budget(made_up())]
-    assert words == [HOLDS, HOLDS, HOLDS, HOLDS, FAILS, HOLDS, HOLDS]
+    assert words == [FAILS, HOLDS, HOLDS, HOLDS, FAILS, HOLDS, HOLDS]
     none = verdicts.budget(made_up().query("factor == 'base'"))
     assert {v.word for v in none} == {NOT_RUN}
 

@@ -279,6 +279,7 @@ def test_each_statement_falls_with_its_method(rows):
     breaks = {
         "TSV-M is above Ties-Merging": {"tsv_m": 71.9},
         "RegMean++ is above RegMean": {"regmean_pp": 71.7},
+        "Tint++ is above Tint": {"tint_pp": 88.9},
         "AdaRank is above Layer-wise AdaMerging": {"adarank": 79.0},
         "Without labels, parts for each task come nearest to the experts": {"prodistill": 94.0},
     }

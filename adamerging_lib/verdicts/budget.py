@@ -14,13 +14,13 @@ def budget(rows: pd.DataFrame) -> list[Verdict]:
     steps, grain, images = levels(rows, "steps"), levels(rows, "granularity"), levels(rows, "images")
     counts = by_task_count(rows)
     found = [
-        Verdict("Over the second half of the longest run accuracy moves by less than 2 points", _step(steps), -2, 2),
+        Verdict("Accuracy still rises over the second half of the longest run", _step(steps), 0),
         Verdict("One coefficient a tensor beats one a task", grain.get("tensor", nan) - grain.get("task", nan), 0),
-        Verdict("One a block is as good as one a tensor, within 2 points", _blocks(grain), -2),
+        Verdict("Coefficients for whole blocks lie between the two", _between(grain), 0),
         Verdict(
             "32 images a task come within 3 points of all of them", images.get("32", nan) - images.get("all", nan), -3
         ),
-        Verdict("The spread over seeds is below 2 points (standard deviation)", spread_over_seeds(rows)[1], 0, 2),
+        Verdict("The spread over seeds is below 1 point (standard deviation)", spread_over_seeds(rows)[1], 0, 1),
     ]
     if len(counts):
         adaptive, fixed = counts.loc["layer_wise_adamerging"], counts.loc["task_arithmetic"]
@@ -36,5 +36,7 @@ def _step(steps: pd.Series) -> float:
     return float(steps.iloc[-1] - steps.iloc[len(steps) // 2]) if len(steps) > 1 else float("nan")
 
 
-def _blocks(grain: pd.Series) -> float:
-    return float(grain["block"] - grain["tensor"]) if {"block", "tensor"} <= set(grain.index) else float("nan")
+def _between(grain: pd.Series) -> float:
+    if not {"task", "block", "tensor"} <= set(grain.index):
+        return float("nan")
+    return float(min(grain["block"] - grain["task"], grain["tensor"] - grain["block"]))

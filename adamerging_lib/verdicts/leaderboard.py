@@ -28,6 +28,7 @@ _PAIRS = [
     ("adarank", "layer_wise_adamerging"),
     ("surgery", "task_arithmetic"),
     ("emr", "layer_wise_adamerging_pp"),
+    ("tint_pp", "tint"),
     ("wemoe", "layer_wise_adamerging"),
 ]
 """Method → the one that it is published as better than (see the docstrings for who says so)."""
