@@ -82,10 +82,6 @@ def test_dry_run_says_what_it_would_do_and_does_nothing(folder, capsys):
     assert main(merge("--dry-run", "--force")) == 0
     assert "would replace m.safetensors" in capsys.readouterr().out
     assert (folder / "m.safetensors").read_text() == "mine"
-    loading = [id for id in am.methods().index if (m := registry.find(id)).takes == "task_vectors" and not m.streams]
-    for id in loading:
-        assert main(merge("--dry-run", method=id, out="x" if registry.find(id).task_id else "x.safetensors")) == 0
-        assert "with all models loaded" in capsys.readouterr().out
 
 
 def test_one_expert_and_a_warning(folder, capsys):

@@ -10,7 +10,7 @@ from loops import lists, moved
 from strategies import assert_close, assert_equal, some_checkpoints
 
 from adamerging_lib import TaskVectors, experiments, merge
-from adamerging_lib.methods.dare import Dropped
+from adamerging_lib.methods.dare import dropped
 
 drops = st.sampled_from([0.0, 0.1, 0.5, 0.9])
 
@@ -28,7 +28,7 @@ def wide():
 def test_against_plain_loops(pair, drop, seed, scaling):
     """Given what was left of each task, the merged vector is its sum, entry by entry."""
     tv = TaskVectors.from_state_dicts(*pair)
-    left = lists(tv.replace(dict(Dropped(tv, drop, seed))))
+    left = lists(tv.replace(dict(dropped(tv, drop, seed).vectors)))
     for own, kept in zip(lists(tv), left, strict=True):
         assert all(v == 0 or v == pytest.approx(t / (1 - drop)) for t, v in zip(own, kept, strict=True))
     merged = merge("dare", tv, drop=drop, seed=seed, scaling=scaling)
@@ -43,7 +43,7 @@ def test_without_dropping_it_is_the_base(pair, seed, base):
 
 def test_ties_of_the_dropped_vectors(task_vectors):
     tv = task_vectors
-    ties = merge("ties", tv.replace(dict(Dropped(tv, 0.5, 3))), keep=0.3, scaling=0.7).state_dict()
+    ties = merge("ties", tv.replace(dict(dropped(tv, 0.5, 3).vectors)), keep=0.3, scaling=0.7).state_dict()
     dare = merge("dare", tv, base="ties", drop=0.5, seed=3, keep=0.3, scaling=0.7)
     assert_equal(dare.state_dict(), ties)
     assert dare.hyper == {"drop": 0.5, "base": "ties", "scaling": 0.7, "seed": 3, "keep": 0.3}
@@ -51,7 +51,7 @@ def test_ties_of_the_dropped_vectors(task_vectors):
 
 @pytest.mark.parametrize("drop", [0.2, 0.5, 0.9])
 def test_share_dropped(wide, drop):
-    for _, left in Dropped(wide, drop, seed=0).items():
+    for _, left in dropped(wide, drop, seed=0).vectors.items():
         share = (left == 0).double().mean(dim=tuple(range(1, left.dim())))
         error = (drop * (1 - drop) / left[0].numel()) ** 0.5
         assert bool((share - drop).abs().lt(5 * error).all())
@@ -59,10 +59,10 @@ def test_share_dropped(wide, drop):
 
 def test_tasks_and_tensors_are_dropped_by_themselves(wide):
     """Where two masks were one, both would be left in a share 1 − p instead of (1 − p)²."""
-    for _, left in Dropped(wide, 0.5, seed=0).items():
+    for _, left in dropped(wide, 0.5, seed=0).vectors.items():
         both = float((left != 0).all(0).double().mean())
         assert both == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / left[0].numel()) ** 0.5)
-    a, b = (left[0].reshape(-1)[:10_000] != 0 for _, left in Dropped(wide, 0.5, seed=0).items())
+    a, b = (left[0].reshape(-1)[:10_000] != 0 for _, left in dropped(wide, 0.5, seed=0).vectors.items())
     assert float((a & b).double().mean()) == pytest.approx(0.25, abs=0.025)
 
 
@@ -82,11 +82,11 @@ def test_unbiased_over_seeds(task_vectors):
 
 def test_masks_depend_on_seed_and_names_alone(task_vectors):
     tv, key = task_vectors, "ln_post.bias"
-    whole = dict(Dropped(tv, 0.5, 0))
+    whole = dict(dropped(tv, 0.5, 0).vectors)
     few = tv.subset(["gamma", "alpha"])
     alone = TaskVectors(few.tasks, {key: few.pretrained[key]}, {key: few.vectors[key]})
-    assert torch.equal(dict(Dropped(alone, 0.5, 0))[key], whole[key][[2, 0]])
-    assert not torch.equal(dict(Dropped(tv, 0.5, 1))[key], whole[key])
+    assert torch.equal(dict(dropped(alone, 0.5, 0).vectors)[key], whole[key][[2, 0]])
+    assert not torch.equal(dict(dropped(tv, 0.5, 1).vectors)[key], whole[key])
 
 
 def test_measuring_over_seeds_reaches_it(suite):

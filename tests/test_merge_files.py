@@ -15,9 +15,12 @@ from test_files import shards
 import adamerging_lib as am
 from adamerging_lib import diagnostics
 from adamerging_lib import state as st
+from adamerging_lib.cli import main
 from adamerging_lib.merge_files import execute_merge, merge_files
 from adamerging_lib.merge_plan import plan_merge
 from adamerging_lib.methods import registry
+from adamerging_lib.methods.elementwise import add, total
+from adamerging_lib.methods.merged import Merged
 
 FROM_FILES = [id for id in am.methods().index if registry.find(id).takes == "task_vectors"]
 
@@ -34,7 +37,14 @@ def files(tmp_path):
     return saved(tmp_path, *checkpoints(0, 3, torch.float32))
 
 
-VARIANTS = {"dare": [{}, {"base": "ties", "drop": 0.9}]}  # where values decide what must be known of all tensors
+# Where values decide what must be known of all tensors.
+VARIANTS = {
+    "dare": [{}, {"base": "ties", "drop": 0.9}],
+    "lines": [{}, {"base": "ties"}, {"base": "consensus_ta"}, {"alpha": 0.2}],
+    "emr": [{}, {"rescale": "global"}],
+    "pcb": [{}, {"ratio": 0.5, "clip": 0.1}],
+    "doge_ta": [{"iterations": 3}],
+}
 
 
 def vit(dtype):
@@ -56,6 +66,28 @@ def test_files_merge_as_state_dicts_do(method, dtype, tmp_path):
         for task, path in report.plan.outputs.items():
             assert_equal(st.load(path), {key: merged.state_dict(task)[key] for key in st.load(path)})
             assert st.load(path).keys() == merged.state_dict(task).keys()
+
+
+def test_a_method_that_does_not_say_that_it_streams_gets_all_tensors(files, tmp_path, monkeypatch, capsys):
+    """The safe default for methods registered elsewhere."""
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+    @registry.register("by_count", label="By count", needs="nothing", source="this test")
+    def by_count(tv):
+        return Merged(add(tv, total(tv), 1 / len(tv.vectors)), "by_count", {}, tv.tasks)
+
+    base, experts = files
+    merge_files("by_count", base, experts, tmp_path / "m.safetensors", progress=False)
+    loaded = am.TaskVectors.from_state_dicts(st.load(base), {task: st.load(path) for task, path in experts.items()})
+    assert_equal(st.load(tmp_path / "m.safetensors"), am.merge("by_count", loaded).state_dict())
+    named = [f"--expert={task}={path}" for task, path in experts.items()]
+    command = ["merge", "--method=by_count", f"--pretrained={base}", *named, f"--out={tmp_path / 'n.safetensors'}"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "with all models loaded" in capsys.readouterr().out
+
+
+def test_every_method_of_ours_streams():
+    assert all(registry.find(id).streams for id in FROM_FILES)
 
 
 def test_metadata_says_what_was_merged(files, tmp_path):

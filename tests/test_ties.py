@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, copy, some_checkpoints
 
 from adamerging_lib import TaskVectors, merge, ties_split
-from adamerging_lib.methods.select import kth_magnitudes
+from adamerging_lib.methods.select import kept_above, kth_smallest
 from adamerging_lib.methods.ties import PAPER_EXACT_KEEP, REDUCTIONS, survey
 
 keeps = st.sampled_from([0.05, 0.2, 0.258, 0.5, 0.9, 1.0])
@@ -116,14 +116,18 @@ def test_trim_is_global_over_tensors_and_keeps_the_threshold_and_ties():
 
 
 @given(some_checkpoints((torch.float64, torch.float32)), st.floats(0, 1), st.sampled_from([0.0, 1e-300, 1e-30, 1e30]))
-def test_kth_magnitude_is_what_sorting_gives(pair, share, scale):
+def test_kth_smallest_is_what_sorting_gives(pair, share, scale):
     tv = TaskVectors.from_state_dicts(*pair)
     tv = tv.replace({key: scale * t if key == "scale" else (8 * t).round() for key, t in tv.vectors.items()})
-    flat = torch.cat([t.reshape(len(t), -1) for t in tv.vectors.values()], 1).abs()
-    rank = max(1, round(share * flat.shape[1]))
-    assert kth_magnitudes(tv, rank) == flat.kthvalue(rank).values.tolist()
-    with pytest.raises(ValueError, match=f"rank {flat.shape[1] + 1} is out of range"):
-        kth_magnitudes(tv, flat.shape[1] + 1)
+    flat = torch.cat([t.reshape(len(t), -1) for t in tv.vectors.values()], 1)
+    size = flat.shape[1]
+    rank = max(1, round(share * size))
+    assert kth_smallest(tv, rank) == flat.kthvalue(rank).values.tolist()
+    keep = 1 - rank / size
+    if keep > 0:
+        assert kept_above(tv, keep) == flat.abs().kthvalue(size - int(keep * size)).values.tolist()
+    with pytest.raises(ValueError, match=f"rank {size + 1} is out of range"):
+        kth_smallest(tv, size + 1)
 
 
 def test_hand_made_election():

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diagnostics import cosines
 from ..evaluation import evaluate
 from ..methods import Merged
-from ..methods.select import kth_magnitudes
+from ..methods.select import kept_above
 from ..suite import Suite
 from ..task_vectors import TaskVectors
 
@@ -36,8 +36,7 @@ def sign_conflicts(tv: TaskVectors, keep: float = 0.2) -> dict[tuple[str, str], 
     Source:
         Yadav et al. 2023, Section 3, count conflicts among trimmed entries in the same way.
     """
-    size = sum(t[0].numel() for t in tv.vectors.values())
-    cuts = kth_magnitudes(tv, size - int(keep * size)) if keep < 1 else [0.0] * len(tv.tasks)
+    cuts = kept_above(tv, keep)
     k = len(tv.tasks)
     shared, opposite = torch.zeros(2, k, k, dtype=torch.float64)
     for vectors in tv.vectors.values():

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..task_vectors import TaskVectors
-from .elementwise import add, masked_states, size
+from .elementwise import add, masked_states
 from .merged import Merged
 from .registry import register
+from .select import entries
 
 THRESHOLD = 0.4
 
@@ -115,7 +116,7 @@ def tall_masks(tv: TaskVectors, *, threshold: float | Mapping[str, float] = THRE
         vector[key], masks[key] = summed, mask
     states = masked_states(tv, vector, masks, [1.0] * len(tv.tasks))
     hyper = {"threshold": _plain(threshold)}
-    kept = size(tv) / 32 + size(tv) / len(tv.tasks)
+    kept = entries(tv) / 32 + entries(tv) / len(tv.tasks)
     return Merged(None, "tall_masks", hyper, tv.tasks, task_states=states, storage=kept)
 
 

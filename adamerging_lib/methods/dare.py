@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..task_vectors import TaskVectors
-from .elementwise import add
+from .elementwise import add, on_demand, total
 from .merged import Merged
 from .registry import register
 from .streams import seeded
@@ -23,7 +21,7 @@ BASES = ("task_arithmetic", "ties")
 def survey(tv: TaskVectors, *, base: str, drop: float, keep: float, seed: int, **_: Any) -> Whole | None:
     """What Ties must know of all dropped task vectors; nothing for the plain sum."""
     _check(drop)
-    return ties_survey(replace(tv, vectors=Dropped(tv, drop, seed)), keep=keep) if base == "ties" else None
+    return ties_survey(dropped(tv, drop, seed), keep=keep) if base == "ties" else None
 
 
 @register("dare", label="DARE", needs="nothing", source="Yu et al. 2024", streams=survey)
@@ -77,36 +75,26 @@ def dare(
     if base not in BASES:
         raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
     _check(drop)
-    vectors = Dropped(tv, drop, seed)
-    if base == "ties":
-        vector = ties_vector(replace(tv, vectors=vectors), keep, "sum", whole)
-    else:
-        vector = {key: t.sum(0) for key, t in vectors.items()}
+    vectors = dropped(tv, drop, seed)
+    vector = ties_vector(vectors, keep, "sum", whole) if base == "ties" else total(vectors)
     hyper = {"drop": drop, "base": base, "scaling": float(scaling), "seed": seed}
     hyper |= {"keep": keep} if base == "ties" else {}
     return Merged(add(tv, vector, scaling), "dare", hyper, tv.tasks)
 
 
-class Dropped(Mapping[str, Tensor]):
-    """Tensor name → T_k ⊙ B_k / (1 − p), ``[K, *shape]``, drawn when asked for, the same every time."""
+def dropped(tv: TaskVectors, drop: float, seed: int) -> TaskVectors:
+    """T_k ⊙ B_k / (1 − p), drawn when asked for, the same every time."""
 
-    def __init__(self, tv: TaskVectors, drop: float, seed: int) -> None:
-        self._tv, self._drop, self._seed = tv, drop, seed
-
-    def __getitem__(self, key: str) -> Tensor:
-        t = self._tv.vectors[key]
+    def draw(key: str) -> Tensor:
+        t = tv.vectors[key]
         left = torch.empty_like(t)
-        for k, task in enumerate(self._tv.tasks):
+        for k, task in enumerate(tv.tasks):
             # Drawn on the CPU in float32 whatever T is, so that precision and device change no mask.
-            draw = torch.rand(t.shape[1:], generator=seeded(self._seed, task, key))
-            torch.mul(t[k], (draw >= self._drop).to(t.device), out=left[k])
-        return left.div_(1 - self._drop)
+            drawn = torch.rand(t.shape[1:], generator=seeded(seed, task, key))
+            torch.mul(t[k], (drawn >= drop).to(t.device), out=left[k])
+        return left.div_(1 - drop)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tv.vectors)
-
-    def __len__(self) -> int:
-        return len(self._tv.vectors)
+    return on_demand(tv, draw)
 
 
 def _check(drop: float) -> None:

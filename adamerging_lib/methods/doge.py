@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..task_vectors import TaskVectors
+from .elementwise import on_demand
 from .merged import Merged
 from .recipes import check_count, check_positive
 from .registry import register
-from .select import kth_magnitudes
+from .select import kept_above
 from .spectral import block_matrices, side_by_side, svd
 
 PROJECTIONS = ("gradient", "update")
 
 
-@register("doge_ta", label="DOGE TA", needs="nothing", source="Wei et al. 2025, Section 3")
+Whole = tuple[Collection[str], list[float]]
+"""What DOGE must know of all tensors: which it touches, and the smallest magnitude that each task keeps of them."""
+
+
+def survey(tv: TaskVectors, *, keep: float, **_: Any) -> Whole:
+    """The matrices, and thresholds ``[K]`` over all of them."""
+    keys = block_matrices(tv)
+    if not keys:
+        raise ValueError(f"DOGE finds no matrix among {', '.join(list(tv.vectors)[:5])} ...: it merges matrices only")
+    return keys, kept_above(on_demand(tv, tv.vectors.__getitem__, keys), keep)
+
+
+@register("doge_ta", label="DOGE TA", needs="nothing", source="Wei et al. 2025, Section 3", streams=survey)
 def doge_ta(
     tv: TaskVectors,
+    whole: Whole | None = None,
     *,
     norm: float = 0.07,
     keep: float = 0.3,
@@ -36,6 +50,7 @@ def doge_ta(
 
     Arguments:
         tv: θ0 and T_k.
+        whole: matrices and thresholds of `survey`, where ``tv`` holds only some of the tensors.
         norm: Frobenius norm of λ_k T_k in every matrix, the same for every task. 0.07 is sized for CLIP.
         keep: share of entries kept per task, by |T_k| over all its matrices together, as `ties` keeps them.
         subspace: the shared subspace has ⌊r / subspace⌋ directions, r = min(m, n): the first left singular vectors of
@@ -64,13 +79,14 @@ def doge_ta(
         it was has λ_k = 0 instead of a division by zero.
     """
     hyper = {"norm": norm, "keep": keep, "subspace": subspace, "iterations": iterations, "lr": lr, "project": project}
-    vectors = doge_vectors(tv, **hyper)
+    vectors = doge_vectors(tv, whole, **hyper)
     state = vectors.merge(torch.ones(len(tv.tasks), 1, dtype=torch.float64), "task")
     return Merged(state, "doge_ta", hyper, tv.tasks)
 
 
 def doge_vectors(
     tv: TaskVectors,
+    whole: Whole | None = None,
     *,
     per_task: bool = False,
     norm: float = 0.07,
@@ -84,6 +100,7 @@ def doge_vectors(
 
     Arguments:
         tv: θ0 and T_k.
+        whole: as in `doge_ta`.
         per_task: learn one Δ_k a task, and leave out λ_k, which AdaMerging learns then; in the loss it stays.
         norm, keep, iterations, lr, project: as in `doge_ta`.
         subspace: as in `doge_ta`; default 6, with ``per_task`` K.
@@ -99,16 +116,11 @@ def doge_vectors(
     check_count("iterations", iterations, least=0)
     subspace = subspace or (len(tv.tasks) if per_task else 6)
     check_count("subspace", subspace)
-    if isinstance(keep, bool) or not 0 < keep <= 1:
-        raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 30 % is 0.3")
     if project not in PROJECTIONS:
         raise ValueError(f"project {project!r} is unknown; use {' or '.join(PROJECTIONS)}")
-    keys = block_matrices(tv)
-    if not keys:
-        raise ValueError(f"DOGE finds no matrix among {', '.join(list(tv.vectors)[:5])} ...: it merges matrices only")
-    largest = _thresholds(replace(tv, vectors={key: tv.vectors[key] for key in keys}), keep)
+    keys, largest = whole or survey(tv, keep=keep)
     vectors = {key: torch.zeros_like(t) for key, t in tv.vectors.items()}
-    for key in keys:
+    for key in vectors.keys() & set(keys):
         for t, place in _parts(key, tv.vectors[key], vectors[key]):
             lengths = torch.linalg.vector_norm(t, dim=(1, 2), keepdim=True)
             scale = torch.where(lengths > 0, norm / lengths, 0)
@@ -154,9 +166,3 @@ def _parts(key: str, t: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The matrices in one tensor ``[K, m, n]``: three where queries, keys and values are fused."""
     fused = key.endswith(("in_proj_weight", "qkv.weight"))
     yield from zip(t.chunk(3, 1), out.chunk(3, 1), strict=True) if fused else [(t, out)]
-
-
-def _thresholds(tv: TaskVectors, keep: float) -> list[float]:
-    size = sum(t[0].numel() for t in tv.vectors.values())
-    rank = size - int(keep * size)
-    return kth_magnitudes(tv, rank) if rank else [0.0] * len(tv.tasks)

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..task_vectors import TaskVectors
 from .merged import PerTask
+
+
+class OnDemand(Mapping[str, Tensor]):
+    """Tensor name → tensor, computed anew each time one is asked for."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
+        self._make = dict.fromkeys(names, make)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._make[name](name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make)
+
+    def __len__(self) -> int:
+        return len(self._make)
+
+
+def on_demand(tv: TaskVectors, make: Callable[[str], Tensor], names: Iterable[str] | None = None) -> TaskVectors:
+    """The same θ0 and tasks with other vectors, or some of them, of which one tensor is held at a time.
+
+    Arguments:
+        tv: θ0 and T_k.
+        make: tensor name → ``[K, *shape]``, the same whenever asked for.
+        names: of the tensors; default those of ``tv``.
+    """
+    return replace(tv, vectors=OnDemand(tv.vectors if names is None else names, make))
 
 
 def alone(tv: TaskVectors, vector: Mapping[str, Tensor]) -> TaskVectors:
@@ -30,11 +58,6 @@ def add(tv: TaskVectors, vector: Mapping[str, Tensor], scaling: float = 1.0) -> 
 def total(tv: TaskVectors) -> dict[str, Tensor]:
     """Σ_k T_k."""
     return {key: t.sum(0) for key, t in tv.vectors.items()}
-
-
-def size(tv: TaskVectors) -> int:
-    """P: numbers in the tensors that are merged, tied ones once."""
-    return sum(t[0].numel() for t in tv.vectors.values())
 
 
 def masked_states(

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ..task_vectors import TaskVectors
-from .elementwise import masked_states, size
+from .elementwise import masked_states
 from .merged import Merged
 from .registry import register
+from .select import entries
 
 RESCALES = ("tensors", "global")
+
+
+def survey(tv: TaskVectors, *, rescale: str, **_: Any) -> list[float]:
+    """λ_k ``[K]``, which compare whole task vectors with what their masks leave of τ."""
+    if rescale not in RESCALES:
+        raise ValueError(f"rescale {rescale!r} is unknown; choose from {', '.join(RESCALES)}")
+    own, kept = torch.zeros(2, len(tv.tasks), dtype=torch.float64).unbind()
+    for t in tv.vectors.values():
+        vector, mask = _elect(t)
+        share = 1 / max(1, vector.numel()) if rescale == "tensors" else 1.0
+        for k, chosen in enumerate(mask):
+            own[k] += share * t[k].abs().sum(dtype=torch.float64).cpu()
+            kept[k] += share * (vector * chosen).abs().sum(dtype=torch.float64).cpu()
+    return torch.where(kept > 0, own / kept, 1).tolist()
 
 
 @register(
@@ -20,12 +38,14 @@ RESCALES = ("tensors", "global")
     task_specific="P/32 + 1 + P/K (one bit a parameter, one number; one more vector for all tasks)",
     task_id=True,
     static=False,
+    streams=survey,
 )
-def emr(tv: TaskVectors, *, rescale: str = "tensors") -> Merged:
+def emr(tv: TaskVectors, whole: list[float] | None = None, *, rescale: str = "tensors") -> Merged:
     """θ for task k is θ0 + λ_k M_k ⊙ τ with γ = sign(Σ_j T_j), M_k = 1[T_k ⊙ γ > 0], τ = γ ⊙ max_j M_j ⊙ |T_j|.
 
     Arguments:
         tv: θ0 and T_k.
+        whole: λ_k of `survey`, where ``tv`` holds only some of the tensors.
         rescale: how λ_k brings M_k ⊙ τ to the size of T_k. ``tensors``, as the published code does and its numbers
             were made: Σ_l mean|T_k^l| / Σ_l mean|M_k^l ⊙ τ^l| over tensors l, where a bias weighs as much as a
             matrix. ``global``, as the paper writes: ‖T_k‖₁ / ‖M_k ⊙ τ‖₁.
@@ -55,25 +75,23 @@ def emr(tv: TaskVectors, *, rescale: str = "tensors") -> Merged:
     Differs from the published code:
         A task whose entries nowhere agree with τ gets θ0, where 0/0 was.
     """
-    if rescale not in RESCALES:
-        raise ValueError(f"rescale {rescale!r} is unknown; choose from {', '.join(RESCALES)}")
+    scalings = whole or survey(tv, rescale=rescale)
     vector, masks = {}, {}
-    own, kept = torch.zeros(2, len(tv.tasks), dtype=torch.float64).unbind()
     for key, t in tv.vectors.items():
-        # In float64 a sum of a few float32 numbers is exact, so that the order of the tasks elects no other sign.
-        side = torch.where(t.sum(0, dtype=torch.float64) > 0, 1, -1).to(t)
-        mask, largest = torch.empty(t.shape, dtype=torch.bool, device=t.device), torch.zeros_like(side)
-        for k, out in enumerate(mask):
-            turned = t[k] * side
-            torch.gt(turned, 0, out=out)
-            torch.maximum(largest, turned, out=largest)
-        share = 1 / max(1, largest.numel()) if rescale == "tensors" else 1.0
-        for k, chosen in enumerate(mask):
-            own[k] += share * t[k].abs().sum(dtype=torch.float64).cpu()
-            kept[k] += share * (largest * chosen).sum(dtype=torch.float64).cpu()
-        vector[key], masks[key] = largest.mul_(side), mask
-    scalings = torch.where(kept > 0, own / kept, 1).tolist()
+        vector[key], masks[key] = _elect(t)
     states = masked_states(tv, vector, masks, scalings)
     hyper = {"rescale": rescale}
-    kept = size(tv) / 32 + 1 + size(tv) / len(tv.tasks)
+    kept = entries(tv) / 32 + 1 + entries(tv) / len(tv.tasks)
     return Merged(None, "emr", hyper, tv.tasks, task_states=states, storage=kept)
+
+
+def _elect(t: Tensor) -> tuple[Tensor, Tensor]:
+    """τ and the masks ``[K, *shape]`` of one tensor."""
+    # In float64 a sum of a few float32 numbers is exact, so that the order of the tasks elects no other sign.
+    side = torch.where(t.sum(0, dtype=torch.float64) > 0, 1, -1).to(t)
+    mask, largest = torch.empty(t.shape, dtype=torch.bool, device=t.device), torch.zeros_like(side)
+    for k, out in enumerate(mask):
+        turned = t[k] * side
+        torch.gt(turned, 0, out=out)
+        torch.maximum(largest, turned, out=largest)
+    return largest.mul_(side), mask

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,17 +13,48 @@ from .consensus import THRESHOLD, consensus_vector
 from .elementwise import alone, total
 from .merged import Merged
 from .registry import register
+from .ties import survey as ties_survey
 from .ties import ties_vector
 
 BASES = ("task_arithmetic", "ties", "consensus_ta")
 
+Whole = tuple[float, dict[str, float], Any]
+"""What LiNeS must know of all tensors: α, tensor name → scaling, and what its base method must know."""
 
-@register("lines", label="LiNeS", needs="nothing", source="Wang et al. 2025 (LiNeS)")
-def lines(tv: TaskVectors, *, base: str = "task_arithmetic", alpha: float | None = None, beta: float = 0.5) -> Merged:
+
+def survey(tv: TaskVectors, *, base: str, alpha: float | None, beta: float, **_: Any) -> Whole:
+    """Scalings by depth from the names; α of Ties and Consensus from whole vectors."""
+    if base not in BASES:
+        raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
+    try:
+        rows = tv.rows("block")
+    except ValueError as error:
+        raise ValueError(
+            "lines scales by depth and finds no transformer blocks (resblocks.N, encoder.layers.N or blocks.N) among "
+            f"the tensor names: use {base} itself"
+        ) from error
+    of_base = ties_survey(tv, keep=0.2) if base == "ties" else None
+    if alpha is None:
+        alpha = 1 / len(tv.tasks) if base == "task_arithmetic" else _share(tv, base, of_base) / len(tv.tasks)
+    blocks = [name for name in rows.names if name.startswith("block_")]
+    depth = {name: number / max(1, len(blocks) - 1) for number, name in enumerate(blocks)}
+    return alpha, {key: alpha + beta * depth.get(rows.names[row], 0.0) for key, row in rows.index.items()}, of_base
+
+
+@register("lines", label="LiNeS", needs="nothing", source="Wang et al. 2025 (LiNeS)", streams=survey)
+def lines(
+    tv: TaskVectors,
+    whole: Whole | None = None,
+    *,
+    base: str = "task_arithmetic",
+    alpha: float | None = None,
+    beta: float = 0.5,
+) -> Merged:
     """θ^l = θ0^l + (α + β l / (L − 1)) τ^l in transformer block l = 0 … L − 1, and θ0 + α τ outside the blocks.
 
     Arguments:
         tv: θ0 and T_k.
+        whole: α and scalings of `survey`, where ``tv`` holds only some of the tensors.
         base: whose merged vector τ is scaled: ``task_arithmetic`` (Σ_k T_k), ``ties`` (20 %, mean) or
             ``consensus_ta`` (thresholds 0.4, two tasks).
         alpha: α; default (‖Σ_k T_k‖₁ / ‖τ‖₁) / K, which is 1/K for Task Arithmetic.
@@ -52,29 +86,23 @@ def lines(tv: TaskVectors, *, base: str = "task_arithmetic", alpha: float | None
         Blocks are found by the names of the vision tower's tensors in open_clip, Hugging Face and timm models, and
         counted; there, by any number between dots, out of 12 or 24. A text tower that came along is scaled by α.
     """
-    try:
-        rows = tv.rows("block")
-    except ValueError as error:
-        raise ValueError(
-            "lines scales by depth and finds no transformer blocks (resblocks.N, encoder.layers.N or blocks.N) among "
-            f"the tensor names: use {base} itself"
-        ) from error
-    vector = _vector(tv, base)
-    if alpha is None:
-        whole, left = (sum(float(t.abs().sum(dtype=torch.float64)) for t in v.values()) for v in (total(tv), vector))
-        alpha = whole / left / len(tv.tasks) if left else 0.0
-    blocks = [name for name in rows.names if name.startswith("block_")]
-    depth = {name: number / max(1, len(blocks) - 1) for number, name in enumerate(blocks)}
-    scalings = [alpha + beta * depth.get(name, 0.0) for name in rows.names]
-    state = alone(tv, vector).merge(torch.tensor([scalings], dtype=torch.float64), "block")
+    alpha, scalings, of_base = whole or survey(tv, base=base, alpha=alpha, beta=beta)
+    vector = alone(tv, _vector(tv, base, of_base))
+    state = vector.merge(torch.tensor([[scalings[key] for key in tv.vectors]], dtype=torch.float64), "tensor")
     return Merged(state, "lines", {"base": base, "alpha": alpha, "beta": float(beta)}, tv.tasks)
 
 
-def _vector(tv: TaskVectors, base: str) -> dict[str, Tensor]:
-    if base == "task_arithmetic":
-        return total(tv)
+def _vector(tv: TaskVectors, base: str, of_base: Any) -> dict[str, Tensor]:
     if base == "ties":
-        return ties_vector(tv, 0.2, "mean")
-    if base == "consensus_ta":
-        return consensus_vector(tv, THRESHOLD, 2)
-    raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
+        return ties_vector(tv, 0.2, "mean", of_base)
+    return consensus_vector(tv, THRESHOLD, 2) if base == "consensus_ta" else total(tv)
+
+
+def _share(tv: TaskVectors, base: str, of_base: Any) -> float:
+    """‖Σ_k T_k‖₁ / ‖τ‖₁, tensor by tensor; 0 where τ is zero."""
+    whole = left = 0.0
+    for key, t in tv.vectors.items():
+        one = replace(tv, vectors={key: t})
+        whole += float(t.sum(0).abs().sum(dtype=torch.float64))
+        left += float(_vector(one, base, of_base)[key].abs().sum(dtype=torch.float64))
+    return whole / left if left else 0.0

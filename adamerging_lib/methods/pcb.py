@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..task_vectors import TaskVectors
-from .elementwise import add
+from .elementwise import add, on_demand
 from .merged import Merged
 from .registry import register
+from .select import entries, kth_smallest
+
+Whole = list[tuple[float, float, float, float]]
+"""What PCB must know of all tensors, a task: the magnitudes to clip at, low and high; q_k, and the largest of B_k."""
 
 
-@register("pcb", label="PCB-Merging", needs="nothing", source="Du et al. 2024")
-def pcb(tv: TaskVectors, *, ratio: float = 0.05, scaling: float = 1.2, clip: float = 1e-4) -> Merged:
+def survey(tv: TaskVectors, *, ratio: float, clip: float, **_: Any) -> Whole:
+    """Quantiles of |T_k| and of B_k over whole vectors, in eight passes over the tensors."""
+    for name, share, fits in (("ratio", ratio, 0 < ratio <= 1), ("clip", clip, 0 <= clip < 0.5)):
+        if isinstance(share, bool) or not fits:
+            raise ValueError(f"{name}={share!r} is out of range: ratio lies in (0, 1], clip in [0, 0.5); 5 % is 0.05")
+    count = entries(tv)
+    bounds = _at(tv, int(count * clip), max(0, int(count * (1 - clip) - 1)), magnitude=True)
+    balances = on_demand(tv, lambda key: _balances(tv.vectors[key], bounds))
+    cuts = _at(balances, min(count - 1, int(count * (1 - ratio))), count - 1)
+    return [(*bound, *cut) for bound, cut in zip(bounds, cuts, strict=True)]
+
+
+@register("pcb", label="PCB-Merging", needs="nothing", source="Du et al. 2024", streams=survey)
+def pcb(
+    tv: TaskVectors,
+    whole: Whole | None = None,
+    *,
+    ratio: float = 0.05,
+    scaling: float = 1.2,
+    clip: float = 1e-4,
+) -> Merged:
     """θ = θ0 + λ Σ_k W_k ⊙ T_k / Σ_k W_k, W_k the top of B_k = exp(K · norm(|T_k|)²) ⊙ tanh(T_k ⊙ Σ_j T_j), normed.
 
     norm(x) = (x − min x) / (max x − min x) over the whole vector. W_k = norm(max(B_k, q_k)), where q_k is the
@@ -21,6 +45,7 @@ def pcb(tv: TaskVectors, *, ratio: float = 0.05, scaling: float = 1.2, clip: flo
 
     Arguments:
         tv: θ0 and T_k.
+        whole: quantiles of `survey`, where ``tv`` holds only some of the tensors.
         ratio: share of entries kept per task, in (0, 1].
         scaling: λ.
         clip: share of the smallest and of the largest |T_k| that are set to the next one inside, before norm and in
@@ -39,7 +64,7 @@ def pcb(tv: TaskVectors, *, ratio: float = 0.05, scaling: float = 1.2, clip: flo
         Nothing; the published numbers searched λ and the ratio on validation data.
 
     Cost:
-        Two selections by rank a task; memory of six vectors of P.
+        Four selections by rank a task; memory of a tensor of every task beyond the result.
 
     Published:
         76.3 at ViT-B/32 and 87.5 at ViT-L/14 (pool P1), with validation.
@@ -54,35 +79,30 @@ def pcb(tv: TaskVectors, *, ratio: float = 0.05, scaling: float = 1.2, clip: flo
         text towers that never move, so their 5 % is 6.5 % of a ViT-B/32 vision tower. Vectors without two different
         magnitudes weigh nothing, where 0/0 was.
     """
-    for name, share, fits in (("ratio", ratio, 0 < ratio <= 1), ("clip", clip, 0 <= clip < 0.5)):
-        if isinstance(share, bool) or not fits:
-            raise ValueError(f"{name}={share!r} is out of range: ratio lies in (0, 1], clip in [0, 0.5); 5 % is 0.05")
-    tasks = len(tv.tasks)
-    sums = torch.cat([t.sum(0).reshape(-1) for t in tv.vectors.values()])
-    weighted, weights = torch.zeros_like(sums), torch.zeros_like(sums)
-    count = len(sums)
-    for k in range(tasks):
-        vector = torch.cat([t[k].reshape(-1) for t in tv.vectors.values()])
-        magnitude = vector.abs()
-        low, high = _smallest(magnitude, int(count * clip), max(0, int(count * (1 - clip) - 1)))
-        magnitude.clamp_(low, high)
-        weight = (magnitude - low).div_(high - low or 1).square_().mul_(tasks).exp_()
-        weight *= (vector * sums).tanh_()
-        cut, top = _smallest(weight, min(count - 1, int(count * (1 - ratio))), count - 1)
-        weight.sub_(cut).div_(top - cut or 1).clamp_(min=0)
-        weights += weight
-        weighted += weight.mul_(magnitude).mul_(vector.sign_())
-    weighted /= weights.clamp_(min=1e-12)
-    parts = weighted.split([t[0].numel() for t in tv.vectors.values()])
-    merged = {key: part.view(t.shape[1:]) for part, (key, t) in zip(parts, tv.vectors.items(), strict=True)}
+    whole = whole or survey(tv, ratio=ratio, clip=clip)
+    merged = {}
+    for key, t in tv.vectors.items():
+        weighted, weights = torch.zeros_like(t[0]), torch.zeros_like(t[0])
+        balances = _balances(t, [(low, high) for low, high, _, _ in whole])
+        for own, weight, (low, high, cut, top) in zip(t, balances, whole, strict=True):
+            weight.sub_(cut).div_(top - cut or 1).clamp_(min=0)
+            weights += weight
+            weighted += weight.mul_(own.abs().clamp_(low, high)).mul_(own.sign())
+        merged[key] = weighted.div_(weights.clamp_(min=1e-12))
     hyper = {"ratio": ratio, "scaling": float(scaling), "clip": clip}
     return Merged(add(tv, merged, scaling), "pcb", hyper, tv.tasks)
 
 
-def _smallest(values: Tensor, *places: int) -> list[float]:
-    """The exact entries at some places (from 0) of the sorted vector.
+def _balances(t: Tensor, bounds: list[tuple[float, float]]) -> Tensor:
+    """B_k ``[K, *shape]`` of one tensor."""
+    total, balances = t.sum(0), torch.empty_like(t)
+    for own, out, (low, high) in zip(t, balances, bounds, strict=True):
+        torch.clamp(own.abs(), low, high, out=out)
+        out.sub_(low).div_(high - low or 1).square_().mul_(len(t)).exp_()
+        out *= (own * total).tanh_()
+    return balances
 
-    NumPy's partition, because torch.kthvalue takes twice the time and four times the memory: it carries int64 indices.
-    """
-    parted = np.partition(values.cpu().numpy(), places)
-    return [float(parted[place]) for place in places]
+
+def _at(tv: TaskVectors, *places: int, magnitude: bool = False) -> list[tuple[float, ...]]:
+    """Each task's entries at some places (from 0) of its sorted vector."""
+    return list(zip(*(kth_smallest(tv, 1 + place, magnitude=magnitude) for place in places), strict=True))

@@ -1,49 +1,85 @@
-"""The k-th smallest magnitude of whole task vectors, exactly, without putting them together."""
+"""The k-th smallest entry of whole task vectors, exactly, without putting them together."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..task_vectors import TaskVectors
 
 _DIGIT = 16  # bits settled by one pass
 
 
-def kth_magnitudes(tv: TaskVectors, rank: int) -> list[float]:
-    """The rank-th smallest |entry| of each task's whole vector, over all tensors together.
-
-    Non-negative floats are ordered like their bit patterns read as integers, so counting the patterns' leading 16
-    bits finds those of the answer, and each further pass the next 16: two passes for float32, four for float64.
-    Sorting, or `torch.kthvalue`, would need the whole vector several times over.
+def kept_above(tv: TaskVectors, keep: float) -> list[float]:
+    """The smallest magnitude that each task keeps: the (d − ⌊keep·d⌋)-th smallest |entry| of its d; 0 keeps all.
 
     Arguments:
-        tv: task vectors, finite; read tensor by tensor, once a pass.
-        rank: from 1 to the number of entries of one task.
+        tv: task vectors, finite; read tensor by tensor, twice.
+        keep: share of entries, in (0, 1].
 
     Returns:
         K magnitudes.
 
     Raises:
+        ValueError: for a share out of range.
+    """
+    if isinstance(keep, bool) or not (isinstance(keep, (int, float)) and 0 < keep <= 1):
+        raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 20 % is 0.2")
+    size = entries(tv)
+    rank = size - int(keep * size)
+    return kth_smallest(tv, rank, magnitude=True) if rank else [0.0] * len(tv.tasks)
+
+
+def entries(tv: TaskVectors) -> int:
+    """P: numbers in the tensors that are merged, tied ones once; the task vectors are not read."""
+    return sum(tv.pretrained[key].numel() for key in tv.vectors)
+
+
+def kth_smallest(tv: TaskVectors, rank: int, *, magnitude: bool = False) -> list[float]:
+    """The rank-th smallest entry of each task's whole vector, over all tensors together.
+
+    Non-negative floats are ordered like their bit patterns read as integers, negative ones the other way round, so
+    counting the patterns' leading 16 bits finds those of the answer, and each further pass the next 16: two passes
+    for float32, four for float64. Sorting, or `torch.kthvalue`, would need the whole vector several times over.
+
+    Arguments:
+        tv: task vectors, finite; read tensor by tensor, once a pass.
+        rank: from 1 to the number of entries of one task.
+        magnitude: of |entries| instead of entries.
+
+    Returns:
+        K entries.
+
+    Raises:
         ValueError: for a rank out of range.
     """
-    bases, tasks = [tv.pretrained[key] for key in tv.vectors], len(tv.tasks)
-    wide = torch.float64 if any(t.dtype == torch.float64 for t in bases) else torch.float32
-    size = sum(t.numel() for t in bases)
+    size = entries(tv)
     if not 1 <= rank <= size:
         raise ValueError(f"rank {rank} is out of range: task vectors have {size} entries, the smallest has rank 1")
+    wide = torch.float64 if any(tv.pretrained[key].dtype == torch.float64 for key in tv.vectors) else torch.float32
     integer, bits = (torch.int64, 64) if wide == torch.float64 else (torch.int32, 32)
-    found, left = [0] * tasks, [rank] * tasks  # leading bits of the answers, and their rank among what shares them
+    found, left = [0] * len(tv.tasks), [rank] * len(tv.tasks)  # leading bits of the answers, and their rank among those
     for shift in range(bits - _DIGIT, -1, -_DIGIT):
-        counts = [torch.zeros(1 << _DIGIT, dtype=torch.int64) for _ in range(tasks)]
+        first = shift + _DIGIT == bits
+        least = -(1 << (_DIGIT - 1)) if first else 0  # the leading digit has a sign
+        counts = [torch.zeros(1 << _DIGIT, dtype=torch.int64) for _ in tv.tasks]
         for t in tv.vectors.values():
-            for k in range(tasks):
-                pattern = t[k].to(wide).abs().reshape(-1).view(integer)
-                if shift + _DIGIT < bits:
+            for k, own in enumerate(t):
+                flat = own.to(wide).reshape(-1)
+                pattern = flat.abs().view(integer) if magnitude else _ordered(flat.view(integer))
+                if first:
+                    digits = (pattern >> shift) - least
+                else:
                     pattern = pattern[pattern >> (shift + _DIGIT) == found[k]]
-                digits = (pattern >> shift) & ((1 << _DIGIT) - 1)
+                    digits = (pattern >> shift) & ((1 << _DIGIT) - 1)
                 counts[k] += torch.bincount(digits, minlength=1 << _DIGIT).cpu()
         for k, count in enumerate(counts):
             digit = int(torch.searchsorted(count.cumsum(0), left[k]))
             left[k] -= int(count[:digit].sum())
-            found[k] = found[k] << _DIGIT | digit
-    return torch.tensor(found, dtype=integer).view(wide).tolist()
+            found[k] = (found[k] << _DIGIT) + digit + least
+    return _ordered(torch.tensor(found, dtype=integer)).view(wide).tolist()
+
+
+def _ordered(pattern: Tensor) -> Tensor:
+    """Bit patterns of floats ↔ integers in the floats' order: those with the sign bit have all other bits turned."""
+    return pattern ^ ((pattern >> (8 * pattern.itemsize - 1)) & torch.iinfo(pattern.dtype).max)

@@ -12,7 +12,7 @@ from ..task_vectors import TaskVectors
 from .elementwise import add
 from .merged import Merged
 from .registry import register
-from .select import kth_magnitudes
+from .select import kept_above
 
 REDUCTIONS = ("mean", "sum", "max")
 
@@ -26,11 +26,7 @@ Whole = tuple[list[float], int]
 
 def survey(tv: TaskVectors, *, keep: float, **_: Any) -> Whole:
     """Thresholds ``[K]`` and the majority sign over whole task vectors, in three passes over the tensors."""
-    if isinstance(keep, bool) or not (isinstance(keep, (int, float)) and 0 < keep <= 1):
-        raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 20 % is 0.2")
-    size = sum(tv.pretrained[key].numel() for key in tv.vectors)
-    rank = size - int(keep * size)
-    thresholds = kth_magnitudes(tv, rank) if rank else [0.0] * len(tv.tasks)
+    thresholds = kept_above(tv, keep)
     balance = sum(int(_sign(_trim(t, thresholds)).sum(dtype=torch.int64)) for t in tv.vectors.values())
     return thresholds, (balance > 0) - (balance < 0)
 
