@@ -12,6 +12,7 @@ from .methods import Fit as Fit
 from .methods import Merged as Merged
 from .methods import adamerge as adamerge
 from .methods import merge as merge
+from .methods import merge_with as merge_with
 from .methods import methods as methods
 from .methods import run_method as run_method
 from .methods import ties_split as ties_split

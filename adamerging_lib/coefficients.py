@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .clip_names import encoder_names
 from .state import atomic
 from .task_vectors import GRANULARITIES
 
@@ -198,14 +199,4 @@ def _table(rows: list) -> Coefficients | None:
 
 def _open_clip_rows(count: int) -> tuple[str, ...] | None:
     """Tensor names of the authors' pickled open_clip models, in their order: 12 or 24 blocks of 12 tensors."""
-    blocks, rest = divmod(count - 14, 12)
-    if rest or blocks not in (12, 24):
-        return None
-    pair = ("weight", "bias")
-    block = [f"{m}_{p}" if m == "attn.in_proj" else f"{m}.{p}" for m in (
-        "ln_1", "attn.in_proj", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj") for p in pair]  # fmt: skip
-    visual = ["class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.weight", "ln_pre.bias"]
-    visual += [f"transformer.resblocks.{n}.{name}" for n in range(blocks) for name in block]
-    visual += ["ln_post.weight", "ln_post.bias"]
-    before = ["positional_embedding", "text_projection", "logit_scale"]
-    return (*before, *(f"visual.{v}" for v in visual), "token_embedding.weight", "ln_final.weight", "ln_final.bias")
+    return next((names for names in map(encoder_names, (12, 24)) if len(names) == count), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,6 +159,13 @@ def writing(
             pass
 
 
+def check_room(path: str | os.PathLike[str], needed: int) -> None:
+    """Raise ValueError where the disk that ``path`` is or would be on has fewer bytes free than needed."""
+    there = next(place for place in Path(path).absolute().parents if place.exists())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise ValueError(f"{path} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB: make room first")
+
+
 def _located(path: Path) -> Path:
     if path.is_dir():
         for name in ("model.safetensors", f"model{_INDEX}"):
@@ -165,12 +173,11 @@ def _located(path: Path) -> Path:
                 return path / name
         raise CheckpointError(f"{path} is a folder without model.safetensors: name the file")
     if path.suffix in _PICKLED:
+        target = shlex.quote(str(path.with_suffix(".safetensors")))
         raise CheckpointError(
-            f"{path} is a pickle, and reading one can run code that somebody hid in it. Convert it once, if you trust "
-            'where it comes from:\n  python -c "import sys, torch; from safetensors.torch import save_file; save_file('
-            "{k: v.contiguous().clone() for k, v in torch.load(sys.argv[1], map_location='cpu', weights_only=True)"
-            f'.items()}}, sys.argv[2])" {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix(".safetensors")))}\n'
-            "(a training checkpoint keeps its weights under a key such as 'state_dict': take that one)"
+            f"{path} is a pickle, and reading one can run code that somebody hid in it. Convert it once, which runs "
+            f"nothing of it:\n  adamerging convert --kind state_dict {shlex.quote(str(path))} {target}\n"
+            f"(without --kind, an image encoder of CLIP becomes its vision tower)"
         )
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: check the path")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import CheckpointFile
+from .files import CheckpointFile, check_room
 from .methods.registry import Method, find, hyper_parameters
 from .state import check_state_dicts, is_merged
 from .values import check
@@ -122,16 +121,8 @@ def plan_merge(
         raise ValueError(f"{replaces[0]} exists: choose another output, or replace it with --force (force=True)")
     defaults = {name: parameter.default for name, parameter in known.items()}
     plan = Plan(found, {**defaults, **hyper}, base, tuned, outputs, replaces)
-    needed = plan.size * len(outputs)
-    if needed > (free := _free_space(out)):
-        raise ValueError(f"{out} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB: make room first")
+    check_room(out, plan.size * len(outputs))
     return plan
-
-
-def _free_space(path: PathLike) -> int:
-    """Bytes free where ``path`` is or would be."""
-    path = Path(path).absolute()
-    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
 
 
 def _outputs(method: Method, out: Path, tasks: tuple[str, ...]) -> dict[str | None, Path]:

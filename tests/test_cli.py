@@ -155,7 +155,8 @@ def test_broken_files(folder, capsys):
         folder, capsys, merge(), "expert 'a' and pretrained have different keys: missing", "unexpected other.weight"
     )
     torch.save(state, "a.pt")
-    refused(folder, capsys, merge(experts=["a=a.pt"]), "a.pt is a pickle", "weights_only=True", "a.pt a.safetensors")
+    mend = "adamerging convert --kind state_dict a.pt a.safetensors"
+    refused(folder, capsys, merge(experts=["a=a.pt"]), "a.pt is a pickle", mend)
 
 
 def test_outputs_in_the_way(folder, capsys):

@@ -6,10 +6,9 @@ import pytest
 import torch
 from clips import ImageEncoder, clip, pickled
 
-from adamerging_lib import Coefficients, TaskVectors, read_authors_file
+from adamerging_lib import Coefficients, TaskVectors, merge_with, read_authors_file
 from adamerging_lib.checkpoints import convert, load_encoder
 from adamerging_lib.clip_names import TEXT_AFTER, TEXT_BEFORE, encoder_names, tower_names
-from adamerging_lib.methods.given import merge_with
 
 TASKS = ("mnist", "svhn", "dtd")
 

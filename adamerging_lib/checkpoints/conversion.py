@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from ..files import check_room
 from ..state import CheckpointError, save
 from .reading import PathLike, Source, check_finite, first_names, head_weight, open_source, recognise, vision_tower
 from .tower import complete
@@ -94,19 +94,13 @@ def convert(
         raise CheckpointError(f"{opened.path} is not of kind {kind!r}; it looks like {found or 'none that is known'}")
     kind = found if kind == "auto" else kind
     tensors, dropped = _tensors(opened, kind, base)
-    _check_room(target, sum(t.nbytes for t in tensors.values()))
+    check_room(target, sum(t.nbytes for t in tensors.values()))
     report = Conversion(
         opened.path, target, kind, len(tensors), sum(t.numel() for t in tensors.values()),
         (*dropped, *opened.entries), opened.facts if kind in ("hf", "task_vectors") else {}, opened.digests(),
     )  # fmt: skip
     save(target, tensors, _metadata(report))
     return report
-
-
-def _check_room(target: Path, needed: int) -> None:
-    there = next(path for path in target.absolute().parents if path.exists())
-    if needed > (free := shutil.disk_usage(there).free):
-        raise ValueError(f"{target} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB: make room first")
 
 
 def _tensors(opened: Source, kind: str, base: PathLike | None) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -14,6 +14,7 @@ from .doge_am import doge_am as doge_am
 from .emr import emr as emr
 from .experts import pseudo_labels as pseudo_labels
 from .fisher import fisher as fisher
+from .given import merge_with as merge_with
 from .imitation import keeps as keeps
 from .iso import iso_c as iso_c
 from .iso import iso_cts as iso_cts
