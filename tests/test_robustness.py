@@ -71,10 +71,9 @@ def frame():
 
 @pytest.fixture(scope="module")
 def measured():
-    suite = toy.suite()
-    options = {"severity": 3, "images": 20}
+    suite = toy.suite().some_images(20)
     rows = study.robustness(
-        suite, METHODS, ["contrast", "impulse_noise"], LEARNING, severities=[1], swept=METHODS[:1], **options
+        suite, METHODS, ["contrast", "impulse_noise"], LEARNING, severity=3, severities=[1], swept=METHODS[:1]
     )
     return suite, pd.DataFrame(rows)
 
@@ -96,9 +95,8 @@ def test_every_method_is_measured_clean_and_under_every_corruption(measured):
 
 def test_learned_on_the_corrupted_images_themselves_or_on_clean_ones(measured):
     suite, rows = measured
-    clean = suite.some_images(20)
-    shifted = corrupt(suite, "impulse_noise", 3).some_images(20)
-    for adapted_on, source in (("clean", clean), ("corrupted", shifted)):
+    shifted = corrupt(suite, "impulse_noise", 3)
+    for adapted_on, source in (("clean", suite), ("corrupted", shifted)):
         fit = adamerge(source, **LEARNING, progress=False)
         expected = evaluate(shifted, fit).set_index("task")["accuracy"]
         own = rows.query("condition == 'impulse_noise' and method == 'layer_wise_adamerging'")

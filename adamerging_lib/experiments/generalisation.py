@@ -24,7 +24,6 @@ def generalisation(
     methods: Sequence[str],
     learning: Mapping[str, Any],
     *,
-    images: int | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
@@ -35,8 +34,7 @@ def generalisation(
         splits: the unseen tasks of each split.
         methods: method ids; adaptive ones learn on the seen tasks' images alone.
         learning: hyper-parameters of adaptive methods.
-        images: measure and learn on so many test images a task; None for all.
-        seed: of the choice of images and of adaptive methods.
+        seed: of adaptive methods.
         device: ``cpu``, ``cuda`` or ``auto``.
 
     Returns:
@@ -45,7 +43,7 @@ def generalisation(
     Raises:
         ValueError: for a split with unknown tasks, or one that leaves nothing to merge or to test.
     """
-    suite, rows = suite.some_images(images, seed), []
+    rows = []
     for unseen in splits:
         part = hide(suite, unseen)
         for method in methods:

@@ -34,7 +34,6 @@ def robustness(
     severity: int,
     severities: Sequence[int] = (),
     swept: Sequence[str] = (),
-    images: int | None = None,
     family: str = "native",
     seed: int = 0,
     device: str = "cpu",
@@ -49,9 +48,8 @@ def robustness(
         severity: of the comparison, 1 to 5.
         severities: further ones, at which the methods of ``swept`` are measured as they are on clean images.
         swept: some of the methods.
-        images: measure and learn on so many test images a task, the same under every corruption; None for all.
         family: of corruptions.
-        seed: of corruptions, of the choice of images, and of adaptive methods.
+        seed: of corruptions and of adaptive methods.
         device: ``cpu``, ``cuda`` or ``auto``.
 
     Returns:
@@ -62,18 +60,17 @@ def robustness(
     """
     if unknown := set(swept) - set(methods):
         raise ValueError(f"swept methods {sorted(unknown)} are not among the methods {list(methods)}: add them there")
-    clean = suite.some_images(images, seed)
-    merged = {method: run_method(method, clean, **_options(method, learning, seed, device)) for method in methods}
+    merged = {method: run_method(method, suite, **_options(method, learning, seed, device)) for method in methods}
 
     def measured(shifted: Suite, method: str, model: Merged, adapted_on: str, name: str, level: int) -> list:
         adapted_on = adapted_on if find(method).adaptive else "nothing"
         about = {"method": method, "condition": name, "severity": level, "adapted_on": adapted_on, "seed": seed}
         return rows_of(evaluate(shifted, model, device=device), group="all", **about)
 
-    rows = [row for method in methods for row in measured(clean, method, merged[method], "clean", "clean", 0)]
+    rows = [row for method in methods for row in measured(suite, method, merged[method], "clean", "clean", 0)]
     for name in corruptions:
         for level in sorted({severity, *severities}):
-            shifted = corrupt(suite, name, level, seed, family=family).some_images(images, seed)
+            shifted = corrupt(suite, name, level, seed, family=family)
             for method in methods if level == severity else swept:
                 rows += measured(shifted, method, merged[method], "clean", name, level)
                 if level == severity and find(method).adaptive:
@@ -90,7 +87,6 @@ def failure(
     *,
     severity: int,
     every: int,
-    images: int | None = None,
     family: str = "native",
     seed: int = 0,
     device: str = "cpu",
@@ -98,7 +94,7 @@ def failure(
     """Layer-wise AdaMerging on corrupted images under several objectives, looked at every few steps.
 
     Arguments:
-        suite, learning, severity, images, family, seed, device: as in `robustness`.
+        suite, learning, severity, family, seed, device: as in `robustness`.
         name: the corruption.
         objectives: label → what changes in the objective, see `adamerge`; nothing for entropy alone.
         every: steps between two looks; the last step is looked at too.
@@ -106,7 +102,7 @@ def failure(
     Returns:
         Rows of a record, one a task, step and objective.
     """
-    shifted = corrupt(suite, name, severity, seed, family=family).some_images(images, seed)
+    shifted = corrupt(suite, name, severity, seed, family=family)
     options = _options(ADAPTED, learning, seed, device)
     about = {"method": ADAPTED, "condition": name, "severity": severity, "adapted_on": "corrupted", "seed": seed}
     rows, looks = [], {}

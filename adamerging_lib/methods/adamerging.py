@@ -28,7 +28,7 @@ RECIPES: dict[str, dict[str, float | int]] = {
     # What all four published scripts do; the paper names only the learning rate and the batch size.
     "paper": {"steps": 500, "lr": 1e-3, "batch_size": 16, "batches": 2},
     # Sized for two CPU cores and the small encoder.
-    "mini": {"steps": 100, "lr": 1e-2, "batch_size": 16, "batches": 1},
+    "mini": {"steps": 50, "lr": 1e-2, "batch_size": 16, "batches": 1},
 }
 CHECKPOINT_EVERY = 25
 TERMS = ("filter", "diversity", "pull", "weights")

@@ -24,7 +24,7 @@ RECIPES: dict[str, dict[str, float | int]] = {
     # FusionBench's layer-wise AdaMerging, on which the authors' port is built.
     "paper": {"steps": 1000, "lr": 1e-3, "batch_size": 16, "batches": 1},
     # As AdaMerging's.
-    "mini": {"steps": 100, "lr": 1e-2, "batch_size": 16, "batches": 1},
+    "mini": {"steps": 50, "lr": 1e-2, "batch_size": 16, "batches": 1},
 }
 
 

@@ -26,7 +26,7 @@ RECIPES: dict[str, dict[str, float | int]] = {
     # The authors' repository: 1,000 steps of Adam on one batch of 16 a task, cosine schedule to zero.
     "paper": {"steps": 1000, "lr": 1e-4, "batch_size": 16},
     # Sized for two CPU cores and the small encoder.
-    "mini": {"steps": 50, "lr": 1e-3, "batch_size": 16},
+    "mini": {"steps": 30, "lr": 1e-3, "batch_size": 16},
 }
 ROUTINGS = {"image": mixed_by_image, "batch": mixed_by_batch}
 INIT_STD = 0.01
