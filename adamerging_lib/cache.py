@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from .sources import module_files
+from .sources import module_files, stamp
 from .state import fingerprint, load, load_metadata, save
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def fingerprint_code(*functions: Callable[..., Any]) -> str:
     """
     digest = hashlib.sha256(torch.__version__.encode())
     for name, path in sorted(module_files(map(_home, functions)).items()):
-        digest.update(f"{name}|{_code(ast.parse(path.read_text(encoding='utf-8')))}|".encode())
+        digest.update(f"{name}|{_code(path, stamp(path))}|".encode())
     return digest.hexdigest()
 
 
@@ -119,7 +120,9 @@ def _home(function: Callable[..., Any]) -> str:
     return getattr(function, "func", function).__module__  # a functools.partial lives where its function does
 
 
-def _code(tree: ast.Module) -> str:
+@functools.cache
+def _code(path: Path, stamp: int) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]

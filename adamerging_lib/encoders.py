@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,4 +55,9 @@ def mini_clip(config: MiniConfig = MiniConfig(), *, seed: int = 0) -> nn.Module:
 
 def mini_tokenize(captions: list[str], config: MiniConfig = MiniConfig()) -> Tensor:  # noqa: B008 - frozen
     """Captions as open_clip's byte-pair tokens, int64 ``[n, context_length]``."""
-    return import_open_clip().SimpleTokenizer(context_length=config.context_length)(captions)
+    return _tokenizer(config.context_length)(captions)
+
+
+@functools.cache
+def _tokenizer(context_length: int) -> Callable[[list[str]], Tensor]:
+    return import_open_clip().SimpleTokenizer(context_length=context_length)

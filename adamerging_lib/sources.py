@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +20,20 @@ def module_files(names: Iterable[str]) -> dict[str, Path]:
             continue
         spec = importlib.util.find_spec(name)
         files[name] = Path(spec.origin)
-        tree = ast.parse(files[name].read_text(encoding="utf-8"))
-        waiting |= imports(tree, name if spec.submodule_search_locations else name.rpartition(".")[0])
+        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
+        waiting |= _imports_of(files[name], stamp(files[name]), package)
     return files
+
+
+def stamp(path: Path) -> int:
+    """When a file was last written: what is cached of it holds as long as this stays."""
+    return path.stat().st_mtime_ns
+
+
+@functools.cache
+def _imports_of(path: Path, stamp: int, package: str) -> frozenset[str]:
+    # Every fit asks for the sources that it depends on, some fifty files.
+    return frozenset(imports(ast.parse(path.read_text(encoding="utf-8")), package))
 
 
 def imports(tree: ast.Module, package: str = "") -> set[str]:

@@ -7,12 +7,14 @@ factor ``steps`` reads the models along one long run; ``tasks`` adds the tasks o
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import records
 from ..evaluation import evaluate
 from ..methods import adamerge
+from ..methods.adamerging import METHOD_IDS
 from ..methods.merged import Merged
 from ..suite import Suite
 from . import at_step, measure
@@ -23,6 +25,8 @@ ARGUMENTS = {
     "lr": "lr", "batch size": "batch_size", "images": "images", "granularity": "granularity", "range of λ": "clamp",
     "start": "init", "seed": "seed",
 }  # fmt: skip
+
+DEFAULTS = inspect.signature(adamerge).parameters
 
 
 def budget(
@@ -60,13 +64,16 @@ def budget(
         for value in values:
             told = {"factor": factor, "level": _text(factor, value)}
             hyper = {**base, **common, ARGUMENTS[factor]: value}
-            if factor == "granularity":  # it is the method's name, which `measure` knows only for two of them
-                rows += [
-                    {**row, **told} for row in _rows(suite, adamerge(suite, **hyper, progress=False), seed, device)
-                ]
-            else:
-                options = {key: hyper.pop(key) for key in common}
-                rows += [{**row, **told} for row in measure(suite, METHOD, learning=hyper, **options)]
+            method = METHOD_IDS.get((value, "plain")) if factor == "granularity" else METHOD
+            if method is None:  # a granularity that is no method of its own
+                fit = adamerge(suite, **hyper, progress=False)
+                rows += [{**row, **told} for row in _rows(suite, fit, seed, device)]
+                continue
+            name = ARGUMENTS[factor]
+            if factor == "granularity" or (name not in common and value == DEFAULTS[name].default):
+                del hyper[name]  # so that the fit is the base run's, from the cache
+            options = {key: hyper.pop(key) for key in common}
+            rows += [{**row, **told} for row in measure(suite, method, learning=hyper, **options)]
     if steps_shown:
         fit = adamerge(suite, **{**base, "steps": max(steps_shown)}, progress=False, **common)
         for step in steps_shown:

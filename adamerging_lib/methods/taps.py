@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RECIPES: dict[str, dict[str, float | int]] = {
     # Budget and learning rate of joint training's recipes; the gates' were not found.
     "paper": {"steps": 4000, "lr": 1e-5, "gate_lr": 1e-3, "batch_size": 32},
-    "mini": {"steps": 60, "lr": 5e-4, "gate_lr": 1e-2, "batch_size": 16},
+    "mini": {"steps": 50, "lr": 5e-4, "gate_lr": 1e-2, "batch_size": 16},
 }
 START = 0.2
 
