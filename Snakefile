@@ -15,6 +15,8 @@ configfile: "runs.yml"
 PAGES = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 VARIANTS = [f"book/runs/{run}/{page}.ipynb" for run, pages in config["runs"].items() for page in pages]
 
+LONGEST = ["leaderboard", "budget", "tinting"]
+
 # Trained weights count through the zoo's manifest.
 DATA = sorted(str(path) for pattern in ("published/*.csv", "zoo/*/manifest.json") for path in Path("adamerging_lib").glob(pattern))
 
@@ -43,6 +45,7 @@ rule variants:
 
 # One thread a notebook: side by side they use the cores better than one that shares its small matrices out.
 rule page:
+    wildcard_constraints: page="|".join(page for page in PAGES if page not in LONGEST)
     input: dependencies
     output: "_build/executed/{page}.ipynb"
     log: notebook="_build/logs/{page}.ipynb"
@@ -50,6 +53,12 @@ rule page:
     threads: 1
     resources: mem_mb=4000, runtime=60
     shell: EXECUTE + " --results _build/results --log {log.notebook}"
+
+
+# Begun first, so that no core idles at the end while another is busy with one of them.
+use rule page as long_page with:
+    wildcard_constraints: page="|".join(LONGEST)
+    priority: 1
 
 
 rule variant:

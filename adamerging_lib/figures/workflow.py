@@ -39,7 +39,7 @@ def workflow(dot: str) -> Figure:
         axes.annotate(
             "", (x1 - 0.13, y1), (x0 + 0.16, y0), arrowprops={"arrowstyle": "->", "color": "#777777", "lw": 0.9}
         )
-    colours = {"page": "#CFE3F3", "variant": "#F6E1BE"}
+    colours = {"page": "#CFE3F3", "long_page": "#CFE3F3", "variant": "#F6E1BE"}
     for node, (x, y) in place.items():
         rule, *values = nodes[node]
         text = ", ".join(value.partition(": ")[2] for value in values) or rule
