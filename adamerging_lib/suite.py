@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -107,5 +108,12 @@ class Suite:
 
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
     """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""
-    mean_, std_ = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
+    mean_, std_ = (_channels(tuple(v), images.device) for v in (mean, std))
     return images.to(torch.float32).div_(255).sub_(mean_).div_(std_)
+
+
+@lru_cache(maxsize=16)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # Kept, because making it anew for every batch makes a GPU wait. Not as an inference tensor, whoever asks first.
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from .block_names import block_order, block_rows
+from .devices import sent
 from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, differences, is_merged
 
 GRANULARITIES = ("task", "block", "module", "tensor")
-
-# Transformer blocks as open_clip, Hugging Face (its language models too: layers.N, layer.N, h.N) and timm name them.
-_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks|layers|layer|h)\.(\d+)\.")
-_TOWER = re.compile(r"^(?:model\.)?(?:visual|vision_model)\.")
-_BEFORE_BLOCKS = re.compile(
-    r"^(?:class_embedding|positional_embedding|conv1|ln_pre|embeddings|pre_layrnorm|pre_layernorm"
-    r"|cls_token|reg_token|dist_token|pos_embed|patch_embed|norm_pre|(?:\w+\.)?(?:embeddings|embed_tokens|wte|wpe))(?:\.|$)"
-)
 
 
 @dataclass(frozen=True)
@@ -37,7 +30,8 @@ class TaskVectors:
     Arguments:
         tasks: K task names.
         pretrained: state dict of θ0, all keys.
-        vectors: tensor name → T ``[K, *shape]`` of every floating-point tensor, in θ0's order, float32 or float64.
+        vectors: tensor name → T ``[K, *shape]`` of every floating-point tensor, in θ0's order, float32 or float64;
+            narrower ones, made by `to`, are widened one at a time where they are used.
         tied: name → name of the tensor that it shares memory with in θ0; merged once, under one coefficient.
     """
 
@@ -92,8 +86,20 @@ class TaskVectors:
                 raise ValueError(f"{key!r} has shape {list(vectors[key].shape)}, expected {list(own.shape)}")
         return replace(self, vectors={key: vectors[key] for key in self.vectors})
 
-    def to(self, device: torch.device | str | None = None, *, widen: bool = False) -> TaskVectors:
-        """On another device; ``widen`` also casts half-precision tensors of θ0 to float32, to compute with."""
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        *,
+        widen: bool = False,
+        vectors_dtype: torch.dtype | None = None,
+    ) -> TaskVectors:
+        """On another device; ``widen`` also casts half-precision tensors of θ0 to float32, to compute with.
+
+        Arguments:
+            device: where to; default: as they are.
+            widen: see above.
+            vectors_dtype: keep the vectors T_k, and only these, in this type.
+        """
 
         def move(t: Tensor) -> Tensor:
             return t.to(device, accumulation_dtype(t.dtype) if widen and is_merged(t) else None)
@@ -101,7 +107,10 @@ class TaskVectors:
         return replace(
             self,
             pretrained={key: move(t) for key, t in self.pretrained.items()},
-            vectors={key: move(t) for key, t in self.vectors.items()},
+            vectors={
+                key: move(t) if vectors_dtype is None else t.to(device, vectors_dtype)
+                for key, t in self.vectors.items()
+            },
         )
 
     def rows(self, granularity: str) -> Rows:
@@ -127,7 +136,7 @@ class TaskVectors:
             raise ValueError(f"granularity {granularity!r} is unknown; choose from {', '.join(GRANULARITIES)}")
         order = dict.fromkeys(groups.values())
         if granularity == "block":
-            order = sorted(order, key=_block_order)
+            order = sorted(order, key=block_order)
         ordered = tuple(order)
         return Rows(ordered, {name: ordered.index(group) for name, group in groups.items()})
 
@@ -157,7 +166,7 @@ class TaskVectors:
                 elif key not in self.vectors:
                     merged[key] = base.detach().clone()
                 else:
-                    t = self.vectors[key]
+                    t = _wide(self.vectors[key])
                     kind = (t.dtype, t.device)
                     if kind not in columns:
                         columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
@@ -182,13 +191,15 @@ class TaskVectors:
 
     def _gradient(self, grads: Mapping[str, Tensor | None], rows: Rows) -> Tensor:
         first = next(iter(self.vectors.values()))
-        gradient = first.new_zeros((len(rows.names), len(self.tasks)))
+        gradient = first.new_zeros((len(rows.names), len(self.tasks)), dtype=accumulation_dtype(first.dtype))
         used = [key for key in self.vectors if grads[key] is not None]
         with torch.no_grad():
-            flat = [(self.vectors[key], grads[key].reshape(-1)) for key in used]
-            products = [t.reshape(len(t), g.numel()) @ g.to(t) for t, g in flat]
+            products = []
+            for key in used:
+                t, g = _wide(self.vectors[key]), grads[key].reshape(-1)
+                products.append(t.reshape(len(t), g.numel()) @ g.to(t))
             if products:
-                where = torch.tensor([rows.index[key] for key in used], device=gradient.device)
+                where = sent(torch.tensor([rows.index[key] for key in used]), gradient.device)
                 gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))
         return gradient.t().contiguous()
 
@@ -202,31 +213,8 @@ class TaskVectors:
             raise ValueError("coefficients hold NaN or Inf: give finite numbers")
 
 
-def block_rows(names: Iterable[str]) -> dict[str, str]:
-    """Tensor name → ``embeddings``, ``block_N``, ``head``, or ``text`` for what lies outside a named vision tower."""
-    names = tuple(names)
-    towered = any(_TOWER.match(name) for name in names)
-    groups = {}
-    for name in names:
-        short, found = _TOWER.subn("", name)
-        if towered and not found and not name.startswith("visual_projection"):
-            groups[name] = "text"
-        elif block := _BLOCK.search(short):
-            groups[name] = f"block_{block.group(1)}"
-        else:
-            groups[name] = "embeddings" if _BEFORE_BLOCKS.match(short) else "head"
-    if not any(group.startswith("block_") for group in groups.values()):
-        raise ValueError(
-            "granularity 'block' finds no transformer blocks (resblocks.N, blocks.N, layers.N, layer.N or h.N) among "
-            "the tensor names; use 'tensor' or 'module'"
-        )
-    return groups
-
-
-def _block_order(group: str) -> tuple[int, int]:
-    if group.startswith("block_"):
-        return 1, int(group[len("block_") :])
-    return {"embeddings": 0, "head": 2, "text": 3}[group], 0
+def _wide(t: Tensor) -> Tensor:
+    return t.to(accumulation_dtype(t.dtype))
 
 
 def _tied(pretrained: StateDict, experts: Mapping[str, StateDict]) -> dict[str, str]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, checkpoints, copy, some_checkpoints
 
 from adamerging_lib import CheckpointError, TaskVectors
-from adamerging_lib.task_vectors import GRANULARITIES, block_rows
+from adamerging_lib.block_names import block_rows
+from adamerging_lib.task_vectors import GRANULARITIES
 
 NARROW = (torch.float16, torch.bfloat16)
 seeds = st.integers(0, 10_000)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..block_names import block_rows
 from ..coefficients import Coefficients, read_authors_file
 from ..methods import Fit, run_method
 from ..suite import Suite
-from ..task_vectors import block_rows
 from . import measure
 
 TASK_WISE = ("task_wise_adamerging", "task_wise_adamerging_pp")

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from ..coefficients import Coefficients
-from ..forward import resolve_device
+from ..devices import dtype
+from ..forward import raw_features, resolve_device
+from ..task_vectors import TaskVectors
 from .combine import combiner, task_weights
 from .descent import initial, learn
 from .merged import Fit
 from .objective import entropy_loss
-from .recipes import check_positive, check_setting, resolve
+from .recipes import check_count, check_positive, check_setting, resolve
 from .registry import register
 from .streams import task_streams
 from .ties import ties_split
@@ -60,6 +62,10 @@ def adamerge(
     seed: int = 0,
     setting: str = "transductive",
     device: str | torch.device = "cpu",
+    passes: int = 1,
+    autocast: str | None = None,
+    vectors_dtype: str | None = None,
+    compile: bool = False,
     checkpoint: str | Path | None = None,
     progress: bool = True,
     callback: Callable[[int, Tensor], None] | None = None,
@@ -88,7 +94,13 @@ def adamerge(
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
         seed: of the image streams, the only chance in the method.
         setting: ``transductive`` (adapt on all test images, as published) or ``inductive`` (on one half of them).
-        device: ``cpu``, ``cuda`` or ``auto``.
+        device: ``cpu``, ``cuda`` or ``auto``. Within a process group, see `distributed`, the tasks are spread over it.
+        passes: forward and backward passes that share a step, at most one a task (1): more need less memory for
+            activations, and give the same gradient.
+        autocast: ``bfloat16`` computes the encoder's products in it; weights, logits, entropies and λ stay float32.
+        vectors_dtype: ``bfloat16`` keeps T_k in it on the device while λ is learned, half the memory. The result is
+            merged from the unrounded T_k.
+        compile: put the encoder through ``torch.compile``, which takes minutes at the first step.
         checkpoint: file to keep λ, Adam's state and the history in every 25 steps; a run that finds it goes on from
             there to the same result bit for bit. More steps than it was made with are allowed.
         progress: show a bar with loss and λ range on stderr.
@@ -100,6 +112,7 @@ def adamerge(
 
     Raises:
         ValueError: for unknown or unusable arguments, a checkpoint of another run, or entropies that are NaN.
+        MemoryError: where a GPU has too little memory, saying which of the arguments above help.
 
     Touches:
         Every floating-point tensor that the encoder uses.
@@ -108,7 +121,8 @@ def adamerge(
         Unlabelled test images of every task.
 
     Cost:
-        One forward and backward of all images a step, and K·P multiplications; memory (K + 3)·P. ``combine`` takes one
+        One forward and backward of all images a step, and K·P multiplications; memory (K + 3)·P and activations, each
+        of which ``passes``, ``autocast`` and ``vectors_dtype`` make smaller. ``combine`` takes one
         backward a task instead of one for all, each of its own images, K times the inner products, and a K×K problem
         solved on the CPU, which a GPU waits for.
 
@@ -131,6 +145,7 @@ def adamerge(
     device = resolve_device(device)
     tv = suite.task_vectors()
     terms = loss_terms(objective, combine, tv.tasks, seed=seed, device=device)
+    terms |= speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=compile)
     if vectors == "ties":
         tv = ties_split(tv, keep)
     start, plain_init = initial(init, tv, tv.rows(granularity))
@@ -141,6 +156,8 @@ def adamerge(
     hyper |= {"objective": dict(objective)} if objective else {}
     hyper |= {"combine": combine} if combine is not None else {}
     hyper |= {"seed": seed, "setting": setting}
+    speed = {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype, "compile": compile}
+    hyper |= {name: value for name, value in speed.items() if value not in (None, False, 1)}
 
     streams = task_streams(
         suite, tv.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device, images=images
@@ -205,3 +222,22 @@ def loss_terms(
     if weights and combine != "wpcgrad":
         terms["weights"] = task_weights(weights, tasks, "weights").to(device)
     return terms
+
+
+def speed_terms(
+    tv: TaskVectors, *, passes: int, autocast: str | None, vectors_dtype: str | None, compile: bool
+) -> dict[str, Any]:
+    """The fields of `Objective` that the arguments of `adamerge` of these names stand for.
+
+    Raises:
+        ValueError: naming what is unknown or unusable.
+    """
+    check_count("passes", passes)
+    if passes > len(tv.tasks):
+        raise ValueError(f"passes={passes} is more than one a task: give at most {len(tv.tasks)}")
+    narrow = {"autocast": dtype("autocast", autocast), "vectors_dtype": dtype("vectors_dtype", vectors_dtype)}
+    terms: dict[str, Any] = {name: value for name, value in narrow.items() if value is not None}
+    if terms and (wide := [key for key, t in tv.vectors.items() if t.dtype == torch.float64]):
+        raise ValueError(f"{' and '.join(terms)} are for float32 models, and {wide[0]!r} is float64: leave them out")
+    terms |= {"features": torch.compile(raw_features)} if compile else {}
+    return {"passes": passes, **terms}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..block_names import BLOCK
 from ..forward import features
 from ..state import StateDict
-from ..task_vectors import _BLOCK
 
 
 class BlockChain:
@@ -78,7 +78,7 @@ class _Reached(Exception):
 
 
 def _is_block(prefix: str) -> bool:
-    match = _BLOCK.search(prefix)
+    match = BLOCK.search(prefix)
     return match is not None and match.end() == len(prefix)
 
 

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import distributed
 from ..cache import fingerprint_suite
 from ..coefficients import Coefficients
+from ..devices import advice_on_memory, sent
+from ..state import accumulation_dtype
 from ..task_vectors import Rows, TaskVectors
 from .history import check_losses, loss_history
 from .merged import Fit
@@ -73,8 +76,18 @@ def learn(
         ValueError: where λ cannot start where asked, the checkpoint is another run's, or losses are NaN.
     """
     tasks, rows = tuple(tasks or tv.tasks), tv.rows(granularity)
-    objective = Objective.of(suite, tv, rows, clamp=clamp, device=device, tasks=tasks, **(terms or {}))
-    raw = nn.Parameter(_raw(start, clamp).to(next(iter(objective.tv.vectors.values())), copy=True))
+    terms, mine = dict(terms or {}), distributed.own(len(tasks))
+    weights = terms.pop("weights", None)
+    if distributed.active():
+        terms |= {"spread": len(tasks)}
+    if weights is not None:
+        terms |= {"weights": weights[mine.start : mine.stop]}
+    size = sum(tv.pretrained[key].numel() for key in tv.vectors)
+    with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}):
+        own = [tasks[k] for k in mine]
+        objective = Objective.of(suite, tv, rows, clamp=clamp, device=device, tasks=own, **terms)
+    kind = next(iter(tv.vectors.values())).dtype
+    raw = nn.Parameter(_raw(start, clamp).to(device, accumulation_dtype(kind), copy=True))
     objective = replace(objective, start=objective.used(raw))
     optimiser = torch.optim.Adam([raw], lr=hyper["lr"], betas=BETAS)
     losses, trajectory = [], [objective.used(raw)]
@@ -83,15 +96,17 @@ def learn(
         identity = {key: value for key, value in hyper.items() if key != "steps"}
         identity |= {"tasks": list(tasks), "rows": list(rows.names), **fingerprint_suite(suite)}
         losses, trajectory = restore_run(checkpoint, identity, raw, optimiser, hyper["steps"]) or (losses, trajectory)
+        distributed.agree(len(losses), f"checkpoints {checkpoint}, steps done")
 
-    done, total, batches = len(losses), hyper["steps"], hyper["batches"]
-    with tqdm(total=total, initial=done, desc=method, unit="step", file=sys.stderr, disable=not progress) as bar:
+    done, total, batches, leads = len(losses), hyper["steps"], hyper["batches"], distributed.leads()
+    shown = {"desc": method, "unit": "step", "file": sys.stderr, "disable": not (progress and leads)}
+    with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}), tqdm(total=total, initial=done, **shown) as bar:
         for step in range(done, total):
-            numbers = range(step * batches, (step + 1) * batches)
-            images = torch.cat([s.batch(number).to(device) for s in streams for number in numbers])
+            draws = [(streams[k], step * batches + number) for k in mine for number in range(batches)]
+            images = torch.cat([sent(stream.batch(number), device) for stream, number in draws])
             labels = None
             if streams[0].labels is not None:
-                labels = torch.cat([s.batch_labels(number).to(device) for s in streams for number in numbers])
+                labels = torch.cat([sent(stream.batch_labels(number), device) for stream, number in draws])
             values, raw.grad = objective.losses_and_gradient(raw, images, batches, labels=labels, step=step)
             optimiser.step()
             losses.append(values)
@@ -102,7 +117,7 @@ def learn(
                 check_losses(values, tasks, step, "entropy" if labels is None else "loss")
                 used = trajectory[-1]
                 bar.set_postfix(loss=f"{values.sum():.3f}", λ=f"{used.min():.2f}..{used.max():.2f}", refresh=False)
-            if checkpoint is not None and (last or (step + 1) % save_every == 0):
+            if checkpoint is not None and leads and (last or (step + 1) % save_every == 0):
                 save_run(checkpoint, identity, raw, optimiser, losses, trajectory)
             bar.update()
             if callback is not None:
@@ -115,7 +130,7 @@ def learn(
         hyper=dict(hyper),
         tasks=tv.tasks,
         coefficients=Coefficients(path[-1], tv.tasks, rows.names, granularity),
-        history=_history(losses, path, tasks, objective, batches),
+        history=_history(losses, path, tasks, weights, objective.pull, batches),
         trajectory=path,
     )
 
@@ -150,13 +165,13 @@ def _range(values: Tensor) -> str:
 
 
 def _history(
-    losses: list[Tensor], path: Tensor, tasks: Sequence[str], objective: Objective, batches: int
+    losses: list[Tensor], path: Tensor, tasks: Sequence[str], weights: Tensor | None, pull: float, batches: int
 ) -> pd.DataFrame:
     table, before = loss_history(losses, tasks), path[:-1].double().flatten(1)
-    if objective.weights is not None:
-        table["loss"] = table[list(tasks)].to_numpy() @ objective.weights.cpu().numpy()
-    if objective.pull:
-        table["loss"] += objective.pull * (before - before[:1]).square().sum(1).numpy()
+    if weights is not None:
+        table["loss"] = table[list(tasks)].to_numpy() @ weights.cpu().numpy()
+    if pull:
+        table["loss"] += pull * (before - before[:1]).square().sum(1).numpy()
     table[list(tasks)] /= batches
     spread = {"min": before.amin(1), "mean": before.mean(1), "max": before.amax(1)}
     for place, (name, values) in enumerate(spread.items(), start=2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..forward import entropy, features, logits, prepare_encoder
+from ..distributed import gathered, summed
+from ..forward import entropy, logits, prepare_encoder, raw_features
+from ..state import StateDict
 from ..task_vectors import Rows, TaskVectors
 from .combine import Combine
 
 if TYPE_CHECKING:
     from ..suite import Suite
 
+Features = Callable[[nn.Module, StateDict, Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor | None, int], Tensor]
 """(logits ``[n, classes]``, labels ``[n]`` or None, batches) → Σ over the batches of the mean loss in each."""
 
@@ -75,6 +79,11 @@ class Objective:
         pull: weight of the pull to the start.
         start: λ_start ``[K, R]``, for the pull.
         combine: joins the K tasks' gradients instead of summing them.
+        passes: forward and backward passes a step, each of some tasks; ``combine`` takes one a task in any case.
+        autocast: narrow type that the encoder's products are computed in; features, logits and losses stay wide.
+        features: images → features before normalisation; `raw_features`, or the same compiled.
+        spread: K, where the tasks are spread over a group of processes and ``heads`` and ``weights`` are only this
+            one's; None where it has all.
     """
 
     tv: TaskVectors
@@ -88,6 +97,10 @@ class Objective:
     pull: float = 0.0
     start: Tensor | None = None
     combine: Combine | None = None
+    passes: int = 1
+    autocast: torch.dtype | None = None
+    features: Features = raw_features
+    spread: int | None = None
 
     @classmethod
     def of(
@@ -99,6 +112,7 @@ class Objective:
         clamp: bool | str,
         device: torch.device,
         tasks: Sequence[str] | None = None,
+        vectors_dtype: torch.dtype | None = None,
         **terms: Any,
     ) -> Objective:
         """Everything on the device, once.
@@ -106,11 +120,13 @@ class Objective:
         Arguments:
             suite, tv, rows, clamp, device: see the fields.
             tasks: those that have images; default those of the task vectors.
+            vectors_dtype: narrower type to keep the task vectors in; sums over them stay wide.
             terms: further fields.
         """
         encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
         heads = tuple(suite.heads[task].detach().to(device) for task in tasks or tv.tasks)
-        return cls(tv.to(device, widen=True), rows, encoder, heads, suite.normalise, clamp, **terms)
+        tv = tv.to(device, widen=True, vectors_dtype=vectors_dtype)
+        return cls(tv, rows, encoder, heads, suite.normalise, clamp, **terms)
 
     def used(self, raw: Tensor) -> Tensor:
         """The coefficients that a raw λ stands for, ``[K, R]``."""
@@ -133,38 +149,58 @@ class Objective:
         """Losses of the tasks ``[K]`` and the gradient of the objective with respect to raw ``[K, R]``.
 
         θ(λ) is linear in λ, so the merge needs no graph: merge into leaves, differentiate with respect to them, and
-        take inner products with the task vectors. All tasks share one forward and backward; where their gradients
-        are to be combined, each has its own on its own images, and K times the inner products.
+        take inner products with the task vectors. All tasks share one forward and backward, or each of ``passes``
+        has some, and their gradients with respect to the leaves add up; where the tasks' gradients are to be
+        combined, each has its own on its own images, and K times the inner products.
 
         Arguments:
             raw: what Adam moves, ``[K, R]``.
-            images: uint8 ``[K · batches · size, 3, h, w]``, task after task.
+            images: uint8 ``[K · batches · size, 3, h, w]``, task after task; where spread, of this process's tasks.
             batches: batches of one task; their mean losses are summed.
             labels: ``[K · batches · size]``, for losses that need them.
             step: seeds the combining rules that draw.
         """
         state = self.tv._merge(self.used(raw), self.rows)
         leaves = [state[key].requires_grad_() for key in self.tv.vectors]
-        count, tasks = len(images) // len(self.heads), range(len(self.heads))
+        tasks = len(self.heads)
+        count, passes = len(images) // tasks, tasks if self.combine is not None else min(self.passes, tasks)
         losses, gradients = [], []
-        for group in [tasks] if self.combine is None else [range(k, k + 1) for k in tasks]:
+        for group in [range(i * tasks // passes, (i + 1) * tasks // passes) for i in range(passes)]:
             here = slice(group.start * count, group.stop * count)
-            unit = features(self.encoder, state, self.normalise(images[here])).split(count)
+            unit = self._unit_features(state, images[here]).split(count)
             targets = [None] * len(group) if labels is None else labels[here].split(count)
             scores = [logits(part, self.heads[k]) for k, part in zip(group, unit, strict=True)]
             values = torch.stack([self.loss(s, y, batches) for s, y in zip(scores, targets, strict=True)])
             total = values.sum()
             if self.weights is not None:
                 total = values @ self.weights[group.start : group.stop].to(values)
-            # Tensors that the encoder does not use, such as a text tower's, have no gradient: their λ stays.
-            grads = torch.autograd.grad(total, leaves, allow_unused=True)
-            gradient = self.tv._gradient(dict(zip(self.tv.vectors, grads, strict=True)), self.rows)
-            gradients.append(gradient.mul_(self.slope(raw)))
+            total.backward(inputs=leaves)
             losses.append(values.detach())
-        gradient = gradients[0] if self.combine is None else self._combined(torch.stack(gradients), step)
+            if self.combine is not None or group.stop == tasks:
+                # Tensors that the encoder does not use, such as a text tower's, have no gradient: their λ stays.
+                gradient = self.tv._gradient({key: state[key].grad for key in self.tv.vectors}, self.rows)
+                gradients.append(gradient.mul_(self.slope(raw)))
+                for leaf in leaves:
+                    leaf.grad = None
+        values = torch.cat(losses)
+        if self.spread is not None:
+            values = gathered(values, self.spread)
+        if self.combine is not None:
+            each = torch.stack(gradients)
+            gradient = self._combined(each if self.spread is None else gathered(each, self.spread), step)
+        elif self.spread is not None:
+            gradient = summed(gradient)
         if self.pull:
             gradient = gradient + 2 * self.pull * (self.used(raw) - self.start) * self.slope(raw)
-        return torch.cat(losses), gradient
+        return values, gradient
+
+    def _unit_features(self, state: StateDict, images: Tensor) -> Tensor:
+        with nullcontext() if self.autocast is None else torch.autocast(images.device.type, self.autocast):
+            found = self.features(self.encoder, state, self.normalise(images))
+        if self.autocast is not None:
+            # Features of length one and logits up to 100 need more digits than bfloat16 has.
+            found = found.to(state[next(iter(self.tv.vectors))].dtype)
+        return F.normalize(found, dim=-1)
 
     def _combined(self, gradients: Tensor, step: int) -> Tensor:
         flat = gradients.flatten(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..cache import cached, fingerprint_code, fingerprint_suite
 from ..coefficients import Coefficients
 from ..cost import measured
+from ..distributed import active
 from ..forward import resolve_device
 from ..sources import PACKAGE
 from .merged import Fit, Merged
@@ -33,7 +34,8 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
     Arguments:
         method_id: one of `methods`.
         suite: encoder, checkpoints, heads, images.
-        cache: keep and reuse the fits of adaptive methods. The key holds parameters, all data, and the code.
+        cache: keep and reuse the fits of adaptive methods. The key holds parameters, all data, and the code. Within a
+            process group nothing is kept.
         hyper: the method's keyword arguments.
 
     Returns:
@@ -50,7 +52,8 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
         argument = suite.task_vectors() if method.takes == "task_vectors" else suite
         return method.function(argument, **hyper)
 
-    if not (method.adaptive and cache) or hyper.get("callback") is not None:
+    # Processes of a group wait for each other in the middle of a fit: none may wait for another's lock meanwhile.
+    if not (method.adaptive and cache) or hyper.get("callback") is not None or active():
         return _with_cost(make, device)
     defaults = {
         name: p.default for name, p in inspect.signature(method.function).parameters.items() if p.kind is p.KEYWORD_ONLY

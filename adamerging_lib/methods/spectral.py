@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..task_vectors import _BLOCK, TaskVectors
+from ..block_names import BLOCK
+from ..task_vectors import TaskVectors
 from .elementwise import add
 
 
@@ -25,7 +26,7 @@ def block_matrices(tv: TaskVectors) -> tuple[str, ...]:
     Published filters spell this in one library's names: "encoder", "weight" and no "layer_norm" (Hugging Face), or
     "attn" or "mlp" and neither "ln" nor "bias" (open_clip). Blocks named as in either, or as in timm, give the same.
     """
-    inside = tuple(key for key in matrices(tv) if _BLOCK.search(key) and "weight" in key)
+    inside = tuple(key for key in matrices(tv) if BLOCK.search(key) and "weight" in key)
     return inside or matrices(tv)
 
 

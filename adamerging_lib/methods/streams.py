@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..devices import sent
+from ..distributed import own
 from ..splits import split_indices
 from .recipes import check_count
 
@@ -71,11 +73,11 @@ class Stream:
 
     def batch(self, number: int) -> Tensor:
         """Images of batch ``number``, uint8 ``[size, 3, h, w]``, on the images' device."""
-        return self.images[self.indices(number).to(self.images.device)]
+        return self.images[sent(self.indices(number), self.images.device)]
 
     def batch_labels(self, number: int) -> Tensor:
         """Labels of batch ``number``, int64 ``[size]``; of a stream that was given labels."""
-        return self.labels[self.indices(number).to(self.labels.device)]
+        return self.labels[sent(self.indices(number), self.labels.device)]
 
 
 def task_streams(
@@ -116,8 +118,9 @@ def task_streams(
         raise ValueError("the tasks' images differ in size or type: bring them to one size, they share one forward")
     if device.type == "cuda":
         # Images that live on the GPU spare a copy a step; a quarter of what is free leaves room for activations.
-        if sum(images.nbytes for images in pools.values()) <= torch.cuda.mem_get_info(device)[0] // 4:
-            pools = {task: images.to(device) for task, images in pools.items()}
+        mine = [tasks[k] for k in own(len(tasks))]
+        if sum(pools[task].nbytes for task in mine) <= torch.cuda.mem_get_info(device)[0] // 4:
+            pools |= {task: pools[task].to(device) for task in mine}
     streams = []
     for task, pool in pools.items():
         index = split_indices(len(pool))[0] if setting == "inductive" and labelled is None else None
