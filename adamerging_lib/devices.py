@@ -55,8 +55,9 @@ def advice_on_memory(parameters: int, tasks: int, options: Mapping[str, Any]) ->
             for name in ("batch_size", "batches")
             if options.get(name, 1) > 1
         ]
+        own = 3 * parameters * 4 / 1e9
         raise MemoryError(
             f"the GPU's memory ran out. {tasks} task vectors take {vectors:.1f} GB, the pretrained and the merged "
-            f"model and its gradient {3 * parameters * 4 / 1e9:.1f} GB, the rest is for activations. What helps, best first: "
+            f"model and its gradient {own:.1f} GB, the rest is for activations. What helps, best first: "
             f"{'; '.join(knobs)}; or a GPU with more memory that no other program uses. torch says: {error}"
         ) from error

@@ -1,38 +1,45 @@
-"""What one layer-wise AdaMerging step costs, against a plain forward and backward of the same images.
+"""What one layer-wise AdaMerging step costs, in seconds and in memory, beside other ways to the same gradient.
 
 The gradient of λ needs one merge and one inner product with the task vectors a step, both linear in the number of
-parameters, beside a forward and backward whose cost grows with the images too. The published way builds θ(λ) with a
-graph once a task (its scripts even once a batch) and back-propagates through all those merges.
+parameters, beside a forward and backward whose cost grows with the images too. FusionBench merges once a step with a
+graph and back-propagates through that merge once a task; the published scripts merge anew for every forward. (They do
+so on the CPU and keep all these merges until one backward. Here each is done on the device, and its backward follows at
+once, which takes less of both.)
 
 All variants run in one process on the same images, in turn, so that a machine that slows down slows all of them; the
-ratios are medians over repeats of the ratio within one repeat.
+ratios are medians over repeats of the ratio within one repeat. Seconds are those of one core, summed over threads, on a
+CPU, and of the clock on a GPU. Encoders, task vectors and images are random.
 
     python benchmarks/adamerging_step.py --case mini --case ViT-B-32
+    python benchmarks/adamerging_step.py --device cuda --case ViT-L-14 --tasks 20 --passes 20 --autocast bfloat16
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import re
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from adamerging_lib import records
 from adamerging_lib._compat import import_open_clip
+from adamerging_lib.cost import measured
+from adamerging_lib.devices import DTYPES
 from adamerging_lib.encoders import MiniConfig, mini_clip
-from adamerging_lib.forward import entropy, features, logits, resolve_device
+from adamerging_lib.forward import entropy, logits, raw_features, resolve_device
 from adamerging_lib.methods.objective import Objective
 from adamerging_lib.task_vectors import TaskVectors
 
-RESULT = Path(__file__).parent / "results" / "adamerging_step.json"
-TASKS = 8
+RESULTS = Path(__file__).parent / "results"
+# Of the eight tasks, then of the twelve that make them twenty.
+CLASSES = (397, 196, 45, 10, 10, 43, 10, 47, 100, 10, 102, 37, 10, 2, 7, 101, 10, 26, 10, 2)
 
 
 @dataclass(frozen=True)
@@ -44,142 +51,215 @@ class Case:
     dim: int
     batches: int
     batch_size: int
-    classes: tuple[int, ...]
 
 
-def vit_b_32() -> nn.Module:
-    """open_clip's image tower of CLIP ViT-B/32."""
+def tower(patch: int, width: int, layers: int, dim: int) -> nn.Module:
+    """open_clip's image tower of a CLIP."""
     vision = import_open_clip().transformer.VisionTransformer
-    return vision(image_size=224, patch_size=32, width=768, layers=12, heads=12, mlp_ratio=4, output_dim=512)
+    return vision(224, patch, width, layers, width // 64, 4, output_dim=dim)
 
 
 CASES = {
-    "mini": Case(lambda: mini_clip().visual, MiniConfig.image_size, MiniConfig.embed_dim, 1, 16, (10,) * TASKS),
-    # A quarter of the paper's 256 images a step, so that two cores finish within minutes: merging, whose cost does not
-    # depend on the images, weighs four times as much as in the paper's setting. Head sizes are the tasks'.
-    "ViT-B-32": Case(vit_b_32, 224, 512, 1, 8, (397, 196, 45, 10, 10, 43, 10, 47)),
+    "mini": Case(lambda: mini_clip().visual, MiniConfig.image_size, MiniConfig.embed_dim, 1, 16),
+    "ViT-B-32": Case(lambda: tower(32, 768, 12, 512), 224, 512, 2, 16),
+    "ViT-B-16": Case(lambda: tower(16, 768, 12, 512), 224, 512, 2, 16),
+    "ViT-L-14": Case(lambda: tower(14, 1024, 24, 768), 224, 768, 2, 16),
 }
 
 
-def build(case: Case, device: torch.device, seed: int) -> tuple[Objective, Tensor, Tensor]:
-    """Randomly initialised encoder, task vectors of a tenth of its scale, heads, λ and images."""
+def build(
+    case: Case, tasks: int, device: torch.device, seed: int, **options: object
+) -> tuple[Objective, Tensor, Tensor]:
+    """Randomly initialised encoder, task vectors of a tenth of its scale, heads, λ and images.
+
+    Arguments:
+        case, tasks, device, seed: what, how many, where.
+        options: fields of `Objective`, and ``vectors_dtype``.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = case.encoder().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     state = {key: t.detach().clone() for key, t in encoder.state_dict().items()}
-    vectors = {
-        key: 0.1 * t.std(correction=0) * torch.randn((TASKS, *t.shape), generator=generator)
-        for key, t in state.items() if t.is_floating_point()
-    }  # fmt: skip
-    tasks = tuple(f"task_{k}" for k in range(TASKS))
-    tv = TaskVectors(tasks, state, vectors).to(device)
-    heads = tuple(torch.randn(c, case.dim, generator=generator).to(device) * 100 / case.dim**0.5 for c in case.classes)
-    objective = Objective(tv, tv.rows("tensor"), encoder.to(device), heads, lambda x: x.float() / 127.5 - 1, clamp=True)
-    count = TASKS * case.batches * case.batch_size
+    kind, vectors = options.pop("vectors_dtype") or torch.float32, {}
+    for key, t in state.items():
+        if t.is_floating_point():  # tensor by tensor to its place: all of them in float32 may not fit twice
+            drawn = torch.randn((tasks, *t.shape), generator=generator)
+            vectors[key] = drawn.mul_(0.1 * t.std(correction=0)).to(device, kind)
+    names = tuple(f"task_{k}" for k in range(tasks))
+    tv = replace(TaskVectors(names, state, {}).to(device), vectors=vectors)
+    scale = 100 / case.dim**0.5
+    heads = tuple(torch.randn(c, case.dim, generator=generator).mul_(scale).to(device) for c in CLASSES[:tasks])
+    if case.side == MiniConfig.image_size:
+        heads = tuple(head[:10] for head in heads)
+    objective = Objective(
+        tv, tv.rows("tensor"), encoder.to(device), heads, lambda x: x.float().div_(127.5).sub_(1), clamp=True, **options
+    )
+    count = tasks * case.batches * case.batch_size
     images = torch.randint(0, 256, (count, 3, case.side, case.side), generator=generator, dtype=torch.uint8).to(device)
-    raw = torch.full((TASKS, len(objective.rows.names)), 0.3, device=device)
+    raw = torch.full((tasks, len(objective.rows.names)), 0.3, device=device)
     return objective, raw, images
 
 
-def plain_step(objective: Objective, images: Tensor, batches: int) -> tuple[Tensor, ...]:
+def loss(objective: Objective, state: dict[str, Tensor], images: Tensor, heads: tuple[Tensor, ...]) -> Tensor:
+    """Sum of the entropies of images, task after task, under their heads."""
+    parts = objective._unit_features(state, images).chunk(len(heads))
+    return sum(entropy(logits(part, head)).sum() for part, head in zip(parts, heads, strict=True))
+
+
+def forward_only(objective: Objective, images: Tensor) -> None:
+    """Forward of one fixed model: what evaluation does."""
+    count = len(images) // len(objective.heads)
+    with torch.inference_mode():
+        for part, head in zip(images.split(count), objective.heads, strict=True):
+            loss(objective, objective.tv.pretrained, part, (head,))
+
+
+def plain_step(objective: Objective, images: Tensor) -> None:
     """Forward and backward with respect to all parameters of one fixed model: no merging at all."""
-    tv = objective.tv
-    leaves = {key: tv.pretrained[key].requires_grad_() for key in tv.vectors}
-    unit = features(objective.encoder, {**tv.pretrained, **leaves}, objective.normalise(images))
-    count = len(images) // TASKS
-    total = sum(
-        entropy(logits(part, head)).sum() for part, head in zip(unit.split(count), objective.heads, strict=True)
-    )
-    grads = torch.autograd.grad(total * (batches / count), list(leaves.values()))
-    for leaf in leaves.values():
+    tv, heads = objective.tv, objective.heads
+    leaves = [tv.pretrained[key].requires_grad_() for key in tv.vectors]
+    count, size = len(images) // len(heads), len(heads) // objective.passes
+    for first in range(0, len(heads), size):
+        part = images[first * count : (first + size) * count]
+        loss(objective, tv.pretrained, part, heads[first : first + size]).backward(inputs=leaves)
+    for leaf in leaves:
         leaf.requires_grad_(False)
-    return grads
+        leaf.grad = None
 
 
-def autograd_step(objective: Objective, raw: Tensor, images: Tensor, batches: int) -> Tensor:
-    """The gradient through the merge itself, merged anew for every task, one backward: the published way."""
-    tv, rows = objective.tv, objective.rows
+def merge_with_graph(objective: Objective, used: Tensor) -> dict[str, Tensor]:
+    """θ(λ), to be differentiated through, as the published modules build it: scaled vectors, summed one by one."""
+    tv, state = objective.tv, dict(objective.tv.pretrained)
+    for key, t in tv.vectors.items():
+        state[key] = tv.pretrained[key] + sum(lam * own for lam, own in zip(used[:, objective.rows.index[key]], t))
+    return state
+
+
+def backward_a_task(objective: Objective, raw: Tensor, images: Tensor, batches: int) -> Tensor:
+    """The gradient by one merge a step, back-propagated through once a task: FusionBench's way."""
     leaf = raw.detach().clone().requires_grad_()
-    total: Tensor = torch.zeros((), device=raw.device)
-    count = len(images) // TASKS
+    state, count = merge_with_graph(objective, leaf.clamp(0, 1)), len(images) // len(objective.heads)
     for part, head in zip(images.split(count), objective.heads, strict=True):
-        used = leaf.clamp(0, 1)
-        state = dict(tv.pretrained)
-        for key, t in tv.vectors.items():
-            state[key] = tv.pretrained[key] + torch.einsum("k,k...->...", used[:, rows.index[key]], t)
-        unit = nn.functional.normalize(functional_call(objective.encoder, state, (objective.normalise(part),)), dim=-1)
-        total = total + entropy(logits(unit, head)).sum() * (batches / count)
-    return torch.autograd.grad(total, leaf)[0]
+        (loss(objective, state, part, (head,)) * (batches / count)).backward(retain_graph=True)
+    return leaf.grad
 
 
-def timed(function: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call, the accelerator's queue included."""
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def merge_a_forward(objective: Objective, raw: Tensor, images: Tensor, batches: int) -> Tensor:
+    """The gradient by a merge for every batch: the published way."""
+    leaf = raw.detach().clone().requires_grad_()
+    size = len(images) // len(objective.heads) // batches
+    for number, part in enumerate(images.split(size)):
+        state = merge_with_graph(objective, leaf.clamp(0, 1))
+        (loss(objective, state, part, (objective.heads[number // batches],)) / size).backward()
+    return leaf.grad
 
 
-def measure(name: str, repeats: int, device: torch.device, seed: int, *, published: bool) -> list[dict[str, object]]:
-    """Rows of the record for one case: seconds a step, and what they are compared with."""
-    case = CASES[name]
-    objective, raw, images = build(case, device, seed)
+def measure(case: Case, repeats: int, objective: Objective, raw: Tensor, images: Tensor) -> list[dict[str, object]]:
+    """Rows of the record: seconds and memory of a step, and what they are compared with."""
+    device, tv, batches = raw.device, objective.tv, case.batches
     variants: dict[str, Callable[[], object]] = {
-        "plain": lambda: plain_step(objective, images, case.batches),
-        "ours": lambda: objective.losses_and_gradient(raw, images, case.batches),
+        "forward": lambda: forward_only(objective, images),
+        "plain": lambda: plain_step(objective, images),
+        "step": lambda: objective.losses_and_gradient(raw, images, batches),
+        "tasks": lambda: backward_a_task(objective, raw, images, batches),
+        "anew": lambda: merge_a_forward(objective, raw, images, batches),
     }
-    if published:
-        variants["autograd"] = lambda: autograd_step(objective, raw, images, case.batches)
-        ours, theirs = objective.losses_and_gradient(raw, images, case.batches)[1], variants["autograd"]()
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3 * float(theirs.abs().max()))
-    for variant in variants.values():
-        variant()
+    ours = objective.losses_and_gradient(raw, images, batches)[1]
+    exact = objective.autocast is None and next(iter(tv.vectors.values())).dtype == torch.float32
+    for name in ("tasks", "anew"):  # warms up, too
+        error = float((variants[name]() - ours).norm() / ours.norm())
+        if not error < (1e-3 if exact else 0.1):
+            raise RuntimeError(f"{name}: its gradient is {error:.2g} of its norm away from the step's")
+    variants["plain"]()
     seconds: dict[str, list[float]] = {key: [] for key in variants}
+    memory: dict[str, int | None] = {}
     for _ in range(repeats):
         for key, variant in variants.items():
-            seconds[key].append(timed(variant, device))
+            _, taken, peak = measured(variant, device)
+            seconds[key].append(taken)
+            memory[key] = max(peak, memory.get(key) or 0) if peak is not None else None
 
     def row(quantity: str, value: str, baseline: str) -> dict[str, object]:
         ratios = [a / b for a, b in zip(seconds[value], seconds[baseline], strict=True)]
-        return {
-            "case": name, "quantity": quantity, "images": len(images), "repeats": repeats,
-            "value": round(statistics.median(seconds[value]), 5),
-            "baseline": round(statistics.median(seconds[baseline]), 5),
-            "ratio": round(statistics.median(ratios), 3),
-        }  # fmt: skip
+        numbers = {"value": statistics.median(seconds[value]), "baseline": statistics.median(seconds[baseline])}
+        numbers = {name: round(number, 5) for name, number in numbers.items()}
+        return {"quantity": quantity, **numbers, "ratio": round(statistics.median(ratios), 3)}
 
-    rows = [row("step against plain forward and backward, seconds", "ours", "plain")]
-    if published:
-        rows.append(row("autograd through a merge a task against step, seconds", "autograd", "ours"))
+    rows = [
+        row("step against plain forward and backward, seconds", "step", "plain"),
+        row("forward alone against step, seconds", "forward", "step"),
+        row("backward through the merge once a task against step, seconds", "tasks", "step"),
+        row("merge anew for every forward against step, seconds", "anew", "step"),
+    ]
+    if memory["step"] is not None:
+        encoder = 4 * sum(tv.pretrained[key].numel() for key in tv.vectors)
+        held = encoder + sum(t.nbytes for t in tv.vectors.values())
+        activations = memory["plain"] - encoder
+        most = held + memory["step"], (len(tv.tasks) + 3) * encoder + activations
+        value, baseline = (round(number / 1e9, 3) for number in most)
+        told = "memory at the peak of a step against (K + 3) encoders and activations, GB"
+        rows.append({"quantity": told, "value": value, "baseline": baseline, "ratio": round(most[0] / most[1], 3)})
     return rows
 
 
 def main() -> None:
     """Run the cases and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", action="append", choices=CASES, help="default: all")
+    parser.add_argument("--case", action="append", choices=CASES, help="default: mini and ViT-B-32")
+    parser.add_argument("--tasks", action="append", type=int, choices=range(1, 21), metavar="K", help="default: 8")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-published", action="store_true", help="leave out autograd through the merge")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    options = parser.parse_args()
-    started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
-    device = resolve_device(options.device)
-    cases = options.case or list(CASES)
+    parser.add_argument("--batches", type=int, help="batches a task and step; default: the paper's 2, 1 for mini")
+    parser.add_argument("--batch-size", type=int, help="default: the paper's 16")
+    parser.add_argument("--passes", type=int, default=1, help="forward and backward passes a step")
+    parser.add_argument("--autocast", choices=["bfloat16"])
+    parser.add_argument("--vectors-dtype", choices=["bfloat16"])
+    parser.add_argument("--compile", action="store_true", help="the encoder through torch.compile")
+    parser.add_argument("--output", type=Path, help="record to write; default: named by the device, with its rows kept")
+    given = parser.parse_args()
+    started, clock, device = dt.datetime.now(dt.UTC), time.perf_counter(), resolve_device(given.device)
+    cases, counts = given.case or ["mini", "ViT-B-32"], given.tasks or [8]
+    speed = {"passes": given.passes, "autocast": given.autocast, "vectors_dtype": given.vectors_dtype}
+    speed = {name: value for name, value in speed.items() if value not in (None, 1)}
+    speed |= {"compile": True} if given.compile else {}
     rows = []
     for name in cases:
-        rows += measure(name, options.repeats, device, options.seed, published=not options.no_published)
-        for row in rows[-2:]:
-            print(row)
-    parameters = {"cases": cases, "repeats": options.repeats, "tasks": TASKS, "device": device.type}
+        case = CASES[name]
+        case = replace(case, batches=given.batches or case.batches, batch_size=given.batch_size or case.batch_size)
+        for tasks in counts:
+            if tasks % given.passes:
+                parser.error(f"--passes {given.passes} does not divide {tasks} tasks")
+            objective, raw, images = build(
+                case, tasks, device, given.seed, vectors_dtype=DTYPES[given.vectors_dtype],
+                autocast=DTYPES[given.autocast], passes=given.passes,
+                features=torch.compile(raw_features) if given.compile else raw_features,
+            )  # fmt: skip
+            identity = {"case": name, "tasks": tasks, "images": len(images), "repeats": given.repeats, **speed}
+            for row in measure(case, given.repeats, objective, raw, images):
+                rows.append({**identity, **row})
+                print(rows[-1], flush=True)
+            del objective, raw, images
+    environment = records.environment(device)
+    slug = re.sub(r"[^a-z0-9]+", "-", environment["device"].lower()).strip("-")
+    output = given.output or RESULTS / f"adamerging_step_{slug}.json"
+    seconds = time.perf_counter() - clock
+    if given.output is None and output.is_file():
+        # One record a device, in several calls: rows of another size or precision stay, the same ones are replaced.
+        identity = ("case", "tasks", "images", "quantity", "passes", "autocast", "vectors_dtype", "compile")
+        old, new = records.read(output), {tuple(row.get(key) for key in identity) for row in rows}
+        rows = [row for row in old["rows"] if tuple(row.get(key) for key in identity) not in new] + rows
+        seconds += old["seconds"]
+    parameters = {
+        "cases": sorted({row["case"] for row in rows}), "tasks": sorted({row["tasks"] for row in rows}),
+        "device": device.type,
+    }  # fmt: skip
     record = records.new(
-        "adamerging_step", "benchmark", parameters, None, rows, [options.seed], started,
-        time.perf_counter() - clock, device=device,
-    )  # fmt: skip
-    records.write(record, options.output)
+        "adamerging_step", "benchmark", parameters, None, rows, [given.seed], started, seconds, device=device
+    )
+    records.write(record, output)
+    print(output)
 
 
 if __name__ == "__main__":
