@@ -132,7 +132,8 @@ def merge_with_graph(objective: Objective, used: Tensor) -> dict[str, Tensor]:
     """θ(λ), to be differentiated through, as the published modules build it: scaled vectors, summed one by one."""
     tv, state = objective.tv, dict(objective.tv.pretrained)
     for key, t in tv.vectors.items():
-        state[key] = tv.pretrained[key] + sum(lam * own for lam, own in zip(used[:, objective.rows.index[key]], t))
+        column = used[:, objective.rows.index[key]]
+        state[key] = tv.pretrained[key] + sum(lam * own for lam, own in zip(column, t, strict=True))
     return state
 
 
@@ -217,13 +218,19 @@ def main() -> None:
     parser.add_argument("--autocast", choices=["bfloat16"])
     parser.add_argument("--vectors-dtype", choices=["bfloat16"])
     parser.add_argument("--compile", action="store_true", help="the encoder through torch.compile")
-    parser.add_argument("--output", type=Path, help="record to write; default: named by the device, with its rows kept")
+    parser.add_argument("--output", type=Path, help="record; default: the device's, other rows kept")
     given = parser.parse_args()
     started, clock, device = dt.datetime.now(dt.UTC), time.perf_counter(), resolve_device(given.device)
     cases, counts = given.case or ["mini", "ViT-B-32"], given.tasks or [8]
     speed = {"passes": given.passes, "autocast": given.autocast, "vectors_dtype": given.vectors_dtype}
     speed = {name: value for name, value in speed.items() if value not in (None, 1)}
     speed |= {"compile": True} if given.compile else {}
+    environment = records.environment(device)
+    slug = re.sub(r"[^a-z0-9]+", "-", environment["device"].lower()).strip("-")
+    output = given.output or RESULTS / f"adamerging_step{'' if device.type == 'cpu' else f'_{slug}'}.json"
+    old = records.read(output) if given.output is None and output.is_file() else None
+    if old is not None and old["environment"] != environment:
+        parser.error(f"{output.name} was made with other versions or threads: name another --output, or remove it")
     rows = []
     for name in cases:
         case = CASES[name]
@@ -241,14 +248,11 @@ def main() -> None:
                 rows.append({**identity, **row})
                 print(rows[-1], flush=True)
             del objective, raw, images
-    environment = records.environment(device)
-    slug = re.sub(r"[^a-z0-9]+", "-", environment["device"].lower()).strip("-")
-    output = given.output or RESULTS / f"adamerging_step_{slug}.json"
     seconds = time.perf_counter() - clock
-    if given.output is None and output.is_file():
+    if old is not None:
         # One record a device, in several calls: rows of another size or precision stay, the same ones are replaced.
         identity = ("case", "tasks", "images", "quantity", "passes", "autocast", "vectors_dtype", "compile")
-        old, new = records.read(output), {tuple(row.get(key) for key in identity) for row in rows}
+        new = {tuple(row.get(key) for key in identity) for row in rows}
         rows = [row for row in old["rows"] if tuple(row.get(key) for key in identity) not in new] + rows
         seconds += old["seconds"]
     parameters = {
