@@ -1,18 +1,22 @@
 """Several processes, started by torchrun, share one adaptation: each has some of the tasks, all make the same steps.
 
-Where a process group is initialised, `learn` and with it the methods built on it (AdaMerging, DOGE AM, SuperMerge) give
-every rank its tasks' images, forward and backward passes; the ranks add up their gradients of λ, K·R numbers a step.
-Everything else, the merge and Adam among it, each rank does by itself, on equal numbers. Without a group nothing here
-does anything.
-
-    torchrun --nproc-per-node 2 -m adamerging_lib.distributed --profile clip-b32 --method layer_wise_adamerging \\
-        --set recipe=paper --out merged.safetensors
+Where a process group is initialised, as by `adapt`, `learn` and the methods built on it (AdaMerging, DOGE AM, SuperMerge)
+give every rank its tasks' images, forward and backward passes; the ranks add up their gradients of λ, K·R numbers a
+step. Everything else, the merge and Adam among it, each rank does by itself, on equal numbers. Without a group nothing
+here does anything.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from .forward import resolve_device
 
 
 def active() -> bool:
@@ -65,3 +69,30 @@ def agree(number: int, what: str) -> None:
     dist.all_gather_object(found, number)
     if len(set(found)) > 1:
         raise ValueError(f"the processes see different {what}: {found}; give all of them the same files")
+
+
+@contextmanager
+def group(device: str) -> Iterator[str]:
+    """Join the group that torchrun describes, for as long as the block runs; alone where it describes none.
+
+    Arguments:
+        device: ``cpu``, ``cuda`` (each process takes the GPU of its local rank) or ``auto``.
+
+    Yields:
+        The device of this process.
+
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    kind = resolve_device(device).type
+    if "RANK" not in os.environ:
+        yield kind
+        return
+    if kind == "cuda":
+        own_device = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(own_device)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield kind
+    finally:
+        dist.destroy_process_group()

@@ -157,7 +157,7 @@ def adamerge(
     hyper |= {"combine": combine} if combine is not None else {}
     hyper |= {"seed": seed, "setting": setting}
     speed = {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype, "compile": compile}
-    hyper |= {name: value for name, value in speed.items() if value not in (None, False, 1)}
+    hyper |= {name: value for name, value in speed.items() if value != (1 if name == "passes" else None) and value}
 
     streams = task_streams(
         suite, tv.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device, images=images
