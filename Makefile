@@ -18,7 +18,7 @@ PDF ?= _build/book.pdf
 
 export PYTHONUTF8 := 1
 
-.PHONY: help book html pdf test lint check-offline check-book zoo rerun unrun parameters accept lock clean distclean
+.PHONY: help book html pdf test gpu lint check-offline check-book zoo rerun unrun parameters accept lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -48,6 +48,11 @@ pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _b
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest -n $(CORES) --dist loadfile \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
+
+gpu: $(STAMP) ## on a machine with a CUDA GPU: its tests, and what a step costs there, into benchmarks/results
+	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make gpu: torch sees no CUDA GPU here, so nothing was run; all other targets do without.")'
+	$(PY) -m pytest -m gpu tests
+	$(PY) benchmarks/gpu.py
 
 lint: $(STAMP) ## ruff, notebooks included; the workflows too where actionlint is installed
 	$(PY) -m ruff check .

@@ -1,9 +1,9 @@
 """Several processes, started by torchrun, share one adaptation: each has some of the tasks, all make the same steps.
 
-Where a process group is initialised, as by `adapt`, `learn` and the methods built on it (AdaMerging, DOGE AM, SuperMerge)
-give every rank its tasks' images, forward and backward passes; the ranks add up their gradients of λ, K·R numbers a
-step. Everything else, the merge and Adam among it, each rank does by itself, on equal numbers. Without a group nothing
-here does anything.
+Where a process group is initialised, as by `adapt`, `learn` and the methods built on it (AdaMerging, DOGE AM and
+SuperMerge) give every rank its tasks' images, forward and backward passes; the ranks add up their gradients of λ, K·R
+numbers a step. Everything else, the merge and Adam among it, each rank does by itself, on equal numbers. Without a
+group nothing here does anything.
 """
 
 from __future__ import annotations
