@@ -1,7 +1,7 @@
 """Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
 
-The directives ``{claims}``, ``{claims-count}``, ``{run-status}``, ``{benchmarks}``, ``{run-comparison}`` and
-``{methods-table}`` write MyST text and let the book's own parser read it, so that links and badges are checked like
+The directives ``{claims}``, ``{claims-count}``, ``{run-status}``, ``{benchmarks}``, ``{costs}``, ``{run-comparison}``
+and ``{methods-table}`` write MyST text and let the book's own parser read it, so that links and badges are checked like
 those of any page.
 """
 
@@ -17,7 +17,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from . import claims, places, records, verdicts
+from . import claims, places, records, study_costs, verdicts
 from .methods import methods
 
 BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
@@ -116,6 +116,17 @@ def benchmarks_text() -> str:
     return table(rows, ["benchmark", "case", "quantity", "value", "against", "ratio", "device"])
 
 
+def costs_text(which: str) -> str:
+    """``step``: what an adaptive step costs, measured; ``study``: what the published study would take."""
+    found = study_costs.measured()
+    if which == "study":
+        header, *rows = study_costs.study_rows(found)
+        return table(rows, header)
+    targets = ["plain (≤ 1.15)", "backward a task (≥ 3)", "merge a forward (≥ 10)", "memory, (K + 3) encoders (≤ 1)"]
+    header = ["arch", "K", "device", "numbers", "images", "seconds a step", "GB at the peak", *targets]
+    return table(study_costs.step_rows(found), header)
+
+
 def comparison_text(name: str, run: str) -> str:
     """Averages of a variant's record beside those of the default run; empty where one of them has no record."""
     path = next(iter(sorted(Path("book/runs", run, name).glob("*/*.json"))), None)
@@ -191,6 +202,7 @@ DIRECTIVES = {
     "claims-count": claims_count_text,
     "run-status": status_text,
     "benchmarks": benchmarks_text,
+    "costs": costs_text,
     "run-comparison": comparison_text,
     "methods-table": methods_text,
 }
