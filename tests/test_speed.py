@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import toy
@@ -14,6 +19,7 @@ from adamerging_lib.methods.combine import combiner
 from adamerging_lib.methods.objective import Objective
 from adamerging_lib.methods.streams import task_streams
 
+ROOT = Path(__file__).resolve().parents[1]
 SHORT = {"steps": 8, "lr": 0.02, "batch_size": 8, "batches": 2, "progress": False}
 CPU = torch.device("cpu")
 
@@ -237,10 +243,47 @@ def test_gpus_that_are_not_there(suite, monkeypatch):
         forward.resolve_device("cuda:2")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here make gpu would begin to measure")
+def test_make_gpu_without_a_gpu_says_so_and_runs_nothing(tmp_path):
+    command = ["make", "--old-file", ".venv/.installed", "gpu", f"PY={sys.executable}"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode != 0 and ran.stdout == ""
+    assert ran.stderr.startswith("make gpu: torch sees no CUDA GPU here, so nothing was run")
+
+
+def test_the_benchmark_keeps_rows_of_other_sizes(tmp_path, monkeypatch, capsys):
+    """Called again on the same device, it adds rows, and replaces only those that it measured again."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import adamerging_step
+
+    monkeypatch.setattr(adamerging_step, "RESULTS", tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["adamerging_step.py", "--case", "mini", "--repeats", "1", *words])
+        adamerging_step.main()
+        record = am.records.read(tmp_path / "adamerging_step.json")
+        return [(row["tasks"], row.get("autocast"), row["quantity"]) for row in record["rows"]]
+
+    first = run("--tasks", "2", "--batch-size", "1")
+    both = run("--tasks", "2", "--batch-size", "1", "--autocast", "bfloat16", "--passes", "2")
+    assert len(set(both)) == 2 * len(first) and both[: len(first)] == first
+    assert sorted(run("--tasks", "2", "--batch-size", "1"), key=str) == sorted(both, key=str)
+    assert {quantity.split()[0] for _, _, quantity in both} >= {"step", "forward", "backward", "merge"}
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(SystemExit):
+            run("--tasks", "2", "--batch-size", "1")
+    finally:
+        torch.set_num_threads(threads)
+    assert "made with other versions or threads" in capsys.readouterr().err
+
+
 # On a GPU
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("options", [{}, {"passes": 3}, {"autocast": torch.bfloat16, "vectors_dtype": torch.bfloat16}])
 def test_gpu_is_never_waited_for(suite, monkeypatch, options, kept):
@@ -264,6 +307,8 @@ def test_gpu_is_never_waited_for(suite, monkeypatch, options, kept):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")  # float32 is meant here
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [({}, 1e-3), ({"passes": 3}, 1e-3), ({"compile": True}, 1e-3), ({"autocast": "bfloat16"}, 0.02)],
@@ -275,12 +320,24 @@ def test_gpu_agrees_with_cpu_whatever_the_option(suite, options, tolerance):
 
 
 @pytest.mark.gpu
-def test_gpu_that_is_too_small(suite):
-    free, total = torch.cuda.mem_get_info()
+def test_gpu_that_is_too_small(suite, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # images stay where they are
+    torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-6)
     try:
-        torch.cuda.empty_cache()
         with pytest.raises(MemoryError, match="passes=3"):
-            am.adamerge(suite, device="cuda", **{**SHORT, "batch_size": 4096})
+            am.adamerge(suite, device="cuda", **SHORT)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.gpu
+def test_memory_of_a_step_on_a_gpu(monkeypatch):
+    """At the peak at most K + 3 encoders and the activations, which a plain forward and backward has too."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from adamerging_step import CASES, build, measure
+
+    case = dataclasses.replace(CASES["ViT-B-32"], batch_size=2, batches=1)
+    rows = measure(case, 2, *build(case, 8, torch.device("cuda"), 0))
+    ratios = {row["quantity"].partition(" ")[0]: row["ratio"] for row in rows}
+    assert ratios["memory"] < 1.02
