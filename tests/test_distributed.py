@@ -156,7 +156,8 @@ def test_torchrun_on_the_mini_profile(tmp_path):
     """The command as a user starts it, two processes against one."""
     pairs = ["--set=recipe=mini", "--set=steps=2", "--set=batch_size=4"]
     environment = {**os.environ, "ADAMERGING_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    common = ["-m", "adamerging_lib.adapt", "--profile", "mini", "--device", "cpu", *pairs, "--out"]
+    common = ["-m", "adamerging_lib.adapt", "--profile", "mini", "--device", "cpu", *pairs]
+    common += ["--tasks", "digits", "signs", "textures", "--out"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for prefix, name in ((torchrun, "two"), ([], "one")):
         command = [sys.executable, *prefix, *common, str(tmp_path / f"{name}.safetensors")]
