@@ -33,7 +33,8 @@ def advice_on_memory(parameters: int, tasks: int, options: Mapping[str, Any]) ->
     Arguments:
         parameters: P, numbers of one encoder that are merged.
         tasks: K.
-        options: how it runs: ``passes``, ``autocast``, ``vectors_dtype``, ``batch_size``, ``batches``, where known.
+        options: how it runs: ``batch_size`` and ``batches``; and of a method that has these options, ``passes``, and
+            ``autocast`` and ``vectors_dtype`` where set.
 
     Raises:
         MemoryError: in place of torch.OutOfMemoryError.
@@ -41,23 +42,24 @@ def advice_on_memory(parameters: int, tasks: int, options: Mapping[str, Any]) ->
     try:
         yield
     except torch.OutOfMemoryError as error:
-        narrow, passes = options.get("vectors_dtype") is not None, options.get("passes", 1)
+        narrow, passes = options.get("vectors_dtype") is not None, options.get("passes", tasks)
         vectors = tasks * parameters * (2 if narrow else 4) / 1e9
         knobs = []
         if passes < tasks:
             knobs.append(f"passes={tasks} (now {passes}) needs a {tasks // passes}th of the activations, same result")
-        if options.get("autocast") is None:
+        if "passes" in options and options.get("autocast") is None:
             knobs.append('autocast="bfloat16" needs about half of them')
-        if not narrow:
+        if "passes" in options and not narrow:
             knobs.append(f'vectors_dtype="bfloat16" needs {vectors / 2:.1f} GB less for the task vectors')
         knobs += [
             f"{name}={options[name] // 2} (now {options[name]}) halves the images, and is another recipe"
             for name in ("batch_size", "batches")
             if options.get(name, 1) > 1
         ]
+        knobs.append("a GPU with more memory that no other program uses")
         own = 3 * parameters * 4 / 1e9
         raise MemoryError(
             f"the GPU's memory ran out. {tasks} task vectors take {vectors:.1f} GB, the pretrained and the merged "
             f"model and its gradient {own:.1f} GB, the rest is for activations. What helps, best first: "
-            f"{'; '.join(knobs)}; or a GPU with more memory that no other program uses. torch says: {error}"
+            f"{'; '.join(knobs)}. torch says: {error}"
         ) from error

@@ -222,6 +222,18 @@ def test_out_of_memory_on_the_way_to_the_gpu_is_told_too(suite, monkeypatch):
         am.adamerge(suite, **SHORT)
 
 
+def test_advice_names_only_what_the_method_takes(suite, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Objective, "_unit_features", full)
+    with pytest.raises(
+        MemoryError, match="best first: batch_size=4 .*; batches=1 .*; a GPU with more memory"
+    ) as caught:
+        am.run_method("supermerge", suite, images=8, **SHORT)
+    assert not any(word in str(caught.value) for word in ("passes", "autocast", "vectors_dtype"))
+
+
 def test_sizes_of_the_paper_in_the_advice():
     with pytest.raises(MemoryError, match=r"8 task vectors take 2\.8 GB, .* gradient 1\.0 GB"):
         with advice_on_memory(87_456_000, 8, {}):
