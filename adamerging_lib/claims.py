@@ -90,7 +90,7 @@ def evaluate(expression: str, rows: Sequence[Mapping[str, Any]]) -> float:
     The expression is arithmetic over ``mean``, ``least``, ``most`` and ``count``: each takes a field and which rows, as
     in ``mean('accuracy', method='ties') - 3``. A list asks for any of its values, ``None`` for rows without the field.
     ``task='Average'`` is implied for ``accuracy`` where no task is named; ``average('ties')`` is the mean accuracy of a
-    method under the condition ``clean``.
+    method under the condition ``clean``, in the papers' transductive setting.
 
     Raises:
         ValueError: for an expression that is none.
@@ -114,7 +114,7 @@ def evaluate(expression: str, rows: Sequence[Mapping[str, Any]]) -> float:
         "least": over(min),
         "most": over(max),
         "average": lambda method, condition="clean", **which: over(mean)(
-            "accuracy", method=method, condition=condition, **which
+            "accuracy", method=method, condition=condition, **{"setting": ["transductive", None], **which}
         ),
         "count": lambda field, **which: len(found(field, **which)),
         "abs": abs,

@@ -84,5 +84,8 @@ def test_verdicts():
 def test_advice_in_three_sentences():
     steps, images, grain = tables.budget.advice(made_up())
     assert steps.startswith("Take 50 steps") and "(+9.0 points over λ = 0.3)" in steps
+    short = made_up()
+    short = short[(short["factor"] != "steps") | short["level"].isin(["0", "50"])]
+    assert tables.budget.advice(short)[0].startswith("Take 50 steps or more: no earlier look")
     assert images == "Within a point of the best come 32 unlabelled images a task, of those tried (8, 32, all)."
     assert "One coefficient a tensor did best (66.0 percent), one a task worst (63.0)." == grain

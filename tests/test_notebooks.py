@@ -6,6 +6,7 @@ equal: a number altered by hand, in a notebook or in a record, has nowhere to hi
 """
 
 import copy
+import re
 from pathlib import Path
 
 import nbformat
@@ -147,6 +148,8 @@ def test_notebook_is_fit_to_be_committed(path):
     assert notebook.cells[0].source.startswith("# ")
     assert notebook.cells[1].metadata["tags"] == ["parameters"]
     assert notebook.metadata.kernelspec.name == "python3"
+    # A variant's page lies elsewhere: only links from the root of the book hold on both.
+    assert not re.search(r"\{doc\}`(?!/|[^`<]*</)", "".join(cell.source for cell in notebook.cells))
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
         assert cell.execution_count is not None or not cell.source, f"cell {cell.id} was not executed"

@@ -50,9 +50,13 @@ def advice(rows: pd.DataFrame) -> list[str]:
     images = levels(rows, "images")
     few = next((level for level, value in images.items() if value >= images.max() - 1), images.index[-1])
     grain = levels(rows, "granularity")
+    last = steps.index[-1]
+    if enough == last:
+        take = f"Take {last} steps or more: no earlier look has nine tenths of their gain"
+    else:
+        take = f"Take {enough} steps at the learning rate of the base run: nine tenths of the gain of {last} are there"
     return [
-        f"Take {enough} steps at the learning rate of the base run: nine tenths of the gain of {steps.index[-1]} steps "
-        f"({gain.max():+.1f} points over λ = 0.3) are there; of the rates tried, {rate.idxmax()} did best at the base "
+        f"{take} ({gain.max():+.1f} points over λ = 0.3); of the rates tried, {rate.idxmax()} did best at the base "
         f"run's number of steps ({rate.max():.1f} percent).",
         f"Within a point of the best come {few} unlabelled images a task, of those tried ({', '.join(images.index)}).",
         f"One coefficient a {grain.idxmax()} did best ({grain.max():.1f} percent), one a {grain.idxmin()} worst "
