@@ -18,15 +18,15 @@ _SCHEMA = "{}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _library: torch.library.Library | None = None  # must stay alive, or the schemas vanish
 
 
-def import_open_clip() -> ModuleType:
-    """The ``open_clip`` module.
+def import_torchvision() -> ModuleType:
+    """The ``torchvision`` module.
 
     Raises:
-        ImportError: open_clip_torch is not installed.
+        ImportError: torchvision is not installed.
     """
     global _library
     try:
-        importlib.import_module("torchvision")
+        return importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
@@ -35,6 +35,16 @@ def import_open_clip() -> ModuleType:
         _library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             _library.define(_SCHEMA.format(operator))
+        return importlib.import_module("torchvision")
+
+
+def import_open_clip() -> ModuleType:
+    """The ``open_clip`` module.
+
+    Raises:
+        ImportError: open_clip_torch is not installed.
+    """
+    import_torchvision()
     with warnings.catch_warnings():
         # Below it, tqdm complains in a notebook without ipywidgets that its bars will be text.
         warnings.filterwarnings("ignore", message="IProgress not found")

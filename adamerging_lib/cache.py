@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from . import fingerprints
 from .sources import module_files, stamp
 from .state import fingerprint, load, load_metadata, save
 
@@ -84,10 +85,10 @@ def fingerprint_suite(suite: Suite, *, training: bool = False) -> dict[str, str]
     """
     digests = {"pretrained": fingerprint(suite.pretrained), "heads": fingerprint(suite.heads)}
     digests |= {f"expert {task}": fingerprint(state) for task, state in suite.experts.items()}
-    digests |= {f"images {task}": fingerprint({"": suite.test[task].images}) for task in suite.test}
+    digests |= {f"images {task}": fingerprints.fingerprint({"": suite.test[task].images}) for task in suite.test}
     if training:
         for task, data in suite.training().items():
-            digests[f"training {task}"] = fingerprint({"images": data.images, "labels": data.labels})
+            digests[f"training {task}"] = fingerprints.fingerprint({"images": data.images, "labels": data.labels})
     library = sys.modules.get(type(suite.encoder).__module__.partition(".")[0])
     described = [getattr(library, "__version__", None), _describe(suite.encoder), suite.mean, suite.std]
     digests["encoder"] = hashlib.sha256(json.dumps(described).encode()).hexdigest()

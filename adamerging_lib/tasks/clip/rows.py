@@ -23,6 +23,15 @@ def plain_name(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
+def count_rows(files: Sequence[Path], task: ClipTask) -> int:
+    """Rows of some files together, from their indices alone.
+
+    Raises:
+        ValueError: for a file that is broken or lacks a column.
+    """
+    return sum(_rows(path, task) for path in files)
+
+
 def read_labels(files: Sequence[Path], task: ClipTask) -> np.ndarray:
     """Labels of all rows of some files, one after the other.
 
@@ -50,7 +59,7 @@ def read_images(files: Sequence[Path], task: ClipTask, rows: Sequence[int]) -> I
     """
     wanted, start = np.asarray(rows, dtype=np.int64), 0
     for path in files:
-        count = _count(path, task)
+        count = _rows(path, task)
         inside = wanted[(wanted >= start) & (wanted < start + count)] - start
         if len(inside):
             read = _tar_images if path.suffix == ".tar" else _parquet_images
@@ -184,7 +193,7 @@ def _members(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
                 yield key, archive.extractfile(member).read()
 
 
-def _count(path: Path, task: ClipTask) -> int:
+def _rows(path: Path, task: ClipTask) -> int:
     with _readable(path, task):
         if path.suffix == ".tar":
             return sum(1 for _ in _members(path, task.label))
