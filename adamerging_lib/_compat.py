@@ -1,4 +1,4 @@
-"""Importing open_clip beside a CPU build of torch.
+"""Importing open_clip beside a CPU build of torch, and optional libraries.
 
 open_clip imports torchvision, and torchvision's wheel for the same torch version may be built for CUDA. Its compiled
 part then does not load, and declaring the meta kernels of two detection operators fails, though nothing here uses them.
@@ -45,7 +45,26 @@ def import_open_clip() -> ModuleType:
         ImportError: open_clip_torch is not installed.
     """
     import_torchvision()
+    return _without_bars("open_clip")
+
+
+def import_datasets() -> ModuleType:
+    """The ``datasets`` module of Hugging Face, which brings pyarrow.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return _without_bars("datasets")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"no module named {error.name!r}, which reads the data sets of the CLIP profiles: install the extra, "
+            f"pip install 'adamerging_lib[clip]'"
+        ) from error
+
+
+def _without_bars(name: str) -> ModuleType:
     with warnings.catch_warnings():
-        # Below it, tqdm complains in a notebook without ipywidgets that its bars will be text.
+        # Below both, tqdm complains in a notebook without ipywidgets that its bars will be text.
         warnings.filterwarnings("ignore", message="IProgress not found")
-        return importlib.import_module("open_clip")
+        return importlib.import_module(name)

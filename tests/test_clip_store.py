@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,15 @@ import hubfiles
 import numpy as np
 import pytest
 import torch
+from datasets import Value
 
+import adamerging_lib as am
 from adamerging_lib import cache, state
+from adamerging_lib.suite import TaskData
 from adamerging_lib.tasks.clip import TASKS, pixels, store
 from adamerging_lib.tasks.clip.store import task_images
 
-EUROSAT, DTD, GTSRB, MNIST = (TASKS[name] for name in ("EuroSAT", "DTD", "GTSRB", "MNIST"))
+EUROSAT, DTD, GTSRB, MNIST, PCAM = (TASKS[name] for name in ("EuroSAT", "DTD", "GTSRB", "MNIST", "PCAM"))
 
 
 @pytest.fixture
@@ -250,7 +254,7 @@ def test_fingerprints_are_the_tensors_own_and_read_nothing(eurosat, suite, monke
     monkeypatch.setattr(state, "fingerprint", lambda tensors: asked.append(list(tensors)) or genuine(tensors))
     digests = cache.fingerprint_suite(with_store, training=True)
     assert not asked
-    in_memory = replaced(suite, type(data)(data.images.clone(), data.labels.clone(), data.classes))
+    in_memory = replaced(suite, TaskData(data.images.clone(), data.labels.clone(), data.classes))
     assert cache.fingerprint_suite(in_memory, training=True) == digests
     assert len(asked) == 2 * len(suite.tasks)
 
@@ -268,6 +272,41 @@ def test_a_store_that_was_written_to_or_cut_is_fingerprinted_anew(eurosat, suite
     data.labels[0] = 0 if data.labels[0] else 1
     changed = cache.fingerprint_suite(replaced(suite, data), training=True)["training alpha"]
     assert changed == state.fingerprint({"images": data.images, "labels": data.labels})
+
+
+def test_a_suite_of_stores_is_measured_and_adapted_as_one_in_memory(tmp_path, suite):
+    images = hubfiles.pictures(23)
+    hubfiles.write_split(tmp_path, PCAM, "test", images, [n % 2 for n in range(23)], label=Value("bool"))
+    mapped = task_images(PCAM, "test", tmp_path, size=8)
+    assert mapped.images.shape[1:] == suite.test["alpha"].images.shape[1:]
+    held = TaskData(plainly(images, 8), mapped.labels.clone(), mapped.classes)
+    results = []
+    for data in (mapped, held):
+        own = replaced(suite, data)
+        fit = am.adamerge(own, steps=3, seed=0, progress=False, setting="inductive")
+        whole = am.evaluate(own, am.merge("weight_averaging", own.task_vectors()), batch_size=5)
+        results.append((fit.coefficients.values, am.evaluate(own, fit), whole, own.some_images(7).test))
+    for first, second in zip(*results, strict=True):
+        if isinstance(first, dict):
+            assert all(torch.equal(first[task].images, second[task].images) for task in first)
+        else:
+            assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first.equals(second)
+
+
+def test_two_that_want_a_store_at_once_make_it_once(eurosat, monkeypatch):
+    root, images, _ = eurosat
+    seen, genuine = [], store.decode
+    monkeypatch.setattr(store, "decode", lambda item, **options: seen.append(item[0]) or genuine(item, **options))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: task_images(EUROSAT, "test", root, size=8), range(2)))
+    assert len(seen) == 21 and all(torch.equal(data.images, plainly(images, 8)) for data in both)
+
+
+def test_without_the_extra_the_command_is_named(eurosat, monkeypatch):
+    root, *_ = eurosat
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"pip install 'adamerging_lib\[clip\]'"):
+        task_images(EUROSAT, "test", root)
 
 
 def replaced(suite, data):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..._compat import import_datasets
 from . import ClipTask, mend
 
 BATCH = 64  # encoded images read at a time
@@ -28,7 +29,9 @@ def count_rows(files: Sequence[Path], task: ClipTask) -> int:
 
     Raises:
         ValueError: for a file that is broken or lacks a column.
+        ImportError: where the extra ``clip`` is not installed.
     """
+    import_datasets()
     return sum(_rows(path, task) for path in files)
 
 
