@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from types import ModuleType
 
@@ -10,6 +11,9 @@ from PIL import Image
 
 from ..._compat import import_torchvision
 from . import ClipTask, mend
+
+# What Pillow raises for bytes that are no image, or half of one.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def preprocess(data: bytes, size: int) -> np.ndarray:
@@ -41,7 +45,7 @@ def decode(item: tuple[str, bytes], size: int, task: ClipTask) -> np.ndarray:
     where, data = item
     try:
         return preprocess(data, size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
+    except _BROKEN as error:
         raise ValueError(f"{where} holds no image that can be decoded ({error}): {mend(task)}") from error
 
 

@@ -118,8 +118,8 @@ def _readable(path: Path, task: ClipTask) -> Iterator[None]:
         yield
     except (pyarrow.ArrowException, tarfile.TarError, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); if it was copied or downloaded, it may be cut "
-            f"short, or a pointer of Git LFS: {mend(task)}"
+            f"{path} cannot be read ({(str(error) or repr(error)).splitlines()[0]}); if it was copied or downloaded, "
+            f"it may be cut short, or a pointer of Git LFS: {mend(task)}"
         ) from error
 
 
