@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import math
 import sys
 from collections.abc import Sequence
 
 import pandas as pd
 
-from . import __version__
+from . import __version__, fetch_command
 from .checkpoints import KINDS, convert
 from .files import CheckpointFile
+from .hub import size
 from .merge_files import Report, execute_merge
 from .merge_plan import Plan, plan_merge
 from .methods.registry import NEEDS, find, hyper_parameters, methods
@@ -92,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--needs", choices=NEEDS, help="only methods that need this beyond checkpoints")
     listing.set_defaults(run=_methods)
 
+    fetch_command.add(commands)
+
     look = commands.add_parser("inspect", help="what is in a checkpoint file")
     look.add_argument("file", metavar="FILE")
     look.add_argument("--tensors", action="store_true", help="list every tensor")
@@ -117,7 +119,7 @@ def _merge(given: argparse.Namespace) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(_result(report))
-    memory = "" if report.memory is None else f", {_size(report.memory)} of memory at the peak"
+    memory = "" if report.memory is None else f", {size(report.memory)} of memory at the peak"
     print(f"in {report.seconds:.1f} s{memory}", file=sys.stderr)
 
 
@@ -137,9 +139,9 @@ def _told(plan: Plan) -> str:
 def _promised(plan: Plan) -> str:
     how = "tensor by tensor" if plan.method.streams else "with all models loaded, which this method requires"
     lines = ["dry run: nothing was written; numbers will be checked when they are read", f"would merge {how},"]
-    lines[-1] += f" with up to about {_size(plan.memory)} of memory beyond the program's own"
+    lines[-1] += f" with up to about {size(plan.memory)} of memory beyond the program's own"
     for path in plan.outputs.values():
-        lines.append(f"would {'replace' if path in plan.replaces else 'write'} {path}, {_size(plan.size)}")
+        lines.append(f"would {'replace' if path in plan.replaces else 'write'} {path}, {size(plan.size)}")
     return "\n".join(lines)
 
 
@@ -164,7 +166,7 @@ def _result(report: Report) -> str:
         lines.append("nearest: largest cosine with another expert's difference from pretrained")
     if report.buffers:
         lines.append(f"copied from pretrained although an expert differs: {', '.join(report.buffers)}")
-    lines += [f"wrote {path}, {_size(path.stat().st_size)}" for path in report.plan.outputs.values()]
+    lines += [f"wrote {path}, {size(path.stat().st_size)}" for path in report.plan.outputs.values()]
     return "\n".join(lines)
 
 
@@ -205,8 +207,8 @@ def _inspect(given: argparse.Namespace) -> None:
         ],
         columns=["tensor", "dtype", "shape", "numbers", "bytes"],
     )
-    numbers, size = layout["numbers"].sum(), _size(layout["bytes"].sum())
-    print(f"{file.path}: {_count(len(layout), 'tensor')}, {numbers:,} numbers, {size}")
+    numbers, total = layout["numbers"].sum(), size(layout["bytes"].sum())
+    print(f"{file.path}: {_count(len(layout), 'tensor')}, {numbers:,} numbers, {total}")
     for name, value in sorted(file.metadata.items()):
         print(f"  {name}: {value}")
     print(_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
@@ -219,11 +221,6 @@ def _inspect(given: argparse.Namespace) -> None:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
-
-
-def _size(count: float) -> str:
-    power = 0 if count < 1000 else min(3, int(math.log10(count) // 3))
-    return f"{count / 1000**power:.{min(power, 1)}f} {('bytes', 'kB', 'MB', 'GB')[power]}"
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ._compat import import_open_clip
 
@@ -61,3 +62,24 @@ def mini_tokenize(captions: list[str], config: MiniConfig = MiniConfig()) -> Ten
 @functools.cache
 def _tokenizer(context_length: int) -> Callable[[list[str]], Tensor]:
     return import_open_clip().SimpleTokenizer(context_length=context_length)
+
+
+_PROMPTS = 256  # prompts at once: the text tower's memory stays small
+
+
+def text_encoder(clip: nn.Module, what: str = "") -> Callable[[list[str]], Tensor]:
+    """The text tower of an open_clip model with its tokens, as a function: prompts → features ``[n, dim]``.
+
+    Arguments:
+        clip: the model.
+        what: shown beside the progress.
+    """
+    tokenize = _tokenizer(clip.context_length)
+
+    def encode(prompts: list[str]) -> Tensor:
+        # On no terminal no bar: it would stand on the page of a notebook.
+        starts = tqdm(range(0, len(prompts), _PROMPTS), desc=f"{what}: prompts", leave=False, disable=None)
+        with torch.no_grad():
+            return torch.cat([clip.encode_text(tokenize(prompts[start : start + _PROMPTS])) for start in starts])
+
+    return encode

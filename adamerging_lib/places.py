@@ -1,4 +1,4 @@
-"""Where records lie: the committed ones, and those that the present run writes."""
+"""Where records lie: the committed ones, and those that the present run writes; and where fetched files lie."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def results() -> Path:
     """
     given = os.environ.get("ADAMERGING_RESULTS")
     return Path(given) if given else committed()
+
+
+def assets() -> Path:
+    """The folder of models and data sets: $ADAMERGING_ASSETS, else ``adamerging/assets`` of the user's cache folder."""
+    if given := os.environ.get("ADAMERGING_ASSETS"):
+        return Path(given).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "adamerging" / "assets"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+from . import hub
+from .published import ARCHITECTURES, same_role
 from .suite import Suite
 
 
@@ -16,9 +20,12 @@ class Profile:
     Arguments:
         name: its id.
         summary: one line for people.
-        tasks: all its tasks, in order.
+        tasks: its tasks, in order.
         recipe: the AdaMerging recipe that fits its hardware.
         load: tasks → suite.
+        further: tasks that it has beside, taken when they are named.
+        parameters: notebook parameters that a re-run takes from here where they are not given, see `rerun`.
+        without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
     """
 
     name: str
@@ -26,12 +33,39 @@ class Profile:
     tasks: tuple[str, ...]
     recipe: str
     load: Callable[[Sequence[str]], Suite]
+    further: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
 
 def _load_mini(tasks: Sequence[str]) -> Suite:
     from .mini import load_mini  # open_clip and the generators cost seconds that other profiles need not pay
 
     return load_mini(tasks)
+
+
+def _load_clip(name: str, tasks: Sequence[str]) -> Suite:
+    from .clip import load_clip
+
+    return load_clip(name, tasks)
+
+
+def _clip(name: str, arch: str, hardware: str) -> Profile:
+    """A profile at the paper's scale, with the paper's budgets."""
+    return Profile(
+        name=name,
+        summary=f"the paper's eight data sets at 224 px, OpenAI's CLIP {ARCHITECTURES[arch]}; {hardware}",
+        tasks=hub.EIGHT,
+        recipe="paper",
+        load=partial(_load_clip, name),
+        further=hub.TWENTY[len(hub.EIGHT) :],
+        parameters={
+            "recipe": "paper", "steps": 500, "lr": 1e-3, "batches": 2,
+            "adamerging_steps": 500, "adamerging_lr": 1e-3,
+            "reference": arch, "arch": arch, "pool": "P2", "device": "auto",
+        },
+        without=("traditional_mtl",),
+    )  # fmt: skip
 
 
 PROFILES: dict[str, Profile] = {
@@ -42,6 +76,9 @@ PROFILES: dict[str, Profile] = {
         recipe="mini",
         load=_load_mini,
     ),
+    "clip-b32": _clip("clip-b32", "ViT-B-32", "a GPU, an hour or two"),
+    "clip-b16": _clip("clip-b16", "ViT-B-16", "a GPU, hours"),
+    "clip-l14": _clip("clip-l14", "ViT-L-14", "a GPU with 80 GB, a day"),
 }
 
 
@@ -58,23 +95,40 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
+def check_tasks(profile: Profile, tasks: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The tasks chosen of a profile, under its own names; all by default.
+
+    Arguments:
+        profile: whose.
+        tasks: names, each its own or that of another profile's task with the same role (``digits`` for ``MNIST``).
+
+    Raises:
+        ValueError: for an unknown task, a task named twice, or none.
+    """
+    known = (*profile.tasks, *profile.further)
+    tasks = profile.tasks if tasks is None else tuple(same_role(tasks, known))
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
+    if unknown := [task for task in tasks if task not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"profile {profile.name!r} has no task {unknown[0]!r}: {hint}its tasks are {', '.join(known)}"
+        )
+    return tasks
+
+
 def load_suite(name: str = "mini", *, tasks: Sequence[str] | None = None) -> Suite:
     """Everything of a profile: encoder, θ0, θ_k, joint model, heads and test images.
 
     Arguments:
         name: profile id.
-        tasks: some of its tasks, in the order wanted; all by default.
+        tasks: some of its tasks, in the order wanted; see `check_tasks`. All by default; of a clip profile the
+            paper's eight, and ``hub.FOURTEEN`` or ``hub.TWENTY`` name the larger suites.
 
     Raises:
         ValueError: for an unknown profile or task, a task named twice, or none.
         CheckpointError: for a checkpoint that is missing or does not have its checksum.
     """
     chosen = profile(name)
-    tasks = chosen.tasks if tasks is None else tuple(tasks)
-    if not tasks or len(set(tasks)) != len(tasks):
-        raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
-    if unknown := [task for task in tasks if task not in chosen.tasks]:
-        near = difflib.get_close_matches(unknown[0], chosen.tasks, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"profile {name!r} has no task {unknown[0]!r}: {hint}its tasks are {', '.join(chosen.tasks)}")
-    return chosen.load(tasks)
+    return chosen.load(check_tasks(chosen, tasks))

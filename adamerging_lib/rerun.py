@@ -20,13 +20,15 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from . import notebooks
-from .values import describe, parse
+from .profiles import profile
+from .values import Parameter, describe, parse
 
 RUNS_FILE = Path("runs.yml")
 TOC_FILE = Path("_toc.yml")
@@ -56,10 +58,31 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
     values = parse(template(name), notebooks.parameters(template(name)), pairs)
     if not values:
         raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
+    values = filled(values, notebooks.parameters(template(name)))
     text = _load(runs_file)
     text.setdefault("runs", {}).setdefault(run, {})[name] = values
     _save(runs_file, text)
     return values
+
+
+def filled(values: Mapping[str, object], known: Mapping[str, Parameter]) -> dict[str, object]:
+    """The parameters of a variant, with what its profile goes with where nothing else was given.
+
+    The notebooks' own defaults are sized for the mini world; another profile has the paper's budgets, the architecture
+    whose published numbers belong beside it, and methods that it cannot have.
+
+    Arguments:
+        values: the parameters given.
+        known: the notebook's parameters.
+    """
+    if "profile" not in values or "profile" not in known or values["profile"] == known["profile"].default:
+        return dict(values)
+    chosen = profile(values["profile"])
+    own = {key: value for key, value in chosen.parameters.items() if key in known}
+    for key in ("methods", "swept"):
+        if key in known and set(chosen.without) & set(known[key].default):
+            own[key] = [method for method in known[key].default if method not in chosen.without]
+    return {**values, **{key: value for key, value in own.items() if key not in values}}
 
 
 def listing(name: str) -> str:
@@ -135,7 +158,7 @@ def _execute(name: str, output: Path, results: Path, values: dict[str, object], 
     started = time.monotonic()
     print(f"{name}: running", flush=True)
     try:
-        notebooks.execute(template(name), output, values, log=log)
+        notebooks.execute(template(name), output, filled(values, notebooks.parameters(template(name))), log=log)
     except PapermillExecutionError as error:
         raise SystemExit(f"{error}\nNotebook {name!r} failed at In [{error.exec_count}]; see {log}.") from error
     print(f"{name}: {output} in {time.monotonic() - started:.0f} s", flush=True)

@@ -8,3 +8,4 @@ from .huggingface import from_hf as from_hf
 from .huggingface import to_hf as to_hf
 from .reading import load_encoder as load_encoder
 from .reading import load_head as load_head
+from .models import load_clip_model as load_clip_model

@@ -14,6 +14,7 @@ from typing import Any
 from ..evaluation import evaluate
 from ..methods import run_method
 from ..methods.registry import find
+from ..published import same_role
 from ..records import rows_of
 from ..suite import Suite
 
@@ -31,7 +32,7 @@ def generalisation(
 
     Arguments:
         suite: experts, heads and test images of all tasks.
-        splits: the unseen tasks of each split.
+        splits: the unseen tasks of each split, under the suite's names or those of another profile.
         methods: method ids; adaptive ones learn on the seen tasks' images alone.
         learning: hyper-parameters of adaptive methods.
         seed: of adaptive methods.
@@ -44,7 +45,8 @@ def generalisation(
         ValueError: for a split with unknown tasks, or one that leaves nothing to merge or to test.
     """
     rows = []
-    for unseen in splits:
+    for split in splits:
+        unseen = same_role(split, suite.tasks)
         part = hide(suite, unseen)
         for method in methods:
             options = {**learning, "seed": seed, "device": device, "progress": False} if find(method).adaptive else {}

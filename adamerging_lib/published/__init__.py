@@ -8,6 +8,7 @@ both as printed, slips included; ``slips.csv`` lists the slips, so that nobody r
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from importlib.resources import files
 
 import pandas as pd
@@ -26,6 +27,21 @@ STAND_IN = {
     "textures": "DTD",
 }
 """Task of the mini world → the published task that it stands in for."""
+
+
+def same_role(tasks: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Names of tasks as those who know others call them; the one place that translates, in both directions.
+
+    Arguments:
+        tasks: names, of the mini world's tasks or of published ones.
+        known: the names there are.
+
+    Returns:
+        Every task of ``tasks`` under the name in ``known`` that has the same role; as it is where there is none.
+    """
+    by_role = {STAND_IN.get(task, task): task for task in known}
+    return [by_role.get(STAND_IN.get(task, task), task) for task in tasks]
+
 
 METHOD_IDS = {
     "Individual": "individual",

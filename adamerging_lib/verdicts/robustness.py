@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from ..published import STAND_IN
+from ..published import same_role
 from ..tables import robustness as table
 from ..tables.common import AVERAGE
 from .common import Verdict, lookup
@@ -46,7 +46,7 @@ def settings(rows: pd.DataFrame) -> list[Verdict]:
 
 def _failure(rows: pd.DataFrame) -> list[Verdict]:
     """The hidden failure: on one task, noise makes entropy and accuracy fall together; and what cures it."""
-    stand_in = next(ours for ours, theirs in STAND_IN.items() if theirs == "EuroSAT")
+    (stand_in,) = same_role(["EuroSAT"], rows["task"].unique())
     frame = table.averages(rows, task=stand_in)
     found = []
     if {table.LEARNED, table.FIXED} <= set(frame):
