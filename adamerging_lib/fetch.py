@@ -76,8 +76,15 @@ def ask(repositories: Iterable[Repository]) -> Iterator[File]:
         for name in _chosen(repository, list(entries)):
             entry = entries[name]
             digest = entry.lfs.sha256 if entry.lfs else None
-            licence = tags[0] if tags else "not stated"
-            yield File(repository, name, info.sha, entry.size, digest, entry.blob_id, licence)
+            yield File(repository, name, info.sha, entry.size, digest, entry.blob_id, _licence(repository, tags))
+
+
+def _licence(repository: Repository, tags: list[str]) -> str:
+    if repository.kind == "datasets":
+        from .tasks.clip import TASKS
+
+        tags = tags or [TASKS[repository.task].licence]
+    return tags[0] if tags else "none stated"
 
 
 def _chosen(repository: Repository, names: list[str]) -> list[str]:

@@ -151,7 +151,7 @@ def present(repository: Repository, root: Path) -> tuple[list[str], list[str]]:
     """What can be told without the hub: what of a repository is missing here, and which files are cut short.
 
     Returns:
-        Paths below the root: those to put there (for a data set with the pattern of its file names), and those broken.
+        Paths below the root: those to put there (of a data set, the pattern of its files' names), and those broken.
     """
     folder = root / repository.place
     if repository.kind == "models":
@@ -166,14 +166,19 @@ def present(repository: Repository, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _present_data(repository: Repository, folder: Path) -> tuple[list[str], list[Path]]:
-    from .tasks.clip import TASKS, split_files
+    from .tasks.clip import TASKS, hub_split, split_files
 
+    task = TASKS[repository.task]
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     missing, files = [], []
     for split in repository.splits:
-        own = split_files(names, TASKS[repository.task], split)
+        pattern = f"{repository.place}/{task.files.format(split=hub_split(task, split))}"
+        try:
+            own = split_files(names, task, split)
+        except ValueError as error:  # some of its files
+            own, pattern = [], f"{pattern}: {error}"
         files += [folder / name for name in own]
-        missing += [] if own else [f"{repository.place}/: the {split} split, all its files as they are named there"]
+        missing += [] if own else [pattern]
     return missing, files
 
 
