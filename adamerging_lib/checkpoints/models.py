@@ -56,9 +56,10 @@ def load_clip_model(folder: Path) -> nn.Module:
     if "proj" not in tower:
         raise CheckpointError(f"{source.path} has no projection: a base is a whole CLIPModel with both towers")
     state = {f"visual.{name}": tensor for name, tensor in tower.items()}
-    state |= text_from_hf(source.tensors, len(model.transformer.resblocks), source.path)
-    if extra := [key for key in dropped if not (_BUFFERS.fullmatch(key) or key.startswith(("text_", "logit_scale")))]:
-        raise CheckpointError(f"{source.path} holds {extra[0]!r}, which no CLIPModel has")
+    words, used = text_from_hf(source.tensors, len(model.transformer.resblocks), source.path)
+    state |= words
+    if extra := [key for key in dropped if key not in used and not _BUFFERS.fullmatch(key)]:
+        raise CheckpointError(f"{source.path} holds {extra[0]!r}, which the model of {config} has not: fetch both again")
     check_finite(state, source.path)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     for key, shape in expected.items():
@@ -72,13 +73,16 @@ def load_clip_model(folder: Path) -> nn.Module:
     return model.float().eval()
 
 
-def text_from_hf(state: Mapping[str, Tensor], blocks: int, owner: object) -> dict[str, Tensor]:
+def text_from_hf(state: Mapping[str, Tensor], blocks: int, owner: object) -> tuple[dict[str, Tensor], set[str]]:
     """open_clip's text tower, projection and logit scale of a CLIPModel.
 
     Arguments:
         state: its state dict.
         blocks: how many transformer blocks the tower has.
         owner: for messages.
+
+    Returns:
+        Name → tensor, and the names used of the state dict.
 
     Raises:
         CheckpointError: where a tensor is missing.
@@ -99,7 +103,7 @@ def text_from_hf(state: Mapping[str, Tensor], blocks: int, owner: object) -> dic
         parts = [state[key] for key in theirs]
         tower[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
     tower["text_projection"] = tower["text_projection"].t().contiguous()
-    return tower
+    return tower, {key for theirs in names.values() for key in theirs}
 
 
 def _model(config: Path) -> nn.Module:
