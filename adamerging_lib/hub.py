@@ -23,10 +23,10 @@ BASES = {
 _OWNER = "tanganke"
 SUFFIXES = {
     "SUN397": "sun397", "Cars": "stanford-cars", "RESISC45": "resisc45", "EuroSAT": "eurosat", "SVHN": "svhn",
-    "GTSRB": "gtsrb", "MNIST": "mnist", "DTD": "dtd", "CIFAR100": "cifar100", "STL10": "stl10",
-    "Flowers102": "oxford_flowers102", "OxfordIIITPet": "oxford-iiit-pet", "PCAM": "pcam", "FER2013": "fer2013",
-    "EMNIST": "emnist_letters", "CIFAR10": "cifar10", "Food101": "food101", "FashionMNIST": "fashion_mnist",
-    "RenderedSST2": "rendered-sst2", "KMNIST": "kmnist",
+    "GTSRB": "gtsrb", "MNIST": "mnist", "DTD": "dtd", "Flowers102": "oxford_flowers102", "PCAM": "pcam",
+    "FER2013": "fer2013", "OxfordIIITPet": "oxford-iiit-pet", "STL10": "stl10", "CIFAR100": "cifar100",
+    "CIFAR10": "cifar10", "Food101": "food101", "FashionMNIST": "fashion_mnist", "EMNIST": "emnist_letters",
+    "KMNIST": "kmnist", "RenderedSST2": "rendered-sst2",
 }  # fmt: skip
 """Task → how its expert's repository ends. The paper's eight, then those of the suites of 14 and of 20 tasks."""
 
