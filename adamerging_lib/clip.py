@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import hub, places
 from .cache import cached, fingerprint_code
-from .checkpoints import load_clip_model, load_encoder
+from .checkpoints import load_clip_model, load_encoder, load_head
 from .checkpoints.reading import open_source
 from .encoders import text_encoder
 from .heads import zero_shot_head
@@ -54,11 +54,11 @@ class Lazy(Mapping[str, T], Generic[T]):
 def load_clip(profile: str, tasks: Sequence[str], root: Path | None = None) -> Suite:
     """The suite of a clip profile, from files that `adamerging fetch` or a person put there; see `load_suite`.
 
-    The architecture is that of the base's ``config.json``. Experts are read when they are first asked for, training
-    images too.
+    The architecture is that of the base's ``config.json``, which is θ0. Experts are read when they are first asked for,
+    training images too. Heads are those published with the experts, where there are any, else the text tower's.
 
     Arguments:
-        profile: a key of ``hub.BASES``.
+        profile: its name.
         tasks: which, in this order.
         root: folder of the files; default: `places.assets`.
 
@@ -68,9 +68,10 @@ def load_clip(profile: str, tasks: Sequence[str], root: Path | None = None) -> S
     """
     root = places.assets() if root is None else Path(root)
     hub.need(profile, hub.repositories(profile, tasks), root)
-    base = root / hub.base_model(profile).place
-    folders = {task: root / hub.expert_model(profile, task).place for task in tasks}
-    clip = load_clip_model(base)
+    base, experts = hub.base_model(profile), {task: hub.expert_model(profile, task) for task in tasks}
+    files = {task: hub.weights(expert, root) for task, expert in experts.items()}
+    given = {task: path for task, expert in experts.items() if (path := hub.head(expert, root))}
+    clip = load_clip_model(root / base.place)
     visual, size = clip.visual, clip.visual.image_size[0]
     pretrained = dict(visual.state_dict())
 
@@ -82,20 +83,21 @@ def load_clip(profile: str, tasks: Sequence[str], root: Path | None = None) -> S
         profile=profile,
         encoder=visual,
         pretrained=pretrained,
-        experts=Lazy(tasks, lambda task: load_encoder(folders[task], visual, pretrained)),
+        experts=Lazy(tasks, lambda task: load_encoder(files[task], visual, pretrained)),
         joint=None,
-        heads=clip_heads(clip, tasks),
+        heads={**clip_heads(clip, [t for t in tasks if t not in given]), **{t: load_head(p) for t, p in given.items()}},
         test={task: task_images(TASKS[task], "test", root, size=size) for task in tasks},
         mean=MEAN,
         std=STD,
         train=Lazy(tasks, training),
-        assets={name: digest for folder in (base, *folders.values()) for name, digest in _digests(folder, root)},
+        assets=dict(_digests([hub.weights(base, root), *files.values(), *given.values()], root)),
     )
 
 
-def _digests(folder: Path, root: Path) -> Iterator[tuple[str, str]]:
-    place = folder.relative_to(root / "models").as_posix()
-    return ((f"{place}/{name}", digest) for name, digest in open_source(folder).digests().items())
+def _digests(files: Sequence[Path], root: Path) -> Iterator[tuple[str, str]]:
+    for file in files:
+        place = file.parent.relative_to(root / "models").as_posix()
+        yield from ((f"{place}/{name}", digest) for name, digest in open_source(file).digests().items())
 
 
 def clip_heads(clip: nn.Module, tasks: Sequence[str]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ again, and never replaced without --force."""
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand to the command's parser."""
     parser = commands.add_parser("fetch", help="models and data sets of a clip profile, from the hub", epilog=_EPILOG)
-    parser.add_argument("--profile", required=True, choices=sorted(hub.BASES), help="for which profile")
+    parser.add_argument("--profile", required=True, choices=[name for name in profiles.PROFILES if name.startswith("clip-")], help="for which profile")
     parser.add_argument("--tasks", metavar="A,B", help="some of its tasks; by default the paper's eight")
     parser.add_argument("--only", choices=("models", "datasets"), help="one of the two")
     parser.add_argument(
@@ -42,11 +42,13 @@ def run(given: argparse.Namespace) -> None:
     tasks = given.tasks.split(",") if given.tasks else None
     chosen = profiles.check_tasks(profiles.profile(given.profile), tasks)
     root = places.assets()
-    wanted = list(hub.repositories(given.profile, chosen, only=given.only, splits=given.splits.split(",")))
+    everything = list(hub.repositories(given.profile, chosen, only=given.only, splits=given.splits.split(",")))
+    wanted = [repository for repository in everything if not repository.source]
+    elsewhere = [repository for repository in everything if repository.source]
     try:
         files = list(fetch.ask(wanted))
     except ConnectionError as error:
-        print(fetch.by_hand(wanted, root, error))
+        print(fetch.by_hand(everything, root, error))
         return
     print(f"checking what is in {root}", flush=True)
     states = {file: fetch.state_of(file, root) for file in files}
@@ -58,8 +60,16 @@ def run(given: argparse.Namespace) -> None:
             f"away, or replace it with --force"
         )
     fetch.room(needed, root)
-    if given.dry_run or not needed:
-        return
+    if needed and not given.dry_run:
+        _fetch(needed, root)
+    if missing := [name for repository in elsewhere for name in hub.present(repository, root)[0]]:
+        raise ValueError(
+            f"these are not on the hub: download them from where {elsewhere[0].page} says, and put them below {root}:\n  "
+            + "\n  ".join(missing)
+        )
+
+
+def _fetch(needed: Sequence[fetch.File], root: Path) -> None:
     fetch.check(root)
     for number, file in enumerate(needed, 1):
         print(f"{number}/{len(needed)} {file.place}, {size(fetch.remaining(file, root))} to come", flush=True)

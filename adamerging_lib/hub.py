@@ -20,6 +20,12 @@ BASES = {
 }
 """Profile → the CLIP model that its experts were fine-tuned from."""
 
+POOLS = {
+    "p1": ("task_vectors", "https://github.com/mlfoundations/task_vectors"),
+    "p3": ("tall_masks", "https://github.com/nik-dim/tall_masks"),
+}
+"""Ending of a profile with other experts → the folder that they lie in, and who links to them; not on the hub."""
+ARCHITECTURES = {"clip-b32": "ViT-B-32", "clip-b16": "ViT-B-16", "clip-l14": "ViT-L-14"}
 _OWNER = "tanganke"
 SUFFIXES = {
     "SUN397": "sun397", "Cars": "stanford-cars", "RESISC45": "resisc45", "EuroSAT": "eurosat", "SVHN": "svhn",
@@ -53,12 +59,14 @@ class Repository:
         id: ``owner/name``.
         task: whose expert or images it holds; None for a base.
         splits: of a data set, the splits wanted, ``test`` or ``train``.
+        source: where people find it, if it is not on the hub.
     """
 
     kind: str
     id: str
     task: str | None = None
     splits: tuple[str, ...] = ()
+    source: str | None = None
 
     @property
     def place(self) -> str:
@@ -68,6 +76,8 @@ class Repository:
     @property
     def page(self) -> str:
         """Its address for people."""
+        if self.source:
+            return self.source
         return f"{SITE}/{self.id}" if self.kind == "models" else f"{SITE}/datasets/{self.id}"
 
     @property
@@ -78,12 +88,21 @@ class Repository:
 
 def base_model(profile: str) -> Repository:
     """The base of a profile."""
-    return Repository("models", BASES[profile])
+    return Repository("models", BASES[family(profile)])
 
 
 def expert_model(profile: str, task: str) -> Repository:
     """The expert of a task."""
-    return Repository("models", f"{_OWNER}/{BASES[profile].partition('/')[2]}_{SUFFIXES[task]}", task)
+    own = family(profile)
+    if own == profile:
+        return Repository("models", f"{_OWNER}/{BASES[own].partition('/')[2]}_{SUFFIXES[task]}", task)
+    folder, source = POOLS[profile.removeprefix(f"{own}-")]
+    return Repository("models", f"{folder}/{ARCHITECTURES[own]}", task, source=source)
+
+
+def family(profile: str) -> str:
+    """The profile with the hub's experts that has the same base."""
+    return next(name for name in BASES if profile in (name, *(f"{name}-{pool}" for pool in POOLS)))
 
 
 def data_set(task: str, splits: Sequence[str] = ("test",)) -> Repository:
@@ -99,7 +118,7 @@ def repositories(
     """Everything that a profile needs for some tasks, models first.
 
     Arguments:
-        profile: a key of ``BASES``.
+        profile: a clip profile.
         tasks: task names.
         only: ``models`` or ``datasets``; both by default.
         splits: of the data sets.
@@ -112,9 +131,27 @@ def repositories(
         yield from (data_set(task, splits) for task in tasks)
 
 
-def weights(folder: Path) -> Path | None:
-    """The file of a model's folder that holds its weights, or None."""
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+def weights(repository: Repository, root: Path) -> Path | None:
+    """The file that holds a model's weights, or None."""
+    folder, task = root / repository.place, repository.task
+    names = WEIGHTS
+    if repository.source:
+        names = _pickles(*(f"{task}{end}/{tuned}" for end in _ENDS for tuned in ("finetuned", "nonlinear_finetuned")))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def head(repository: Repository, root: Path) -> Path | None:
+    """The file that holds the head published with an expert, or None."""
+    names = _pickles(*(f"head_{repository.task}{end}" for end in _ENDS)) if repository.source else ()
+    return next((path for name in names if (path := root / repository.place / name).is_file()), None)
+
+
+_ENDS = ("", "Val")  # TALL masks names tasks after the splits that it validated on
+
+
+def _pickles(*stems: str) -> tuple[str, ...]:
+    """As `adamerging convert` writes them, or as they were published."""
+    return tuple(f"{stem}{end}" for stem in stems for end in (".safetensors", ".pt"))
 
 
 def whole(path: Path) -> bool:
@@ -155,9 +192,10 @@ def present(repository: Repository, root: Path) -> tuple[list[str], list[str]]:
     """
     folder = root / repository.place
     if repository.kind == "models":
-        found = weights(folder)
-        missing = [] if found else [f"{repository.place}/{WEIGHTS[0]} (or {WEIGHTS[-1]})"]
-        if not (folder / "config.json").is_file():
+        found = weights(repository, root)
+        name = f"{repository.task}/finetuned.pt" if repository.source else f"{WEIGHTS[0]} (or {WEIGHTS[-1]})"
+        missing = [] if found else [f"{repository.place}/{name}"]
+        if not repository.source and not (folder / "config.json").is_file():
             missing.insert(0, f"{repository.place}/config.json")
         files = [found] if found else []
     else:
@@ -186,7 +224,7 @@ def need(profile: str, wanted: Iterable[Repository], root: Path, *options: str) 
     """Raise CheckpointError naming every file that is missing or cut short, and the command that mends it.
 
     Arguments:
-        profile: a key of ``BASES``.
+        profile: a clip profile.
         wanted: what is needed.
         root: folder of the assets.
         options: of the command.

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from . import hub
-from .published import ARCHITECTURES, same_role
+from .published import ARCHITECTURES, POOLS, same_role
 from .suite import Suite
 
 
@@ -50,11 +50,12 @@ def _load_clip(name: str, tasks: Sequence[str]) -> Suite:
     return load_clip(name, tasks)
 
 
-def _clip(name: str, arch: str, hardware: str) -> Profile:
+def _clip(base: str, hardware: str, pool: str = "P2") -> Profile:
     """A profile at the paper's scale, with the paper's budgets."""
+    name, arch = base if pool == "P2" else f"{base}-{pool.lower()}", hub.ARCHITECTURES[base]
     return Profile(
         name=name,
-        summary=f"the paper's eight data sets at 224 px, OpenAI's CLIP {ARCHITECTURES[arch]}; {hardware}",
+        summary=f"the paper's eight data sets at 224 px, {ARCHITECTURES[arch]}, {POOLS[pool]}; {hardware}",
         tasks=hub.EIGHT,
         recipe="paper",
         load=partial(_load_clip, name),
@@ -62,12 +63,13 @@ def _clip(name: str, arch: str, hardware: str) -> Profile:
         parameters={
             "recipe": "paper", "steps": 500, "lr": 1e-3, "batches": 2,
             "adamerging_steps": 500, "adamerging_lr": 1e-3,
-            "reference": arch, "arch": arch, "pool": "P2", "device": "auto",
+            "reference": arch, "arch": arch, "pool": pool, "device": "auto",
         },
         without=("traditional_mtl",),
     )  # fmt: skip
 
 
+_HARDWARE = {"clip-b32": "a GPU", "clip-b16": "a GPU", "clip-l14": "a large GPU"}
 PROFILES: dict[str, Profile] = {
     "mini": Profile(
         name="mini",
@@ -76,9 +78,11 @@ PROFILES: dict[str, Profile] = {
         recipe="mini",
         load=_load_mini,
     ),
-    "clip-b32": _clip("clip-b32", "ViT-B-32", "a GPU, an hour or two"),
-    "clip-b16": _clip("clip-b16", "ViT-B-16", "a GPU, hours"),
-    "clip-l14": _clip("clip-l14", "ViT-L-14", "a GPU with 80 GB, a day"),
+    **{
+        clip.name: clip
+        for base, hardware in _HARDWARE.items()
+        for clip in (_clip(base, hardware, pool) for pool in ("P2", "P1", "P3"))
+    },
 }
 
 

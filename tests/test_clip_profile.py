@@ -9,14 +9,14 @@ import shutil
 import pytest
 import torch
 import transformers
-from clips import open_clip
+from clips import ClassificationHead, ImageEncoder, open_clip, pickled, randomised
 from mirror import SIZE, clip_config, put_data, put_models
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 import adamerging_lib as am
 from adamerging_lib import clip, hub, profiles, rerun
-from adamerging_lib.checkpoints import convert, to_hf
+from adamerging_lib.checkpoints import convert, load_clip_model, to_hf
 from adamerging_lib.published import STAND_IN, same_role
 from adamerging_lib.tasks.clip import TASKS
 from adamerging_lib.values import Parameter
@@ -109,7 +109,7 @@ def test_merged_evaluated_and_adapted(root):
 
 def test_experts_and_training_images_are_read_when_they_are_asked_for(root, monkeypatch):
     read = []
-    monkeypatch.setattr(clip, "load_encoder", lambda *a: read.append(a[0].name) or load_encoder(*a))
+    monkeypatch.setattr(clip, "load_encoder", lambda *a: read.append(a[0].parent.name) or load_encoder(*a))
     load_encoder = am.checkpoints.load_encoder
     suite = am.load_suite("clip-b32", tasks=NAMES)
     assert not read and set(suite.experts) == set(NAMES) and "MNIST" in suite.experts and len(suite.experts) == 2
@@ -159,6 +159,35 @@ def test_experts_in_other_forms(root):
     for task in NAMES:
         assert all(torch.equal(tensor, expected[task][key]) for key, tensor in found.experts[task].items())
     assert f"{hub.expert_model('clip-b32', 'MNIST').id}/pytorch_model.bin" in found.assets
+
+
+@pytest.mark.parametrize(("pool", "end", "tuned"), [("p1", "", "finetuned"), ("p3", "Val", "nonlinear_finetuned")])
+def test_checkpoints_of_task_vectors_and_tall_masks(root, monkeypatch, pool, end, tuned):
+    """Whole pickled modules as they were published, one converted, and a head; nothing of them is executed."""
+    folder = root / hub.expert_model(f"clip-b32-{pool}", "MNIST").place
+    towers = {}
+    for number, task in enumerate(NAMES):
+        model = randomised(load_clip_model(root / hub.base_model("clip-b32").place), number + 5)
+        towers[task] = {key: tensor.clone() for key, tensor in model.visual.state_dict().items()}
+        (folder / f"{task}{end}").mkdir(parents=True)
+        pickled(monkeypatch, folder / f"{task}{end}/{tuned}.pt", ImageEncoder(model))
+    pickle = folder / f"EuroSAT{end}/{tuned}.pt"
+    convert(pickle, pickle.with_suffix(".safetensors"))
+    pickle.unlink()
+    weight = torch.randn(10, 8)
+    pickled(monkeypatch, folder / f"head_MNIST{end}.pt", ClassificationHead(weight))
+    suite = am.load_suite(f"clip-b32-{pool}", tasks=NAMES)
+    for task in NAMES:
+        assert all(torch.equal(tensor, towers[task][key]) for key, tensor in suite.experts[task].items())
+    theirs = am.load_suite("clip-b32", tasks=NAMES)
+    assert torch.equal(suite.heads["MNIST"], weight) and torch.equal(suite.heads["EuroSAT"], theirs.heads["EuroSAT"])
+    assert all(torch.equal(tensor, theirs.pretrained[key]) for key, tensor in suite.pretrained.items())
+    name = folder.relative_to(root / "models").as_posix()
+    assert {f"{name}/EuroSAT{end}/{tuned}.safetensors", f"{name}/head_MNIST{end}.pt"} <= set(suite.assets)
+    am.adamerge(suite, steps=1, batch_size=2, batches=1, progress=False)
+    shutil.rmtree(folder / f"MNIST{end}")
+    with pytest.raises(am.CheckpointError, match=rf"missing: models/\w+/ViT-B-32/MNIST/finetuned.pt\n.*clip-b32-{pool}"):
+        am.load_suite(f"clip-b32-{pool}", tasks=NAMES)
 
 
 def test_everything_missing_is_named_at_once_with_the_command(tmp_path, monkeypatch):

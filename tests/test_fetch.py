@@ -200,6 +200,18 @@ def test_a_hub_that_refuses(mirror, root, capsys):
     assert "no repository 'openai/clip-vit-base-patch16'" in capsys.readouterr().err
 
 
+def test_experts_that_are_not_on_the_hub_are_named(mirror, root, capsys):
+    arguments = ["fetch", "--profile", "clip-b32-p1", "--tasks", "MNIST"]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "https://github.com/mlfoundations/task_vectors" in said
+    assert f"put them below {root}:\n  models/task_vectors/ViT-B-32/MNIST/finetuned.pt" in said
+    assert (root / "models/openai/clip-vit-base-patch32/model.safetensors").is_file()  # everything else is there
+    (root / "models/task_vectors/ViT-B-32/MNIST").mkdir(parents=True)
+    (root / "models/task_vectors/ViT-B-32/MNIST/finetuned.pt").write_bytes(b"as it was published")
+    assert main(arguments) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
