@@ -112,7 +112,9 @@ def state_of(file: File, root: Path) -> str:
         return MISSING
     if path.stat().st_size < file.size and not whole(path):
         return CUT
-    return THERE if path.stat().st_size == file.size and _digest(path, file) == (file.sha256 or file.blob) else DIFFERENT
+    return (
+        THERE if path.stat().st_size == file.size and _digest(path, file) == (file.sha256 or file.blob) else DIFFERENT
+    )
 
 
 def _digest(path: Path, file: File) -> str | None:
@@ -211,7 +213,9 @@ def check(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be made ({error.strerror}): let ADAMERGING_ASSETS name another") from error
+        raise CheckpointError(
+            f"{path} cannot be made ({error.strerror}): let ADAMERGING_ASSETS name another"
+        ) from error
 
 
 def _endpoint() -> str:

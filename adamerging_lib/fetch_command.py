@@ -21,7 +21,12 @@ again, and never replaced without --force."""
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand to the command's parser."""
     parser = commands.add_parser("fetch", help="models and data sets of a clip profile, from the hub", epilog=_EPILOG)
-    parser.add_argument("--profile", required=True, choices=[name for name in profiles.PROFILES if name.startswith("clip-")], help="for which profile")
+    parser.add_argument(
+        "--profile",
+        required=True,
+        choices=[name for name in profiles.PROFILES if name.startswith("clip-")],
+        help="for which profile",
+    )
     parser.add_argument("--tasks", metavar="A,B", help="some of its tasks; by default the paper's eight")
     parser.add_argument("--only", choices=("models", "datasets"), help="one of the two")
     parser.add_argument(
@@ -56,16 +61,16 @@ def run(given: argparse.Namespace) -> None:
     print(told(files, states, root))
     if strangers := [file.place for file in needed if states[file] == fetch.DIFFERENT and not given.force]:
         raise ValueError(
-            f"below {root} lies, under a name of the hub's, what is not the hub's file: {', '.join(strangers)}. Move it "
-            f"away, or replace it with --force"
+            f"below {root} lies, under a name of the hub's, what is not the hub's file: {', '.join(strangers)}. Move "
+            f"it away, or replace it with --force"
         )
     fetch.room(needed, root)
     if needed and not given.dry_run:
         _fetch(needed, root)
     if missing := [name for repository in elsewhere for name in hub.present(repository, root)[0]]:
         raise ValueError(
-            f"these are not on the hub: download them from where {elsewhere[0].page} says, and put them below {root}:\n  "
-            + "\n  ".join(missing)
+            f"these are not on the hub: download them from where {elsewhere[0].page} says, and put them below "
+            f"{root}:\n  " + "\n  ".join(missing)
         )
 
 

@@ -1,4 +1,4 @@
-"""What lies where on the Hugging Face Hub, and in the local folder that mirrors it: models and data sets by their ids."""
+"""What lies where on the Hugging Face Hub, and in the local folder that mirrors it, by the hub's own names."""
 
 from __future__ import annotations
 

@@ -116,9 +116,7 @@ def check_tasks(profile: Profile, tasks: Sequence[str] | None = None) -> tuple[s
     if unknown := [task for task in tasks if task not in known]:
         near = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"profile {profile.name!r} has no task {unknown[0]!r}: {hint}its tasks are {', '.join(known)}"
-        )
+        raise ValueError(f"profile {profile.name!r} has no task {unknown[0]!r}: {hint}its tasks are {', '.join(known)}")
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""A hub of our own: small CLIP models and image data sets in the hub's exact layout, served over HTTP on this machine."""
+"""A hub of our own: small CLIP models and image data sets in the hub's exact layout, served over HTTP."""
 
 from __future__ import annotations
 
@@ -56,14 +56,17 @@ def put_models(root: Path, profile: str, tasks, prefix: str = "vision_model.") -
 
 def _put(folder: Path, state: dict, config: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {key: tensor.contiguous() for key, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
 
 
 def put_data(root: Path, task: str, splits=("test",), count: int | None = None, files: int = 1) -> None:
     """A data set: noisy images whose brightness tells the class, as parquet with the hub's features."""
-    from datasets import ClassLabel, Dataset, Features, Image as Picture
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as Picture
 
     spec = TASKS[task]
     classes = list(spec.classes)

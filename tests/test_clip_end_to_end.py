@@ -1,7 +1,7 @@
 """The whole way of a clip profile, from a hub to a page of the book: on small models served from this machine.
 
-The same on the real hub: ``pytest -m network tests/test_clip_end_to_end.py`` fetches the ViT-B/32 models and test images
-of MNIST and EuroSAT, about 2 GB, into the folder that ADAMERGING_ASSETS names.
+The same on the real hub: ``pytest -m network tests/test_clip_end_to_end.py`` fetches the ViT-B/32 models and test
+images of MNIST and EuroSAT, about 2 GB, into the folder that ADAMERGING_ASSETS names.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def built(checkout, name) -> str:
     (checkout / "conf.py").write_text(
         'extensions = ["myst_nb", "sphinx_design", "sphinxcontrib.bibtex", "adamerging_lib.book"]\n'
         'myst_enable_extensions = ["dollarmath", "colon_fence"]\nnb_execution_mode = "off"\nnumfig = True\n'
-        f'bibtex_bibfiles = {[str(path) for path in (ROOT / "book").rglob("*.bib")]!r}\n'
+        f"bibtex_bibfiles = {[str(path) for path in (ROOT / 'book').rglob('*.bib')]!r}\n"
         f'include_patterns = ["index.md", "notebooks/{name}.ipynb", "{docname}.ipynb"]\n'
     )
     (checkout / "index.md").write_text(f"# Index\n\n```{{toctree}}\nnotebooks/{name}\n{docname}\n```\n")

@@ -70,7 +70,10 @@ def test_other_forms_of_the_same(published, copy, form):
 
 def test_what_a_config_leaves_out_is_transformers_default():
     """Newer releases write only what differs from their defaults."""
-    for ours, theirs in ((models._VISION, transformers.CLIPVisionConfig()), (models._TEXT, transformers.CLIPTextConfig())):
+    for ours, theirs in (
+        (models._VISION, transformers.CLIPVisionConfig()),
+        (models._TEXT, transformers.CLIPTextConfig()),
+    ):
         assert ours == {key: getattr(theirs, key) for key in ours}
 
 

@@ -1,4 +1,4 @@
-"""`adamerging fetch` against a hub on this machine: told first, resumed, verified, and helpful where there is no hub."""
+"""`adamerging fetch` against a hub on this machine: told first, resumed, verified, and helpful without a hub."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_tasks_go_by_role_too(mirror, root):
 
 
 def test_a_broken_connection_is_taken_up_where_it_stopped(mirror, there, root, capsys):
-    mirror.cut["model.safetensors"] = 20_000
-    assert main(["fetch", "--profile", "clip-b32", "--tasks", "MNIST", "--only", "models"]) == 0  # cut again and again, within one run
+    mirror.cut["model.safetensors"] = 20_000  # again and again, within one run
+    assert main(["fetch", "--profile", "clip-b32", "--tasks", "MNIST", "--only", "models"]) == 0
     ranges = [asked for name, asked in mirror.ranges if name == "model.safetensors"]
     assert ranges[:3] == ["", "bytes=20000-", "bytes=40000-"]
     assert (root / MODEL).read_bytes() == (there / MODEL).read_bytes()

@@ -6,6 +6,6 @@ from .conversion import Conversion as Conversion
 from .conversion import convert as convert
 from .huggingface import from_hf as from_hf
 from .huggingface import to_hf as to_hf
+from .models import load_clip_model as load_clip_model
 from .reading import load_encoder as load_encoder
 from .reading import load_head as load_head
-from .models import load_clip_model as load_clip_model

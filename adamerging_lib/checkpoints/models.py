@@ -59,7 +59,9 @@ def load_clip_model(folder: Path) -> nn.Module:
     words, used = text_from_hf(source.tensors, len(model.transformer.resblocks), source.path)
     state |= words
     if extra := [key for key in dropped if key not in used and not _BUFFERS.fullmatch(key)]:
-        raise CheckpointError(f"{source.path} holds {extra[0]!r}, which the model of {config} has not: fetch both again")
+        raise CheckpointError(
+            f"{source.path} holds {extra[0]!r}, which the model of {config} has not: fetch both again"
+        )
     check_finite(state, source.path)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     for key, shape in expected.items():
@@ -129,7 +131,9 @@ def _model(config: Path) -> nn.Module:
             ),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{config} describes no CLIP model that open_clip's ViT can stand for: {error}") from error
+        raise CheckpointError(
+            f"{config} describes no CLIP model that open_clip's ViT can stand for: {error}"
+        ) from error
 
 
 def _sizes(tower: Mapping[str, Any]) -> dict[str, Any]:
