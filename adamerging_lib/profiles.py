@@ -24,7 +24,8 @@ class Profile:
         recipe: the AdaMerging recipe that fits its hardware.
         load: tasks → suite.
         further: tasks that it has beside, taken when they are named.
-        parameters: notebook parameters that a re-run takes from here where they are not given, see `rerun`.
+        parameters: notebook → its parameters that a re-run takes from here where they are not given, see `rerun`;
+            under "" those of all notebooks.
         without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
     """
 
@@ -34,7 +35,7 @@ class Profile:
     recipe: str
     load: Callable[[Sequence[str]], Suite]
     further: tuple[str, ...] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
 
@@ -61,9 +62,13 @@ def _clip(base: str, hardware: str, pool: str = "P2") -> Profile:
         load=partial(_load_clip, name),
         further=hub.TWENTY[len(hub.EIGHT) :],
         parameters={
-            "recipe": "paper", "steps": 500, "lr": 1e-3, "batches": 2,
-            "adamerging_steps": 500, "adamerging_lr": 1e-3,
-            "reference": arch, "arch": arch, "pool": pool, "device": "auto",
+            "": {
+                "recipe": "paper", "steps": 500, "lr": 1e-3, "batches": 2, "test_images": 0,
+                "adamerging_steps": 500, "adamerging_lr": 1e-3,
+                "reference": arch, "arch": arch, "pool": pool, "device": "auto",
+            },
+            # Every corruption of every image at 224 px would take days of a CPU and a hundred gigabytes of cache.
+            "robustness": {"test_images": 1000, "severities": [3]},
         },
         without=("traditional_mtl",),
     )  # fmt: skip

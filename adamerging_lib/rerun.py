@@ -58,27 +58,29 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
     values = parse(template(name), notebooks.parameters(template(name)), pairs)
     if not values:
         raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
-    values = filled(values, notebooks.parameters(template(name)))
+    values = filled(name, values, notebooks.parameters(template(name)))
     text = _load(runs_file)
     text.setdefault("runs", {}).setdefault(run, {})[name] = values
     _save(runs_file, text)
     return values
 
 
-def filled(values: Mapping[str, object], known: Mapping[str, Parameter]) -> dict[str, object]:
+def filled(name: str, values: Mapping[str, object], known: Mapping[str, Parameter]) -> dict[str, object]:
     """The parameters of a variant, with what its profile goes with where nothing else was given.
 
     The notebooks' own defaults are sized for the mini world; another profile has the paper's budgets, the architecture
     whose published numbers belong beside it, and methods that it cannot have.
 
     Arguments:
+        name: the notebook.
         values: the parameters given.
         known: the notebook's parameters.
     """
     if "profile" not in values or "profile" not in known or values["profile"] == known["profile"].default:
         return dict(values)
     chosen = profile(values["profile"])
-    own = {key: value for key, value in chosen.parameters.items() if key in known}
+    own = {**chosen.parameters.get("", {}), **chosen.parameters.get(name, {})}
+    own = {key: value for key, value in own.items() if key in known}
     for key in ("methods", "swept"):
         if key in known and set(chosen.without) & set(known[key].default):
             own[key] = [method for method in known[key].default if method not in chosen.without]
@@ -158,7 +160,7 @@ def _execute(name: str, output: Path, results: Path, values: dict[str, object], 
     started = time.monotonic()
     print(f"{name}: running", flush=True)
     try:
-        notebooks.execute(template(name), output, filled(values, notebooks.parameters(template(name))), log=log)
+        notebooks.execute(template(name), output, filled(name, values, notebooks.parameters(template(name))), log=log)
     except PapermillExecutionError as error:
         raise SystemExit(f"{error}\nNotebook {name!r} failed at In [{error.exec_count}]; see {log}.") from error
     print(f"{name}: {output} in {time.monotonic() - started:.0f} s", flush=True)

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Budgets for a test: everything else is the notebook's default, or what the profile goes with.
 TINY = {
     "performance": ["steps=2", "batch_size=2", "scalings=0.3,0.6"],
-    "generalisation": ["steps=2", "batch_size=2", "images=8"],
-    "robustness": ["steps=2", "batch_size=2", "images=8", "corruptions=contrast,impulse_noise", "severities=[3]",
+    "generalisation": ["steps=2", "batch_size=2", "test_images=8"],
+    "robustness": ["steps=2", "batch_size=2", "test_images=8", "corruptions=contrast,impulse_noise", "severities=[3]",
                    "every=1"],
     "coefficients": ["steps=5", "lr=0.05", "batch_size=2", "seeds=0,1"],
     "entropy_loss": ["steps=2", "batch_size=2"],

@@ -300,11 +300,14 @@ def test_a_rerun_on_a_clip_profile_has_the_papers_budgets():
         "profile": Parameter("str", "mini"), "steps": Parameter("int", 100), "reference": Parameter("str", "ViT-B-32"),
         "methods": Parameter("list[str]", ["zero_shot", "traditional_mtl"]), "batch_size": Parameter("int", 16),
     }  # fmt: skip
-    assert rerun.filled({"steps": 7}, known) == {"steps": 7}
-    assert rerun.filled({"profile": "mini", "steps": 7}, known) == {"profile": "mini", "steps": 7}
-    found = rerun.filled({"profile": "clip-l14"}, known)
+    assert rerun.filled("performance", {"steps": 7}, known) == {"steps": 7}
+    assert rerun.filled("performance", {"profile": "mini", "steps": 7}, known) == {"profile": "mini", "steps": 7}
+    found = rerun.filled("performance", {"profile": "clip-l14"}, known)
     assert found == {"profile": "clip-l14", "steps": 500, "reference": "ViT-L-14", "methods": ["zero_shot"]}
     own = {"profile": "clip-l14", "steps": 7, "methods": ["traditional_mtl"], "reference": "ViT-B-32"}
-    assert rerun.filled(own, known) == own and rerun.filled(found, known) == found
+    assert rerun.filled("performance", own, known) == own and rerun.filled("performance", found, known) == found
+    images = {"profile": Parameter("str", "mini"), "test_images": Parameter("int", 400)}
+    for name, count in (("performance", 0), ("robustness", 1000)):
+        assert rerun.filled(name, {"profile": "clip-b16"}, images)["test_images"] == count
     with pytest.raises(ValueError, match="unknown profile 'clip-b3'"):
-        rerun.filled({"profile": "clip-b3"}, known)
+        rerun.filled("performance", {"profile": "clip-b3"}, known)
