@@ -50,7 +50,7 @@ def put_models(root: Path, profile: str, tasks, prefix: str = "vision_model.") -
     _put(root / hub.base_model(profile).place, base | positions, clip_config())
     for number, task in enumerate(tasks, 1):
         generator = torch.Generator().manual_seed(number)
-        expert = {key: t + 0.05 * torch.randn(t.shape, generator=generator) for key, t in vision.items()}
+        expert = {key: t + 0.2 * torch.randn(t.shape, generator=generator) for key, t in vision.items()}
         _put(root / hub.expert_model(profile, task).place, expert, clip_config()["vision_config"])
 
 
