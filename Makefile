@@ -88,7 +88,7 @@ zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zo
 
 lock: ## pin what a fresh environment with all extras gets today
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock
-	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,test]'
+	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,slurm,test]'
 	{ sed '/^#/!d' requirements.lock; _build/lock/bin/pip freeze --all --exclude-editable \
 		| grep -vE '^(pip|nvidia-|cuda-|triton)' | sed -E 's/\+cpu$$//'; } > _build/requirements.lock
 	mv _build/requirements.lock requirements.lock

@@ -28,7 +28,7 @@ from adamerging_lib.state import load, save
 
 RESULT = Path(__file__).parent / "results" / "merge_memory.json"
 TASKS = 8
-METHODS = ("task_arithmetic", "ties", "iso_c")
+METHODS = ("task_arithmetic", "ties", "pcb", "iso_c")
 
 COMMAND = """
 import sys

@@ -27,7 +27,14 @@ blank = types.SimpleNamespace(images=torch.zeros(10, 3, 32, 32, dtype=torch.uint
 test = dict.fromkeys(TASKS, blank)
 suite = types.SimpleNamespace(assets=kept["assets"], tasks=tuple(TASKS), test=test)
 suite.some_images = lambda *_: suite
-am.load_suite = lambda profile, tasks=None: suite
+
+
+def load_suite(profile, tasks=None):
+    suite.tasks = tuple(tasks or TASKS)
+    return suite
+
+
+am.load_suite = load_suite
 """
 PATCH = {
     "performance": """

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"]]]
+DIRECT = [Requirement(text) for text in sum(EXTRAS.values(), PROJECT["dependencies"])]
 # Put together, so that this file passes its own test.
 FOREIGN = re.compile("/(work|root|home|tmp)" + r"/\w|pypi" + r"\.org|python" + "hosted")
 
