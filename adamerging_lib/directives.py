@@ -140,18 +140,29 @@ def comparison_text(name: str, run: str) -> str:
         return ""
     both = pd.concat(sides, axis=1, keys=["default", "this run"])
     both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
+    if both.index.nlevels > 1:  # what is the same in every row says nothing
+        both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
     names = methods()["label"]
     rows = [
         [
             names.get(key[0], key[0]),
-            *key[1:],
+            *("–" if pd.isna(part) else f"{part:g}" if isinstance(part, float) else part for part in key[1:]),
             *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)),
             "–" if pd.isna(b - a) else f"{b - a:+.1f}",
         ]
-        for key, (a, b) in zip(both.index, both.to_numpy(), strict=True)
+        for key, (a, b) in zip(map(_parts, both.index), both.to_numpy(), strict=True)
     ]
-    header = [*both.index.names, f"default ({default['profile']})", f"this run ({variant['profile']})", "difference"]
+    header = [
+        *(name.replace("_", " ") for name in both.index.names),
+        f"default ({default['profile']})",
+        f"this run ({variant['profile']})",
+        "difference",
+    ]
     return f"## Beside the default run\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
+
+
+def _parts(key: object) -> tuple:
+    return key if isinstance(key, tuple) else (key,)
 
 
 def methods_text() -> str:
@@ -165,12 +176,19 @@ def methods_text() -> str:
 
 
 def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
-    """Average accuracy by method, condition and group, without the columns that say nothing; mean over seeds."""
-    keys = ["method", "condition", "group"]
-    frame = pd.DataFrame([r for r in rows if r.get("task") == "Average" and "accuracy" in r and "scaling" not in r])
+    """Average accuracy by method and by what else tells its rows apart; mean over seeds.
+
+    Sweeps over λ and looks along the way are left out: a page of its own shows them.
+    """
+    keys = ["method", "condition", "severity", "adapted_on", "group", "setting"]
+    frame = pd.DataFrame(
+        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not {"scaling", "step"} & r.keys()]
+    )
     if frame.empty:
         return pd.Series(dtype=float)
-    return frame.groupby([key for key in keys if key in frame], sort=False)["accuracy"].mean()
+    if "condition" in frame:
+        frame["condition"] = frame["condition"].str.replace("_", " ")
+    return frame.groupby([key for key in keys if key in frame], sort=False, dropna=False)["accuracy"].mean()
 
 
 class _Text(SphinxDirective):

@@ -12,5 +12,6 @@ def test_every_merging_method_has_one_row():
     for row, id in listed:
         known = registry.find(id)
         assert row["besides the checkpoints"] == known.needs
-        assert row["comes out"] == ("a model a task" if known.task_id else "one model")
+        shared = known.static and known.task_specific == "nothing"
+        assert row["comes out"] == ("one model for all tasks" if shared else "parts for each task")
         assert row["call"] == ("adamerging merge" if known.takes == "task_vectors" else "am.run_method")

@@ -120,7 +120,7 @@ def test_a_fresh_record_goes_first(world):
 
 def test_variant_beside_default(world):
     text = directives.comparison_text("exp", "long")
-    assert "| b | fog | 5.0 | 6.5 | +1.5 |" in text
+    assert "| b | fog | 3 | 5.0 | 6.5 | +1.5 |" in text and "| a | clean | – | 20.0 |" in text
     assert directives.comparison_text("exp", "other") == ""
 
 

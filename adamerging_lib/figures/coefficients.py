@@ -31,6 +31,7 @@ def paths(rows: pd.DataFrame) -> Figure:
                 task, (frame.index[-1], place), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
                 annotation_clip=False, fontsize=9,
             )  # fmt: skip
+        axes.margins(y=0.08)  # room for the lowest label
         axes.set_title(label(method), loc="left")
         axes.set_ylabel("λ")
     grid[-1, 0].set_xlabel("steps")

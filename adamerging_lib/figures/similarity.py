@@ -15,7 +15,7 @@ from .style import WIDTH, heatmap, styled, task_colours
 def conflicts(rows: pd.DataFrame) -> Figure:
     """Percentage of shared large entries whose signs are opposite, tasks × tasks."""
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
-    heatmap(axes, square(rows, "sign_conflict"), digits=0, cmap="cividis")
+    heatmap(axes, square(rows, "sign_conflict"), digits=0, cmap="Blues")
     return figure
 
 

@@ -21,7 +21,8 @@ def single_layers(rows: pd.DataFrame) -> Figure:
     for method, name in (("task_arithmetic", "no layer"), ("individual", "experts")):
         level = average(rows, method)
         axes.axvline(level, color=colour(method), ls="--", lw=1.2)
-        axes.text(level, len(bars) - 0.35, name, ha="center", va="bottom", fontsize=9, color=colour(method))
+        axes.text(level, 1.01, name, ha="center", va="bottom", fontsize=9, color=colour(method),
+                  transform=axes.get_xaxis_transform())  # fmt: skip
     for place, value in enumerate(bars):
         axes.text(value - 0.6, place, f"{value:.1f}", va="center", ha="right", color="white", fontsize=9)
     axes.set_xlabel("average accuracy (%), one layer a task learned, λ = 0.3")

@@ -39,7 +39,7 @@ SCORE = 0.1
     "adarank",
     label="AdaRank",
     needs="unlabelled test images",
-    source="Lee et al. 2026, Section 4",
+    source="Lee et al. 2025, Section 4",
     takes="suite",
     adaptive=True,
 )
@@ -92,7 +92,7 @@ def adarank(
     Published: 87.9 (P1, B/32, from Task Arithmetic), 89.2 (from CART), 89.4 (from Iso-CTS).
 
     Source:
-        Lee et al. 2026 (AdaRank), Section 4; the starts and the recipe are the repository's for eight ViT-B/32.
+        Lee et al. 2025 (AdaRank), Section 4; the starts and the recipe are the repository's for eight ViT-B/32.
 
     Differs from the published code:
         All tasks share one forward, and the gradient of λ and m is taken from ∂L/∂θ (uᵢᵀ G vᵢ for a component)

@@ -7,21 +7,22 @@ import pandas as pd
 from ..methods import methods
 from ..methods.registry import NEEDS, find
 from .common import BOUNDS
+from .leaderboard import ONE, PARTS, kind
 
 
 def choice() -> pd.DataFrame:
-    """Merging methods grouped by what they need, whether inference must know the task, and how they are called."""
+    """Merging methods grouped by what they need, the kind of model that comes out, and how they are called."""
     rows = []
     known = methods().drop(index=list(BOUNDS))
     for needs in NEEDS:
-        for task_id in (False, True):
-            group = known[(known["needs"] == needs) & (known["task_id"] == task_id)]
-            if len(group):
-                files = all(find(method).takes == "task_vectors" for method in group.index)
+        for comes in (ONE, PARTS):
+            group = [method for method in known.index[known["needs"] == needs] if kind(method) == comes]
+            if group:
+                files = all(find(method).takes == "task_vectors" for method in group)
                 rows.append({
                     "besides the checkpoints": needs,
-                    "comes out": "a model a task" if task_id else "one model",
+                    "comes out": comes,
                     "call": "adamerging merge" if files else "am.run_method",
-                    "methods": ", ".join(group.index),
+                    "methods": ", ".join(group),
                 })  # fmt: skip
     return pd.DataFrame(rows)

@@ -20,7 +20,7 @@ def budget(rows: pd.DataFrame) -> list[Verdict]:
         Verdict(
             "32 images a task come within 3 points of all of them", images.get("32", nan) - images.get("all", nan), -3
         ),
-        Verdict("The spread over seeds is below 1 point (standard deviation)", spread_over_seeds(rows)[1], 0, 1),
+        Verdict("The spread over seeds is below 1 point (standard deviation)", spread_over_seeds(rows)[1], 0, 1, 2),
     ]
     if len(counts):
         adaptive, fixed = counts.loc["layer_wise_adamerging"], counts.loc["task_arithmetic"]
