@@ -18,6 +18,7 @@ from .merge_plan import Plan, plan_merge
 from .methods.registry import NEEDS, find, hyper_parameters, methods
 from .state import CheckpointError, is_finite, is_merged
 from .values import describe, parse
+from .zoo import command as zoo_command
 
 _EXAMPLE = """\
 example:
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_methods)
 
     fetch_command.add(commands)
+    zoo_command.add(commands)
 
     look = commands.add_parser("inspect", help="what is in a checkpoint file")
     look.add_argument("file", metavar="FILE")

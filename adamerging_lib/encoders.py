@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ._compat import import_open_clip
+from ._compat import import_open_clip, import_torchvision
+from .state import CheckpointError
 
 # Grey-level statistics of the mini suite's pre-training stream, rounded.
 MINI_MEAN, MINI_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -83,3 +86,52 @@ def text_encoder(clip: nn.Module, what: str = "") -> Callable[[list[str]], Tenso
             return torch.cat([clip.encode_text(tokenize(prompts[start : start + _PROMPTS])) for start in starts])
 
     return encode
+
+
+# The upstream weights' own: (x − 0.5) / 0.5.
+TINY_MEAN, TINY_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def tiny_vit(image_size: int) -> nn.Module:
+    """ViT-Ti/16 in timm's classes, without weights of its own: images → features ``[n, 192]`` of the class token."""
+    import_torchvision()  # timm imports it, which may need help beside a CPU build of torch
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=image_size, patch_size=16, embed_dim=192, depth=12, num_heads=3, num_classes=0,
+        norm_layer=functools.partial(nn.LayerNorm, eps=1e-12),
+    )  # fmt: skip
+
+
+def tiny_state(arrays: Mapping[str, np.ndarray], image_size: int) -> dict[str, Tensor]:
+    """Arrays of a ViT-Ti/16 named as in the upstream file (q, k and v apart) as the state dict of `tiny_vit`.
+
+    Arguments:
+        arrays: name → values; a classifier's (``head…``) are left out.
+        image_size: the positions are interpolated to its grid, by bicubic interpolation.
+
+    Raises:
+        CheckpointError: naming the arrays that are missing, too many, or of another shape.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    given = {name: torch.from_numpy(np.array(arrays[name])).float() for name in arrays if not name.startswith("head")}
+    state = {}
+    for name, tensor in given.items():
+        if name.startswith("patch_embed."):
+            state[name.replace("patch_embed.", "patch_embed.proj.")] = tensor
+        elif found := re.fullmatch(r"(blocks\.\d+\.attn\.)([qkv])\.(weight|bias)", name):
+            prefix, part, kind = found.groups()
+            if part == "q" and all(f"{prefix}{other}.{kind}" in given for other in "kv"):
+                state[f"{prefix}qkv.{kind}"] = torch.cat([given[f"{prefix}{p}.{kind}"] for p in "qkv"])
+        else:
+            state[name] = tensor
+    if "pos_embed" in state and state["pos_embed"].ndim == 3:
+        grid = image_size // 16
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [grid, grid])
+    expected = {name: tensor.shape for name, tensor in tiny_vit(image_size).state_dict().items()}
+    if wrong := [n for n in (*expected, *state) if expected.get(n) != getattr(state.get(n), "shape", None)]:
+        raise CheckpointError(
+            f"the arrays are no ViT-Ti/16: {', '.join(dict.fromkeys(wrong))[:200]} are missing or do not fit"
+        )
+    return {name: state[name] for name in expected}

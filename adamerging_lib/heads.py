@@ -1,4 +1,4 @@
-"""Zero-shot heads: class weights from prompts through the text tower, as in CLIP."""
+"""Frozen heads: class weights from prompts through the text tower, as in CLIP, or from the features of images."""
 
 from __future__ import annotations
 
@@ -40,3 +40,27 @@ def zero_shot_head(
     prompts = [template.format(name) for name in classes for template in templates]
     features = normalize(encode(prompts).float(), dim=-1).view(len(classes), len(templates), -1)
     return logit_scale * normalize(features.mean(1), dim=-1)
+
+
+def prototype_head(features: Tensor, labels: Tensor, classes: int, logit_scale: float) -> Tensor:
+    """Classifier weights of one task where there is no text tower: w_c = s · norm(mean_i norm(f_i)), i of class c.
+
+    Arguments:
+        features: of training images under the pretrained encoder, ``[n, dim]``.
+        labels: their classes, ``[n]``.
+        classes: how many there are.
+        logit_scale: s.
+
+    Returns:
+        ``[classes, dim]``; logits of features f are ``normalize(f) @ head.T``.
+
+    Raises:
+        ValueError: naming classes without an image.
+
+    Source: Snell et al. 2017 classify by the mean feature of each class.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    if empty := (counts == 0).nonzero().flatten().tolist():
+        raise ValueError(f"classes {empty[:5]} of {classes} have no training image: a prototype needs at least one")
+    sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, normalize(features, dim=-1))
+    return logit_scale * normalize(sums / counts[:, None], dim=-1)

@@ -1,4 +1,4 @@
-"""Where records lie: the committed ones, and those that the present run writes; and where fetched files lie."""
+"""Where records lie, the committed ones and those that this run writes, and where files for all checkouts lie."""
 
 from __future__ import annotations
 
@@ -25,5 +25,14 @@ def assets() -> Path:
     """The folder of models and data sets: $ADAMERGING_ASSETS, else ``adamerging/assets`` of the user's cache folder."""
     if given := os.environ.get("ADAMERGING_ASSETS"):
         return Path(given).expanduser()
+    return _user_cache() / "assets"
+
+
+def zoo() -> Path:
+    """The folder of models trained on this machine: ``adamerging/zoo`` of the user's cache folder."""
+    return _user_cache() / "zoo"
+
+
+def _user_cache() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "adamerging" / "assets"
+    return (Path(cache) if cache else Path.home() / ".cache") / "adamerging"

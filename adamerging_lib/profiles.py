@@ -11,6 +11,7 @@ from typing import Any
 from . import hub
 from .published import ARCHITECTURES, POOLS, same_role
 from .suite import Suite
+from .tasks.tiny import TASKS as TINY_TASKS
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,26 @@ def _load_clip(name: str, tasks: Sequence[str]) -> Suite:
     return load_clip(name, tasks)
 
 
+def _load_tiny(name: str, tasks: Sequence[str]) -> Suite:
+    from .tiny import load_tiny
+
+    return load_tiny(name, tasks, TINY[name])
+
+
+TINY = {"tiny": 96, "tiny-64": 64, "tiny-128": 128}
+"""Profile of real photographs on a CPU → pixels a side."""
+
+
+def _tiny(name: str, hardware: str) -> Profile:
+    return Profile(
+        name=name,
+        summary=f"eight sets of real photographs at {TINY[name]} px, a pretrained ViT-Ti/16; {hardware}",
+        tasks=tuple(TINY_TASKS),
+        recipe="mini",
+        load=partial(_load_tiny, name),
+    )
+
+
 def _clip(base: str, hardware: str, pool: str = "P2") -> Profile:
     """A profile at the paper's scale, with the paper's budgets."""
     name, arch = base if pool == "P2" else f"{base}-{pool.lower()}", hub.ARCHITECTURES[base]
@@ -83,6 +104,7 @@ PROFILES: dict[str, Profile] = {
         recipe="mini",
         load=_load_mini,
     ),
+    **{name: _tiny(name, "two CPU cores, two hours to train the experts once") for name in TINY},
     **{
         clip.name: clip
         for base, hardware in _HARDWARE.items()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 from tqdm.auto import tqdm
 
+from .augmentation import Augmentation, augment
 from .suite import TaskData
 
 
@@ -105,7 +106,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, which: Tensor, logit_scale: 
     return (cross_entropy(logits, which) + cross_entropy(logits.T, matches / matches.sum(1, keepdim=True))) / 2
 
 
-def head_loss(encoder: nn.Module, images: Tensor, heads: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+def head_loss(
+    encoder: Callable[[Tensor], Tensor], images: Tensor, heads: Sequence[Tensor], labels: Sequence[Tensor]
+) -> Tensor:
     """Σ_k cross-entropy of frozen heads on one concatenated batch, split in the heads' order."""
     features = normalize(encoder(images), dim=-1).split([len(part) for part in labels])
     losses = [cross_entropy(f @ head.T, y) for f, head, y in zip(features, heads, labels, strict=True)]
@@ -127,10 +130,24 @@ def fine_tune(
     device: str,
     checkpoint: Path,
     label: str,
+    views: Mapping[str, Augmentation] | None = None,
+    bfloat16: bool = False,
+    save_every: int = 500,
 ) -> None:
     """The encoder fine-tuned with frozen heads: on one task an expert, on all of them joint training (Traditional MTL).
 
     Every step takes one batch of ``batch_size`` images of each task and minimises the sum of the cross-entropies.
+
+    Arguments:
+        encoder: trained in place.
+        data: task → training images.
+        heads: task → frozen head.
+        normalise: uint8 images → what the encoder takes.
+        steps, lr, batch_size, weight_decay, warmup, seed, checkpoint, label, save_every: see `optimise`.
+        device: ``cpu`` or ``cuda``.
+        views: task → how its images are augmented; by default all are shifted by up to two pixels.
+        bfloat16: the encoder computes in bfloat16, its weights stay float32. Faster where the hardware has it.
+
     Source: AdaMerging, App. A; METHODS §1.2, §1.3.
     """
     encoder.to(device)
@@ -143,12 +160,22 @@ def fine_tune(
             images.append(part.images[chosen])
             labels.append(part.labels[chosen].to(device))
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        batch = random_crop(normalise(torch.cat(images).to(device)), generator)
-        return head_loss(encoder, batch, frozen, labels)
+        batch = normalise(torch.cat(images).to(device))
+        if views is None:
+            batch = random_crop(batch, generator)
+        else:
+            parts = zip(batch.split(batch_size), data, strict=True)
+            batch = torch.cat([augment(part, views[task], generator) for part, task in parts])
+        return head_loss(encode, batch, frozen, labels)
+
+    def encode(images: Tensor) -> Tensor:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
+            return encoder(images).float()
 
     optimise(
-        encoder, loss, steps=steps, lr=lr, warmup=warmup, weight_decay=weight_decay, checkpoint=checkpoint, label=label
-    )
+        encoder, loss, steps=steps, lr=lr, warmup=warmup, weight_decay=weight_decay, checkpoint=checkpoint, label=label,
+        save_every=save_every,
+    )  # fmt: skip
 
 
 def pre_train(

@@ -66,13 +66,18 @@ def noise(state: dict[str, Tensor], scale: float, generator: torch.Generator) ->
     }
 
 
-def suite(seed: int = 0, *, tasks: tuple[str, ...] = TASKS, n: int = 30, dtype: torch.dtype = torch.float32) -> Suite:
-    """A random suite; equal seeds give equal suites."""
+def suite(
+    seed: int = 0, *, tasks: tuple[str, ...] = TASKS, n: int = 30, dtype: torch.dtype = torch.float32,
+    encoder: nn.Module | None = None,
+) -> Suite:  # fmt: skip
+    """A random suite; equal seeds give equal suites. Another encoder takes 8 px and gives 8 features, too."""
     generator = torch.Generator().manual_seed(seed)
-    encoder = ToyViT().eval()
+    encoder = (ToyViT() if encoder is None else encoder).eval()
     blank = {key: torch.zeros_like(t) if t.is_floating_point() else t for key, t in encoder.state_dict().items()}
     pretrained = {
-        key: (t + 1 if "ln_" in key and key.endswith("weight") else t).to(dtype) if t.is_floating_point() else t.clone()
+        key: (t + 1 if ("ln_" in key or "norm" in key) and key.endswith("weight") else t).to(dtype)
+        if t.is_floating_point()
+        else t.clone()
         for key, t in noise(blank, 0.2, generator).items()
     }
     experts = {task: noise(pretrained, 0.05, generator) for task in tasks}

@@ -25,8 +25,16 @@ STAND_IN = {
     "signs": "GTSRB",
     "digits": "MNIST",
     "textures": "DTD",
+    "scene15": "SUN397",
+    "cars": "Cars",
+    "resisc45": "RESISC45",
+    "eurosat": "EuroSAT",
+    "cifar10": "SVHN",
+    "gtsrb": "GTSRB",
+    "mnist": "MNIST",
+    "dtd": "DTD",
 }
-"""Task of the mini world → the published task that it stands in for."""
+"""Task of the mini world or of the tiny profiles → the published task that it stands in for."""
 
 
 def same_role(tasks: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -12,9 +12,7 @@ import argparse
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,20 +35,9 @@ from ..tasks.mini import TASKS
 from ..tasks.mini.pretraining import captioned
 from ..training import fine_tune, pre_train
 from . import SCHEMA, SHIPPED, encoder_settings, pack_text, read_manifest, save_checkpoint
+from .stages import Schedule, seconds, timed, write_json
 
 CHUNK = 1000
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """One stage of training."""
-
-    steps: int
-    lr: float
-    batch_size: int
-    warmup: int
-    weight_decay: float = 0.1
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,34 +96,18 @@ class Builder:
         self.out = self.work / "mini"
         self.out.mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to the stage's, interrupted or not."""
-        path, started = self.work / "seconds.json", time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = self.seconds()
-            seconds[stage] = round(seconds.get(stage, 0) + time.monotonic() - started)
-            _write(path, seconds)
-
-    def seconds(self) -> dict[str, int]:
-        """Seconds a stage so far."""
-        path = self.work / "seconds.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
     def clip(self) -> nn.Module:
         """The pre-trained CLIP, trained now unless the work folder has it."""
         plan, model = self.recipe.pretraining, mini_clip(self.recipe.encoder, seed=self.recipe.pretraining.seed)
         done = self.work / "clip.pt"
         if not done.is_file():
-            with self.timed("drawing"):
+            with timed(self.work, "drawing"):
                 images, captions = draw_pretraining(self.work, self.recipe.images, self.workers)
             distinct = sorted(set(captions))
             place = {caption: row for row, caption in enumerate(distinct)}
             which = torch.tensor([place[caption] for caption in captions])
             checkpoint = self.work / "pretraining.pt"
-            with self.timed("pre-training"):
+            with timed(self.work, "pre-training"):
                 pre_train(
                     model, images, which, mini_tokenize(distinct), _normalise, **asdict(plan),
                     device=self.device, checkpoint=checkpoint,
@@ -162,7 +133,7 @@ class Builder:
         heads = {task: head.cpu() for task, head in mini_heads(clip.cpu(), list(data)).items()}
         settings = {**asdict(plan), "seed": seed}
         options = {"device": self.device, "checkpoint": checkpoint, "label": name}
-        with self.timed("joint" if name == "joint" else "fine-tuning"):
+        with timed(self.work, "joint" if name == "joint" else "fine-tuning"):
             fine_tune(encoder, data, heads, _normalise, **settings, **options)
         save_checkpoint(name, encoder.state_dict(), self.out)
         checkpoint.unlink(missing_ok=True)
@@ -183,27 +154,22 @@ class Builder:
             "schema": SCHEMA,
             "recipe": self.recipe.plain(),
             "environment": records.environment(self.device),
-            "seconds": self.seconds(),
+            "seconds": seconds(self.work),
             "files": {name: file_entry(self.out / f"{name}.safetensors") for name in names},
         }
-        _write(self.out / "manifest.json", manifest)
+        write_json(self.out / "manifest.json", manifest)
         suite = load_mini(list(TASKS), self.out)
         manifest["accuracies"] = {
             merged.method: {row.task: round(row.accuracy, 2) for row in evaluate(suite, merged).itertuples()}
             for merged in (zero_shot(suite), individual(suite), traditional_mtl(suite))
         }
-        _write(self.out / "manifest.json", manifest)
+        write_json(self.out / "manifest.json", manifest)
         return manifest
 
 
 def file_entry(path: Path) -> dict[str, Any]:
     """Manifest entry of a file: checksum and bytes."""
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
-
-
-def _write(path: Path, manifest: Mapping[str, Any]) -> None:
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def report(manifest: Mapping[str, Any], shipped: Mapping[str, Any] | None) -> str:

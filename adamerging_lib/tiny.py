@@ -1,0 +1,164 @@
+"""The `tiny` profiles: a pretrained ViT-Ti/16, eight sets of real photographs, heads from class prototypes.
+
+Everything is in the assets' folder: packs of images (see `tasks.packs`) and the pretrained weights; nothing of it is
+part of this package, nor is anything trained from it. `adamerging zoo --profile tiny` trains the experts.
+
+A supervised ViT has no text tower that could make a head from class names. What stands in is the mean feature of each
+class's training images under θ0: like a text head it is frozen, the same for every model, and fits θ0 only roughly.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import places
+from .cache import cached, fingerprint_code
+from .clip import Lazy
+from .encoders import TINY_MEAN, TINY_STD, tiny_state, tiny_vit
+from .heads import prototype_head
+from .state import CheckpointError, sha256
+from .suite import Suite, TaskData, normalise
+from .tasks import packs
+from .tasks.tiny import TASKS
+from .zoo.tiny import read_model
+
+PRETRAINED = "vit_tiny_p16_224"
+LOGIT_SCALE = 30.0
+"""Zero-shot cross-entropy over s is lowest at 20 to 30 on every task that is not near chance. CLIP's own scale, 100,
+is likewise the one that its training found best."""
+TRAINING_POOL = 2000  # images a task: what merging methods get of the training images
+
+
+def load_tiny(name: str, tasks: Sequence[str], image_size: int) -> Suite:
+    """The suite of a tiny profile; see `load_suite`. The joint model is None until it is trained.
+
+    Arguments:
+        name: of the profile.
+        tasks: which, in this order.
+        image_size: pixels a side.
+
+    Raises:
+        CheckpointError: saying which files are missing and how to get them, or which experts are not trained.
+    """
+    files = asset_files(tasks)
+    digests = {part: digest(path) for part, path in files.items()}
+    encoder = pretrained_encoder(files["pretrained"], image_size)
+    models = {task: read_model(task, name, image_size, LOGIT_SCALE, digests) for task in tasks}
+    everything = asset_files(TASKS, needed=False)
+    if len(everything) == len(TASKS) + 1:
+        known = {part: digest(path) for part, path in everything.items()}
+        models["joint"] = read_model("joint", name, image_size, LOGIT_SCALE, known, needed=False)
+    trained = {model: found for model, found in models.items() if found}
+    return Suite(
+        profile=name,
+        encoder=encoder,
+        pretrained=dict(encoder.state_dict()),
+        experts={task: models[task].state for task in tasks},
+        joint=trained["joint"].state if "joint" in trained else None,
+        heads={task: tiny_head(task, files, image_size, encoder) for task in tasks},
+        test={task: tiny_images(task, "test", files[task], image_size) for task in tasks},
+        mean=TINY_MEAN,
+        std=TINY_STD,
+        assets={files[part].name: value for part, value in digests.items()}
+        | {f"{name}/{model}.safetensors": found.sha256 for model, found in trained.items()},
+        train=Lazy(tasks, lambda task: _some(tiny_images(task, "train", files[task], image_size), TRAINING_POOL)),
+    )
+
+
+def asset_files(tasks: Iterable[str], *, needed: bool = True) -> dict[str, Path]:
+    """``pretrained`` and each task → its file in the assets' folder.
+
+    This is the one place that says where images and weights come from.
+
+    Raises:
+        CheckpointError: where files are missing, saying which and how to get them, unless they are not needed.
+    """
+    root, tasks = places.assets(), tuple(tasks)
+    names = {"pretrained": PRETRAINED, **{task: task for task in tasks}}
+    found = {part: path for part, name in names.items() if (path := packs.find_npz(name, root))}
+    if needed and (missing := [f"{name}.npz" for part, name in names.items() if part not in found]):
+        raise CheckpointError(
+            f"{root} has no {', '.join(missing)}: set ADAMERGING_ASSETS to a folder that has them, or put them there "
+            f"or into its folder {packs.FOLDER!r}. They are packs of images (from the Hugging Face Hub or anywhere "
+            f"else) and the weights of a pretrained ViT-Ti/16; adamerging_lib.tasks.packs and adamerging_lib.encoders."
+            f"tiny_state describe what is in them"
+        )
+    return found
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of an asset, computed once a process."""
+    state = path.stat()
+    return _digest(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    return sha256(path)
+
+
+def pretrained_encoder(path: Path, image_size: int) -> nn.Module:
+    """The encoder with θ0, its positions interpolated to the image size."""
+    encoder = tiny_vit(image_size)
+    with packs.opened(path) as archive:
+        arrays = dict(archive)
+    try:
+        encoder.load_state_dict(tiny_state(arrays, image_size))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return encoder.eval().requires_grad_(False)
+
+
+def tiny_images(task: str, split: str, path: Path, image_size: int) -> TaskData:
+    """Images of one split of a task, decoded once and then kept in the cache.
+
+    Raises:
+        ValueError: naming the pack and what is wrong with it.
+    """
+
+    def compute() -> tuple[dict[str, Tensor], dict]:
+        data = packs.read_pack(path, split, image_size)
+        return {"images": data.images, "labels": data.labels}, {"classes": list(data.classes)}
+
+    # Pillow decodes and resizes: another version may give other pixels.
+    parameters = {"task": task, "split": split, "size": image_size, "pillow": importlib.metadata.version("pillow")}
+    sources = fingerprint_code(packs.read_pack)
+    tensors, plain = cached("images", parameters, {"pack": digest(path)}, sources, compute)
+    return TaskData(tensors["images"], tensors["labels"], tuple(plain["classes"]))
+
+
+def tiny_head(task: str, files: Mapping[str, Path], image_size: int, encoder: nn.Module) -> Tensor:
+    """The prototype head of a task, ``[classes, 192]``, from all its training images; kept in the cache.
+
+    Arguments:
+        task: task id.
+        files: of `asset_files`.
+        image_size: pixels a side.
+        encoder: with θ0.
+    """
+
+    def compute() -> tuple[dict[str, Tensor], dict]:
+        data = tiny_images(task, "train", files[task], image_size)
+        parts = tqdm(data.images.split(128), desc=f"{task}: prototypes", leave=False, disable=None)
+        with torch.inference_mode():
+            features = torch.cat([encoder(normalise(part, TINY_MEAN, TINY_STD)) for part in parts])
+        return {"head": prototype_head(features, data.labels, len(data.classes), LOGIT_SCALE)}, {}
+
+    parameters = {"task": task, "size": image_size, "scale": LOGIT_SCALE, "timm": importlib.metadata.version("timm")}
+    assets = {"pack": digest(files[task]), "pretrained": digest(files["pretrained"])}
+    sources = fingerprint_code(prototype_head, packs.read_pack, tiny_state)
+    tensors, _ = cached("head", parameters, assets, sources, compute)
+    return tensors["head"]
+
+
+def _some(data: TaskData, count: int) -> TaskData:
+    """A seeded draw: packs may be sorted by class."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count].sort().values
+    return TaskData(data.images[chosen], data.labels[chosen], data.classes)
