@@ -1,4 +1,4 @@
-"""Every method on a ViT in timm's classes, as the tiny profiles have it: other tensor names, q, k and v in one Linear."""
+"""Every method on a ViT in timm's classes, as tiny profiles have it: other tensor names; q, k and v in one Linear."""
 
 import pytest
 import torch
