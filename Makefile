@@ -18,7 +18,7 @@ PDF ?= _build/book.pdf
 
 export PYTHONUTF8 := 1
 
-.PHONY: help book html pdf test gpu lint check-offline check-book zoo rerun unrun parameters accept lock clean distclean
+.PHONY: help book html pdf test test-assets gpu lint check-offline check-book zoo rerun unrun parameters accept lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -53,6 +53,9 @@ gpu: $(STAMP) ## on a machine with a CUDA GPU: its tests, and what a step costs 
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make gpu: torch sees no CUDA GPU here, so nothing was run; all other targets do without.")'
 	$(PY) -m pytest -m gpu tests
 	$(PY) benchmarks/gpu.py
+
+test-assets: $(STAMP) ## tests on real images and their experts, where ADAMERGING_ASSETS names a folder with them
+	$(PY) -m pytest -q -rs -m assets tests
 
 lint: $(STAMP) ## ruff, notebooks included; the workflows too where actionlint is installed
 	$(PY) -m ruff check .

@@ -75,7 +75,8 @@ def load_tiny(name: str, tasks: Sequence[str], image_size: int) -> Suite:
 def asset_files(tasks: Iterable[str], *, needed: bool = True) -> dict[str, Path]:
     """``pretrained`` and each task → its file in the assets' folder.
 
-    This is the one place that says where images and weights come from.
+    This is the one place that says where images and weights come from: a route through the Hugging Face Hub, with
+    timm's ViT-Ti/16 and the data sets as the clip profiles fetch them, would begin here.
 
     Raises:
         CheckpointError: where files are missing, saying which and how to get them, unless they are not needed.

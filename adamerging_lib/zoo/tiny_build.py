@@ -70,7 +70,7 @@ def train(name: str, files: Mapping[str, Path], image_size: int, device: str, bf
         with FileLock(folder / "training.lock", timeout=0):
             if not (folder / "manifest.json").is_file():
                 write_json(folder / "manifest.json", _trained(recipe, folder, files, device, bfloat16))
-                (folder / "training.pt").unlink()
+            (folder / "training.pt").unlink(missing_ok=True)
     except Timeout:
         return None
     return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
