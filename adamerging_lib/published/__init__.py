@@ -25,6 +25,9 @@ STAND_IN = {
     "signs": "GTSRB",
     "digits": "MNIST",
     "textures": "DTD",
+}
+"""Task of the mini world → the published task that it stands in for."""
+TINY_STAND_IN = {
     "scene15": "SUN397",
     "cars": "Cars",
     "resisc45": "RESISC45",
@@ -34,7 +37,8 @@ STAND_IN = {
     "mnist": "MNIST",
     "dtd": "DTD",
 }
-"""Task of the mini world or of the tiny profiles → the published task that it stands in for."""
+"""The same for the tasks of the tiny profiles."""
+ROLES = STAND_IN | TINY_STAND_IN
 
 
 def same_role(tasks: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -47,8 +51,8 @@ def same_role(tasks: Iterable[str], known: Iterable[str]) -> list[str]:
     Returns:
         Every task of ``tasks`` under the name in ``known`` that has the same role; as it is where there is none.
     """
-    by_role = {STAND_IN.get(task, task): task for task in known}
-    return [by_role.get(STAND_IN.get(task, task), task) for task in tasks]
+    by_role = {ROLES.get(task, task): task for task in known}
+    return [by_role.get(ROLES.get(task, task), task) for task in tasks]
 
 
 METHOD_IDS = {

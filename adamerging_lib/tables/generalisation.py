@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..published import ARCHITECTURES, STAND_IN, published
+from ..published import ARCHITECTURES, ROLES, published
 from .common import AVERAGE, labelled
 
 FLOOR = "zero_shot"
@@ -21,7 +21,7 @@ def published_averages(condition: str, arch: str) -> pd.DataFrame | None:
 
     Where the paper's printed average is not that of its own columns, this is the columns' (see `slips`).
     """
-    unseen = {STAND_IN.get(task, task) for task in condition.removeprefix("without ").split(", ")}
+    unseen = {ROLES.get(task, task) for task in condition.removeprefix("without ").split(", ")}
     for experiment in ("generalization-1", "generalization-2"):
         rows = published(experiment).query("arch == @arch and task != @AVERAGE")
         if set(rows.loc[rows["group"] == "unseen", "task"]) == unseen:
