@@ -89,7 +89,12 @@ def _rename_labels(notebook: NotebookNode, run: str) -> None:
 
 
 def _mark_captions(notebook: NotebookNode) -> None:
-    """Captions state a finding, and it is the default run's: say so where another run's picture stands above."""
+    """Captions state a finding, and it is the default run's: say so where another run's picture stands above.
+
+    Those of another world's run were shortened to what they show, see `notebooks.of_another_world`.
+    """
+    if "profile" in notebook.metadata.get("papermill", {}).get("parameters", {}):
+        return
     for cell in notebook.cells:
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "caption" in figure:
@@ -113,7 +118,10 @@ def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, d
         head = [f"{title}, run {run}"]
         links.insert(0, f"[default run]({root}notebooks/{name}.ipynb)")
         told = ", ".join(f"`{key} = {value!r}`" for key, value in values.items())
-        head += ["", f":::{{admonition}} Run {run}", ":class: note", f"{told}; all else as in the default run.", ":::"]
+        told = f"{told}; all else as in the default run."
+        if Path("book", f"{run}.md").is_file():
+            told += f" What was found: {{doc}}`/book/{run}`."
+        head += ["", f":::{{admonition}} Run {run}", ":class: note", told, ":::"]
     head += ["", ":::{div} notebook-links", " · ".join(links), ":::", ""]
     first.source = "\n".join(head) + rest
 

@@ -50,14 +50,14 @@ def claims_text() -> str:
             cells = [f"{badge(v.word)}<br>{_number(v)}" if v.word != verdicts.NOT_RUN else badge(v.word) for v in found]
             place = claim.where.partition(",")[2].strip()
             rows.append([
-                number, f"{claim.claim} ({place})", claim.published and f"*{claim.published}*",
-                f"{claim.required} {claim.unit}", *cells, f"{{doc}}`page </{claim.page}>`",
+                number, f"{claim.claim} ({place})", *cells, claim.published and f"*{claim.published}*",
+                f"{claim.required} {claim.unit}", f"{{doc}}`page </{claim.page}>`",
             ])  # fmt: skip
             for profile, v in zip(profiles, found, strict=True):
                 if v.word == verdicts.FAILS:
                     reason = claim.why.get(profile, "no reason known yet")
                     reasons.append(f"* **{number}, {profile}**: {reason}")
-        header = ["", "claim", "published", "holds here if", *profiles, "proof"]
+        header = ["", "claim", *profiles, "published", "holds here if", "proof"]
         parts.append(f"## {source}\n\n{table(rows, header)}")
         if reasons:
             parts.append("**Why some do not hold**\n\n" + "\n".join(reasons) + "\n")
@@ -134,7 +134,9 @@ def comparison_text(name: str, run: str) -> str:
         return ""
     variant = records.read(path)
     own = claims.record_of(variant["experiment"], variant["profile"])
-    default = records.read(own or claims.record_of(variant["experiment"], "mini"))
+    if own is None or own.resolve() == path.resolve():  # the only run of its world stands beside the default world
+        own = claims.record_of(variant["experiment"], "mini")
+    default = records.read(own)
     sides = [side(default["rows"]), side(variant["rows"])]
     if not len(sides[0]) or not len(sides[1]):
         return ""

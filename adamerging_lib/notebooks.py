@@ -6,6 +6,7 @@ import ast
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def execute(path: str | Path, output: str | Path, values: Mapping[str, object] |
 
     Arguments:
         path: the notebook, which stays as it is.
-        output: where the executed notebook goes, atomically, and only if every cell ran.
+        output: where the executed notebook goes, atomically, and only if every cell ran; for another profile than the
+            default one, see `of_another_world`.
         values: parameters other than the defaults; checked, see `values.check`.
         log: where papermill keeps the notebook while it runs, and leaves it if a cell fails.
 
@@ -126,4 +128,25 @@ def execute(path: str | Path, output: str | Path, values: Mapping[str, object] |
     papermill.execute_notebook(
         str(path), str(log), parameters=values, cwd=folder, kernel_name="python3", progress_bar=False
     )
-    write(output, normalise(read(log)))
+    executed = normalise(read(log))
+    default = parameters(path).get("profile")
+    if default and values.get("profile", default.default) != default.default:
+        executed = of_another_world(executed)
+    write(output, executed)
+
+
+def of_another_world(notebook: NotebookNode) -> NotebookNode:
+    """A copy without what was written about the default profile's run, or shows images that may not be passed on.
+
+    Cells tagged ``default-only`` go; captions keep their first sentence, which says what is shown, and lose the others,
+    which say what was found.
+    """
+    notebook = copy.deepcopy(notebook)
+    notebook.cells = [cell for cell in notebook.cells if "default-only" not in cell.metadata.get("tags", ())]
+    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = count
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if "caption" in figure:
+            figure["caption"] = re.split(r"(?<=\.)\s", figure["caption"], maxsplit=1)[0]
+    return notebook

@@ -11,6 +11,7 @@ from . import records
 
 FOLDER = Path("benchmarks/results")
 NOT_RUN = "not run"
+ONE_CORE = "one CPU core"  # whose seconds the benchmark counts on a CPU
 ARCHS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
 TASKS = (8, 20)
 
@@ -86,7 +87,7 @@ def measured(folder: Path = FOLDER) -> list[Measured]:
     for path in sorted(folder.glob("adamerging_step*.json")):
         record = records.read(path)
         device = record["environment"]["device"]
-        device = f"{device}, seconds of one core" if device == "cpu" else device
+        device = ONE_CORE if device == "cpu" else device
         for row in record["rows"]:
             if row["case"] not in ARCHS or row["quantity"] not in names:
                 continue
@@ -107,7 +108,7 @@ def step_rows(found: Sequence[Measured]) -> list[list[str]]:
                 cells = [m.shown("plain", "value"), m.shown("memory", "value")]
                 cells += [m.shown(name, "ratio") for name in ("plain", "tasks", "anew", "memory")]
                 rows.append([arch, str(tasks), m.device, m.width, str(m.images), *cells])
-            if not any("cpu" not in m.device for m in here):
+            if not any(m.device != ONE_CORE for m in here):
                 rows.append([arch, str(tasks), "a GPU", "", "", *[NOT_RUN] * 6])
     return rows
 
@@ -115,7 +116,7 @@ def step_rows(found: Sequence[Measured]) -> list[list[str]]:
 def study_rows(found: Sequence[Measured]) -> list[list[str]]:
     """The extrapolation: a header, and hours of each part of the study on each device and in each width measured."""
     devices = list(dict.fromkeys((m.device, m.width) for m in found))
-    if all("cpu" in device for device, _ in devices):
+    if all(device == ONE_CORE for device, _ in devices):
         devices.append(("a GPU", "float32"))
     rows, total = [], dict.fromkeys(devices, 0.0)
     for part in STUDY:

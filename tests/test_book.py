@@ -14,6 +14,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from adamerging_lib import book, build, notebooks, records, rerun, values
+from adamerging_lib.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted(ROOT.glob("notebooks/*.ipynb")) + sorted(ROOT.glob("book/runs/*/*.ipynb"))
@@ -320,3 +321,42 @@ def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_p
     (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{verdict}`Ties-Merging is best`\n")
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode != 0 and "is no statement of the record" in done.stderr
+
+
+def test_the_page_of_another_world_leaves_out_what_is_said_of_the_default_one(tmp_path):
+    made = notebook()
+    made.cells[1].source = 'profile: str = "mini"  # which world'
+    made.cells[2].metadata.mystnb.figure.caption = "What is shown, at 0.3 λ. What was found."
+    made.cells.insert(2, new_code_cell("print(2)", metadata={"tags": ["default-only"]}))
+    made.cells.insert(3, new_markdown_cell("A finding.", metadata={"tags": ["default-only"]}))
+    notebooks.write(tmp_path / "performance.ipynb", made)
+    pages = {}
+    for profile in ("mini", "tiny"):
+        out = tmp_path / f"{profile}.ipynb"
+        notebooks.execute(tmp_path / "performance.ipynb", out, {"profile": profile}, log=tmp_path / "log.ipynb")
+        pages[profile] = notebooks.read(out)
+    sources = {profile: [cell.source for cell in page.cells] for profile, page in pages.items()}
+    assert {"print(2)", "A finding."} <= set(sources["mini"]) and not {"print(2)", "A finding."} & set(sources["tiny"])
+    counts = [cell.execution_count for cell in pages["tiny"].cells if cell.cell_type == "code"]
+    assert counts == [1, 2, 3]
+    (figure,) = [cell.metadata.mystnb.figure for cell in pages["tiny"].cells if "mystnb" in cell.metadata]
+    assert figure.caption == "What is shown, at 0.3 λ."
+    shown = book.present(pages["tiny"], "book/runs/far/performance")
+    assert all("Caption of the default run" not in str(cell.metadata) for cell in shown.cells)
+
+
+def test_the_banner_of_a_run_names_the_page_on_its_findings(checkout):
+    Path("book").mkdir()
+    Path("book/long.md").write_text("# Long\n")
+    page = book.present(notebook(run="long"), "book/runs/long/performance")
+    assert "What was found: {doc}`/book/long`." in page.cells[0].source
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_what_a_profile_gives_to_notebooks_are_parameters_that_they_have(profile):
+    for name, given in profile.parameters.items():
+        paths = [ROOT / f"notebooks/{name}.ipynb"] if name else sorted((ROOT / "notebooks").glob("*.ipynb"))
+        paths = [path for path in paths if "'parameters'" in str(notebooks.read(path).cells)]
+        assert given.keys() <= {key for path in paths for key in notebooks.parameters(path)}
+        for path in paths if name else ():
+            values.check(path, notebooks.parameters(path), given)

@@ -53,7 +53,7 @@ def test_hours_are_images_times_seconds_an_image(tmp_path):
     found = study_costs.measured(tmp_path)
     header, first, *_, total = study_costs.study_rows(found)
     assert header[5:] == [
-        "hours on cpu, seconds of one core, float32",
+        "hours on one CPU core, float32",
         "hours on GPU of tests, float32",
         "hours on GPU of tests, autocast and T bfloat16",
     ]
@@ -65,7 +65,7 @@ def test_hours_are_images_times_seconds_an_image(tmp_path):
     assert steps[0] == [
         "ViT-B-32",
         "8",
-        "cpu, seconds of one core",
+        "one CPU core",
         "float32",
         "256",
         "25.6",
@@ -75,7 +75,7 @@ def test_hours_are_images_times_seconds_an_image(tmp_path):
         "not run",
         "0.8",
     ]
-    assert [row[2] for row in steps[:4]] == ["cpu, seconds of one core", "GPU of tests", "GPU of tests", "a GPU"]
+    assert [row[2] for row in steps[:4]] == ["one CPU core", "GPU of tests", "GPU of tests", "a GPU"]
 
 
 def test_the_whole_study_adds_up(tmp_path):
@@ -91,5 +91,5 @@ def test_the_committed_page(monkeypatch):
     step, study = directives.costs_text("step"), directives.costs_text("study")
     for arch in study_costs.ARCHS:
         assert arch in step and arch in study
-    assert "| ViT-B-32 | 8 | cpu, seconds of one core | float32 |" in step
+    assert "| ViT-B-32 | 8 | one CPU core | float32 |" in step
     assert "extrapolation" in (ROOT / "book/costs.md").read_text()

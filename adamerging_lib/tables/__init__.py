@@ -7,6 +7,7 @@ from . import coefficients as coefficients
 from . import entropy_loss as entropy_loss
 from . import generalisation as generalisation
 from . import leaderboard as leaderboard
+from . import reasons as reasons
 from . import robustness as robustness
 from . import similarity as similarity
 from . import tinting as tinting

@@ -14,6 +14,7 @@ from .entropy_loss import entropy_loss as entropy_loss
 from .generalisation import generalisation as generalisation
 from .leaderboard import leaderboard as leaderboard
 from .mini_world import experts as experts
+from .reasons import reasons as reasons
 from .robustness import robustness as robustness
 from .similarity import similarity as similarity
 from .tinting import tinting as tinting

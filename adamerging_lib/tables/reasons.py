@@ -1,0 +1,85 @@
+"""Tables of the experiment on reasons, from its rows."""
+
+from __future__ import annotations
+
+import pandas as pd
+from scipy.stats import spearmanr
+
+from ..experiments.reasons import AFTER, BEFORE
+from .common import AVERAGE
+
+TRAITS = {
+    "classes": "classes",
+    "zero_shot": "zero-shot (%)",
+    "individual": "expert (%)",
+    BEFORE: "before (%)",
+    "spearman": "entropy and loss before (ρ)",
+}
+WON = "share won back (%)"
+
+
+def by_task(rows: pd.DataFrame, condition: str = "clean") -> pd.DataFrame:
+    """One line a task: its traits, accuracy after adaptation, and which share of its loss adaptation won back.
+
+    The share is (after − before) / (expert − before); negative where adaptation cost accuracy. NaN where merging had
+    cost the task less than a point.
+    """
+    own = rows[(rows["condition"] == condition) & (rows["task"] != AVERAGE)]
+    frame = own.pivot_table(index="task", columns="method", values="accuracy", sort=False)
+    for trait in ("classes", "spearman"):
+        frame[trait] = rows[rows["condition"] == trait].set_index("task")["value"]
+    lost = frame["individual"] - frame[BEFORE]
+    frame[WON] = 100 * (frame[AFTER] - frame[BEFORE]) / lost.where(lost >= 1)
+    return frame[[*TRAITS, AFTER, WON]]
+
+
+def told(rows: pd.DataFrame) -> pd.DataFrame:
+    """`by_task` as text; the last line is Spearman's correlation of every trait with the share won back."""
+    frame = by_task(rows)
+    text = pd.DataFrame({
+        **{title: frame[trait].map("{:.1f}".format) for trait, title in TRAITS.items()},
+        "after (%)": frame[AFTER].map("{:.1f}".format),
+        WON: frame[WON].map(lambda value: "–" if pd.isna(value) else f"{value:.0f}"),
+    })  # fmt: skip
+    text[TRAITS["classes"]] = frame["classes"].map("{:.0f}".format)
+    text[TRAITS["spearman"]] = frame["spearman"].map("{:.2f}".format)
+    found = correlations(rows)
+    text.loc["ρ with the share won back"] = [f"{found[trait]:.2f}" for trait in TRAITS] + ["", ""]
+    return text
+
+
+def correlations(rows: pd.DataFrame) -> pd.Series:
+    """Spearman's correlation over tasks of each trait with the share won back; NaN where one of the two is constant."""
+    frame = by_task(rows).dropna(subset=[WON])
+    values = {}
+    for trait in TRAITS:
+        varies = len(frame) > 2 and frame[trait].nunique() > 1 and frame[WON].nunique() > 1
+        values[trait] = float(spearmanr(frame[trait], frame[WON]).statistic) if varies else float("nan")
+    return pd.Series(values)
+
+
+def scales(rows: pd.DataFrame) -> pd.Series:
+    """Average accuracy after adaptation by factor of the heads, 1 among them."""
+    own = rows[(rows["task"] == AVERAGE) & (rows["method"] == AFTER)]
+    found = own[own["condition"].str.startswith("head")].set_index("scale")["accuracy"] if "scale" in own else {}
+    plain = own[own["condition"] == "clean"]["accuracy"].iloc[0]
+    return pd.Series({1.0: plain, **dict(found)}).sort_index()
+
+
+def narrowed(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The task with the most classes, and the percentages of `by_task` for it by the classes left, all of them last."""
+    if "narrowed" not in rows or not (names := rows["narrowed"].dropna().unique()).size:
+        return "", pd.DataFrame()
+    task = names[0]
+    counts = {int(count): f"{count:.0f} classes" for count in rows["classes"].dropna().unique()}
+    every = by_task(rows).loc[task]
+    lines = {count: by_task(rows, condition).loc[task] for count, condition in counts.items()}
+    lines[int(every["classes"])] = every
+    frame = pd.DataFrame(lines).T.sort_index().drop(columns=["classes", "spearman"])
+    return task, frame.rename_axis("classes")
+
+
+def narrowed_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """`narrowed` as text."""
+    frame = narrowed(rows)[1].rename(columns={**TRAITS, AFTER: "after (%)"})
+    return frame.map(lambda value: "–" if pd.isna(value) else f"{value:.1f}")

@@ -1,0 +1,24 @@
+"""What is said of when lowering entropy helps, as verdicts over the record on reasons."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ..tables.reasons import WON, correlations, narrowed, scales
+from .common import Verdict
+
+
+def reasons(rows: pd.DataFrame) -> list[Verdict]:
+    """Traits of tasks that go with success, sharper and softer heads, and fewer classes."""
+    rho, by_scale, left = correlations(rows), scales(rows), narrowed(rows)[1]
+    change = (by_scale - by_scale[1.0]).abs().max() if len(by_scale) > 1 else math.nan
+    fewer = left[WON].iloc[0] - left[WON].iloc[-1] if len(left) > 1 else math.nan
+    return [
+        Verdict("Adaptation wins more back where low entropy means low loss (ρ ≥ 0.3)", rho["spearman"], 0.3, digits=2),
+        Verdict("It wins more back where the expert is better (ρ ≥ 0.3)", rho["individual"], 0.3, digits=2),
+        Verdict("It wins less back the more classes a task has (ρ ≤ −0.3)", rho["classes"], high=-0.3, digits=2),
+        Verdict("Sharper or softer heads move the average by at most 2 points", change, 0, 2),
+        Verdict("With the fewest classes, more of the widest task's loss is won back (points)", fewer, 0.01),
+    ]

@@ -1,0 +1,73 @@
+"""When adaptation works: the experiment on the toy suite, its tables by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from adamerging_lib import adamerge, evaluate, tables, verdicts
+from adamerging_lib.experiments.reasons import AFTER, BEFORE, narrowed, reasons, sharpened
+from adamerging_lib.figures import reasons as figures
+
+LEARNING = {"steps": 2, "lr": 0.05, "batch_size": 4, "batches": 1}
+
+
+@pytest.fixture(scope="module")
+def frame():
+    import toy
+
+    return pd.DataFrame(reasons(toy.suite(seed=0), LEARNING, scales=[0.5, 3.0], classes=[2]))
+
+
+def row(method, task, accuracy, condition="clean", **more):
+    return {"method": method, "task": task, "accuracy": accuracy, "condition": condition, **more}
+
+
+def test_shares_won_back_by_hand():
+    rows = []
+    known = {"a": (90.0, 50.0, 70.0), "b": (80.0, 60.0, 55.0), "c": (70.0, 69.5, 75.0), "d": (60.0, 40.0, 60.0)}
+    for place, (task, accuracies) in enumerate(known.items()):
+        rows += [row(m, task, v) for m, v in zip(("individual", BEFORE, AFTER), accuracies, strict=True)]
+        rows += [row("zero_shot", task, 10.0), {"condition": "classes", "task": task, "value": 5 + place}]
+        rows.append({"condition": "spearman", "task": task, "value": 0.5})
+    table = tables.reasons.by_task(pd.DataFrame(rows))
+    assert table[tables.reasons.WON].tolist()[:2] == [50.0, -25.0]
+    assert pd.isna(table.loc["c", tables.reasons.WON])  # merging had cost it half a point: nothing to win back
+    rho = tables.reasons.correlations(pd.DataFrame(rows))
+    assert rho["classes"] == pytest.approx(0.5)  # of 5, 6, 8 classes with 50, −25, 100
+    assert rho["individual"] == pytest.approx(-0.5) and pd.isna(rho["spearman"])
+
+
+def test_sharper_heads_predict_the_same_and_are_surer(suite):
+    merged = adamerge(suite, steps=0)
+    plain, sharp = (evaluate(s, merged).set_index("task") for s in (suite, sharpened(suite, 3.0)))
+    assert plain["accuracy"].equals(sharp["accuracy"])
+    assert (sharp["entropy"] < plain["entropy"]).all()
+
+
+def test_fewer_classes_are_a_smaller_task(suite):
+    task = suite.tasks[0]
+    data, part = suite.test[task], narrowed(suite, task, 2)
+    kept = data.labels < 2
+    assert torch.equal(part.test[task].images, data.images[kept]) and part.test[task].labels.max() == 1
+    assert torch.equal(part.heads[task], suite.heads[task][:2]) and part.test[task].classes == data.classes[:2]
+    assert all(part.test[other] is suite.test[other] for other in suite.tasks[1:])
+    with pytest.raises(ValueError, match="choose from 2 to"):
+        narrowed(suite, task, len(data.classes) + 1)
+
+
+def test_tables_figures_and_verdicts(frame):
+    assert tables.reasons.scales(frame).index.tolist() == [0.5, 1.0, 3.0]
+    task, left = tables.reasons.narrowed(frame)
+    assert task in set(frame["task"]) and left.index[0] == 2 and len(left) == 2
+    assert tables.reasons.told(frame).index[-1] == "ρ with the share won back"
+    assert tables.reasons.narrowed_text(frame).shape == (2, 5)
+    assert figures.traits(frame).axes
+    assert len(verdicts.reasons(frame)) == 5
+
+
+def test_without_interventions_their_verdicts_are_not_run(suite):
+    rows = pd.DataFrame(reasons(suite, LEARNING, images=6))
+    assert [v.word for v in verdicts.reasons(rows)][3:] == [verdicts.NOT_RUN] * 2
+    assert tables.reasons.narrowed(rows)[0] == "" and len(tables.reasons.scales(rows)) == 1
