@@ -124,27 +124,23 @@ def execute(path: str | Path, output: str | Path, values: Mapping[str, object] |
     # Papermill itself only warns about a typo.
     values = check(path, parameters(path), values or {})
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    folder = str(Path(path).parent)
-    papermill.execute_notebook(
-        str(path), str(log), parameters=values, cwd=folder, kernel_name="python3", progress_bar=False
-    )
-    executed = normalise(read(log))
-    default = parameters(path).get("profile")
+    folder, default, template = str(Path(path).parent), parameters(path).get("profile"), read(path)
     if default and values.get("profile", default.default) != default.default:
-        executed = of_another_world(executed)
-    write(output, executed)
+        template = of_another_world(template)
+    papermill.execute_notebook(
+        template, str(log), parameters=values, cwd=folder, kernel_name="python3", progress_bar=False
+    )
+    write(output, normalise(read(log)))
 
 
 def of_another_world(notebook: NotebookNode) -> NotebookNode:
-    """A copy without what was written about the default profile's run, or shows images that may not be passed on.
+    """A copy without what is about the default profile's run, or shows images that may not be passed on.
 
     Cells tagged ``default-only`` go; captions keep their first sentence, which says what is shown, and lose the others,
     which say what was found.
     """
     notebook = copy.deepcopy(notebook)
     notebook.cells = [cell for cell in notebook.cells if "default-only" not in cell.metadata.get("tags", ())]
-    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
-        cell.execution_count = count
     for cell in notebook.cells:
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if "caption" in figure:

@@ -44,6 +44,10 @@ experiments.sweep = lambda suite, method, *_, **__: [r for r in kept["rows"] if 
 """,
     "mini_suite": """
 from adamerging_lib import diagnostics
+from adamerging_lib.suite import TaskData
+from adamerging_lib.tasks.mini import SIZES
+labels = torch.zeros(SIZES["test"], dtype=torch.int64)
+suite.test = {name: TaskData(blank.images, labels, task.classes) for name, task in TASKS.items()}
 diagnostics.measure_experts = lambda *_, **__: kept["rows"]
 """,
     "coefficients": """

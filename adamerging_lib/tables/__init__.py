@@ -29,4 +29,5 @@ from .comparison import ranking as ranking
 from .comparison import ranking_in_words as ranking_in_words
 from .comparison import sweep as sweep
 from .mini_world import recipe as recipe
+from .mini_world import tasks as tasks
 from .mini_world import zoo_accuracies as zoo_accuracies

@@ -1,4 +1,4 @@
-"""Tables of the mini world: how its zoo was trained, and how good its checkpoints are."""
+"""Tables of a world: its tasks; of the mini one also how its zoo was trained, and how good its checkpoints are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ..published import ROLES
+from ..suite import Suite
 from .common import AVERAGE, labelled
+
+
+def tasks(suite: Suite) -> pd.DataFrame:
+    """Each task: the paper's data set whose place it takes, its classes and test images, as text."""
+    lines = {
+        task: {
+            "stands in for": ROLES.get(task, task),
+            "classes": str(len(data.classes)),
+            "chance": f"{100 / len(data.classes):.1f} %",
+            "test images": f"{len(data):,}",
+        }
+        for task, data in suite.test.items()
+    }
+    return pd.DataFrame(lines).T
 
 
 def recipe(manifest: Mapping[str, Mapping]) -> pd.DataFrame:
