@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import directives
-from .roles import published_role, verdict_role
+from .roles import measured_role, published_role, verdict_role
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
 
@@ -130,6 +130,7 @@ def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
     app.connect("config-inited", _add_buttons)
+    app.add_role("measured", measured_role)
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)

@@ -1,11 +1,14 @@
-"""What prose may say of numbers: two Sphinx roles that look them up, so that no page holds a number typed by hand."""
+"""What prose may say of numbers: Sphinx roles that look them up, so that no page holds a number typed by hand."""
 
 from __future__ import annotations
+
+import math
+import re
 
 import pandas as pd
 from docutils import nodes
 
-from . import places, records, verdicts
+from . import claims, places, records, verdicts
 from .published import figure1, published
 
 _BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
@@ -19,6 +22,19 @@ def published_role(name, rawtext, text, lineno, inliner, options=None, content=N
     if len(rows) != 1:
         return [], [inliner.reporter.error(f"{rawtext}: {len(rows)} published numbers fit.", line=lineno)]
     return [nodes.inline(rawtext, str(rows["accuracy"].item()), classes=["published"])], []
+
+
+def measured_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """A number of a record, by an expression of `claims.evaluate`: ``tiny/performance: average('ties')``.
+
+    A ``+`` before it asks for the sign: ``+tiny/performance: average('ties') - average('task_arithmetic')``.
+    """
+    asked = re.fullmatch(r"(\+?)([\w-]+)/(\w+): *(.+)", text, re.DOTALL)
+    path = asked and claims.record_of(asked[3], asked[2])
+    value = claims.evaluate(asked[4], records.read(path)["rows"]) if path else math.nan
+    if math.isnan(value):
+        return [], [inliner.reporter.error(f"{rawtext}: no record has that.", line=lineno)]
+    return [nodes.inline(rawtext, f"{value:{asked[1]}.1f}".replace("-", "−"))], []
 
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from adamerging_lib import claims, directives, records, verdicts
+from adamerging_lib import claims, directives, records, roles, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
@@ -146,3 +147,26 @@ def test_benchmarks_are_listed(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = directives.benchmarks_text()
     assert "| merge_memory | ViT-L-14, task_arithmetic |" in text and "| adamerging_step |" in text
+
+
+def test_a_measured_number_in_prose(world):
+    inliner = SimpleNamespace(reporter=SimpleNamespace(error=lambda text, line: text))
+
+    def said(text):
+        found, errors = roles.measured_role("measured", text, text, 1, inliner)
+        return [node.astext() for node in found] + errors
+
+    assert said("mini/exp: average('b')") == ["30.0"]
+    assert said("+mini/exp: average('b')") == ["+30.0"]
+    assert said("+mini/exp: average('b', 'fog') - average('b')") == ["−25.0"]
+    for wrong in ("mini/exp: average('c')", "tiny/exp: average('b')", "average('b')"):
+        assert said(wrong) == [f"{wrong}: no record has that."]
+
+
+def test_the_only_run_of_a_world_stands_beside_the_mini_world(world):
+    record = records.read(world / "results/mini/exp.json")
+    for row in record["rows"]:
+        row["accuracy"] = row.get("accuracy", 0) + 2
+    records.write(record | {"profile": "tiny"}, world / "book/runs/tiny/exp/tiny/exp.json")
+    text = directives.comparison_text("exp", "tiny")
+    assert "default (mini) | this run (tiny)" in text and "| b | fog | 3 | 5.0 | 7.0 | +2.0 |" in text
