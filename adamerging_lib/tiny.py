@@ -99,7 +99,8 @@ def asset_files(tasks: Iterable[str], profile: str = "tiny", *, needed: bool = T
             f"{root} has no {', '.join(missing)}: set ADAMERGING_ASSETS to a folder that has them, or put them there "
             f"or into its folder {packs.FOLDER!r}. They are packs of images (from the Hugging Face Hub or anywhere "
             f"else) and the weights of a pretrained ViT-Ti/16; adamerging_lib.tasks.packs and adamerging_lib.encoders."
-            f"tiny_state describe what is in them"
+            f"tiny_state describe what is in them. With internet, the profile {HUB!r} takes the paper's own data sets: "
+            f"`adamerging fetch --profile {HUB}`"
         )
     return found
 
@@ -142,7 +143,8 @@ def pretrained_encoder(path: Path, image_size: int) -> nn.Module:
     else:
         tensors = open_source(path).tensors
         arrays = {key.replace("patch_embed.proj.", "patch_embed."): t.float().numpy() for key, t in tensors.items()}
-        mend = f". Is it that of {hub.base_model(HUB).page}? Delete it and run `adamerging fetch --profile {HUB}`"
+        mend = f". Is it that of {hub.base_model(HUB).page}? "
+        mend += f"Delete it and run `adamerging fetch --profile {HUB} --only models`"
         for module in encoder.modules():
             if isinstance(module, nn.LayerNorm):
                 module.eps = TIMM_EPS
