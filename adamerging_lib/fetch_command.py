@@ -11,6 +11,7 @@ import pandas as pd
 
 from . import fetch, hub, places, profiles
 from .hub import size
+from .tasks.tiny import HUB
 
 _EPILOG = """\
 The files go below $ADAMERGING_ASSETS (by default adamerging/assets of the user's cache folder), as they lie on the hub.
@@ -20,18 +21,18 @@ again, and never replaced without --force."""
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand to the command's parser."""
-    parser = commands.add_parser("fetch", help="models and data sets of a clip profile, from the hub", epilog=_EPILOG)
+    parser = commands.add_parser("fetch", help="models and data sets of a profile, from the hub", epilog=_EPILOG)
     parser.add_argument(
         "--profile",
         required=True,
-        choices=[name for name in profiles.PROFILES if name.startswith("clip-")],
+        choices=[name for name in profiles.PROFILES if name == HUB or name.startswith("clip-")],
         help="for which profile",
     )
     parser.add_argument("--tasks", metavar="A,B", help="some of its tasks; by default the paper's eight")
     parser.add_argument("--only", choices=("models", "datasets"), help="one of the two")
     parser.add_argument(
-        "--splits", default="test", metavar="A,B",
-        help="of the data sets: test by default; test,train for methods that need training images",
+        "--splits", metavar="A,B",
+        help="of the data sets: test by default; test,train for methods that need training images, and for tiny-hub",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and stop")
     parser.add_argument("--force", action="store_true", help="replace files that are not the hub's")
@@ -47,7 +48,8 @@ def run(given: argparse.Namespace) -> None:
     tasks = given.tasks.split(",") if given.tasks else None
     chosen = profiles.check_tasks(profiles.profile(given.profile), tasks)
     root = places.assets()
-    everything = list(hub.repositories(given.profile, chosen, only=given.only, splits=given.splits.split(",")))
+    splits = given.splits or ("test,train" if given.profile == HUB else "test")
+    everything = list(hub.repositories(given.profile, chosen, only=given.only, splits=splits.split(",")))
     wanted = [repository for repository in everything if not repository.source]
     elsewhere = [repository for repository in everything if repository.source]
     try:
@@ -72,6 +74,8 @@ def run(given: argparse.Namespace) -> None:
             f"these are not on the hub: download them from where {elsewhere[0].page} says, and put them below "
             f"{root}:\n  " + "\n  ".join(missing)
         )
+    if given.profile == HUB and not given.dry_run:
+        print("next: `adamerging zoo --profile tiny-hub` makes packs of these images, once, and trains on them")
 
 
 def _fetch(needed: Sequence[fetch.File], root: Path) -> None:

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .published import same_role
 from .state import CheckpointError
+from .tasks.tiny import HUB
 
 SITE = "https://huggingface.co"
 BASES = {
     "clip-b32": "openai/clip-vit-base-patch32",
     "clip-b16": "openai/clip-vit-base-patch16",
     "clip-l14": "openai/clip-vit-large-patch14",
+    HUB: "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
 }
-"""Profile → the CLIP model that its experts were fine-tuned from."""
-
+"""Profile → the model that its experts are fine-tuned from; those of `tiny-hub` are not on the hub."""
 POOLS = {
     "p1": ("task_vectors", "https://github.com/mlfoundations/task_vectors"),
     "p3": ("tall_masks", "https://github.com/nik-dim/tall_masks"),
@@ -47,6 +49,7 @@ _SIZES = {  # bytes of the weights, as published: for those who are offline
     "clip-vit-base-patch32_": 350_000_000,
     "clip-vit-base-patch16_": 343_000_000,
     "clip-vit-large-patch14_": 1_213_000_000,
+    "timm/vit_tiny": 22_900_000,
 }
 
 
@@ -118,15 +121,15 @@ def repositories(
     """Everything that a profile needs for some tasks, models first.
 
     Arguments:
-        profile: a clip profile.
+        profile: a clip profile, or ``tiny-hub``.
         tasks: task names.
         only: ``models`` or ``datasets``; both by default.
         splits: of the data sets.
     """
-    tasks = tuple(tasks)
+    tasks = same_role(tasks, SUFFIXES)
     if only in (None, "models"):
         yield base_model(profile)
-        yield from (expert_model(profile, task) for task in tasks)
+        yield from (expert_model(profile, task) for task in tasks if profile != HUB)
     if only in (None, "datasets"):
         yield from (data_set(task, splits) for task in tasks)
 
@@ -224,7 +227,7 @@ def need(profile: str, wanted: Iterable[Repository], root: Path, *options: str) 
     """Raise CheckpointError naming every file that is missing or cut short, and the command that mends it.
 
     Arguments:
-        profile: a clip profile.
+        profile: a clip profile, or ``tiny-hub``.
         wanted: what is needed.
         root: folder of the assets.
         options: of the command.

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from adamerging_lib import hub
+from adamerging_lib._compat import import_torchvision
 from adamerging_lib.tasks.clip import TASKS, hub_split
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -61,6 +62,20 @@ def _put(folder: Path, state: dict, config: dict) -> None:
     )
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+
+
+def put_vit(root: Path, name: str = "vit_tiny_patch16_224", **changes) -> torch.nn.Module:
+    """A randomly initialised ViT of timm as the base of the profile `tiny-hub`, under timm's own names; returns it."""
+    import_torchvision()  # timm imports it
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(name, pretrained=False, **changes).eval()
+        state = {key: tensor + 0.02 * torch.randn(tensor.shape) for key, tensor in model.state_dict().items()}
+    model.load_state_dict(state)
+    _put(root / hub.base_model("tiny-hub").place, state, {"architecture": name, "num_classes": model.num_classes})
+    return model
 
 
 def put_data(root: Path, task: str, splits=("test",), count: int | None = None, files: int = 1) -> None:

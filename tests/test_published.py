@@ -7,6 +7,7 @@ import pytest
 from adamerging_lib.methods.registry import _ORDER, NEEDS
 from adamerging_lib.published import (
     ARCHITECTURES,
+    HUB_STAND_IN,
     METHOD_IDS,
     POOLS,
     STAND_IN,
@@ -148,6 +149,8 @@ def test_a_caller_cannot_change_the_numbers_of_the_next_one():
     assert published()["accuracy"].max() == 100
 
 
-def test_the_tasks_of_both_small_worlds_name_the_same_data_sets():
-    for tasks, known in ((mini.TASKS, STAND_IN), (tiny.TASKS, TINY_STAND_IN)):
+def test_the_tasks_of_all_small_worlds_name_the_same_data_sets():
+    for tasks, known in (
+        (mini.TASKS, STAND_IN), (tiny.TASKS, TINY_STAND_IN), (tiny.HUB_TASKS, HUB_STAND_IN),
+    ):  # fmt: skip
         assert {task.name: task.stand_in for task in tasks.values()} == known

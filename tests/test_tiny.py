@@ -217,6 +217,20 @@ def test_the_joint_model_is_trained_on_all_eight(world, monkeypatch):
     assert am.evaluate(suite, traditional_mtl(suite)).n.sum() == 9 and "tiny/joint.safetensors" in suite.assets
 
 
+def test_plans_keep_their_digests():
+    """What machines have trained is found by these: another digest would throw hours of training away."""
+    digests = {part: f"{number:064x}" for number, part in enumerate(("pretrained", *TASKS))}
+    names = {
+        size: [zoo.model_folder(zoo.plan(name, size, 30.0, digests)).name for name in ("scene15", "cars", "joint")]
+        for size in (64, 96, 128)
+    }
+    assert names == {
+        64: ["scene15-c43405dd35f5", "cars-09dbc994de74", "joint-2104753a0119"],
+        96: ["scene15-0117e1edf1ec", "cars-43292be2f739", "joint-e100afe9aa0d"],
+        128: ["scene15-f569c40d423a", "cars-bcafd387e86c", "joint-84b40a602dd2"],
+    }
+
+
 def test_the_command_says_what_it_does_not_know(world, capsys):
     assert built("mnits") == 2
     assert "no model 'mnits': did you mean 'mnist'? it has scene15, cars" in capsys.readouterr().err

@@ -37,8 +37,10 @@ TINY_STAND_IN = {
     "mnist": "MNIST",
     "dtd": "DTD",
 }
-"""The same for the tasks of the tiny profiles."""
-ROLES = STAND_IN | TINY_STAND_IN
+"""The same for the tasks of the tiny profiles that need no hub."""
+HUB_STAND_IN = {task.lower(): task for task in STAND_IN.values()}
+"""The same for those of the profile `tiny-hub`: the published tasks themselves."""
+ROLES = STAND_IN | TINY_STAND_IN | HUB_STAND_IN
 
 
 def same_role(tasks: Iterable[str], known: Iterable[str]) -> list[str]:

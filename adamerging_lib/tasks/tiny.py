@@ -1,7 +1,8 @@
-"""The eight tasks of the `tiny` profile: real photographs, in packs that anyone can lay out; see `packs`.
+"""The eight tasks of the tiny profiles: real photographs, in packs that anyone can lay out; see `packs`.
 
-Each takes the place of one of the paper's data sets. What a pack holds is its maker's choice; the folder behind the
-book's runs was made from what public repositories hold, and so
+Those of `tiny-hub` are the paper's own, drawn from the files of the Hugging Face Hub; see `packing`. Those of the
+other profiles need no hub: each takes the place of one of the paper's data sets. What a pack holds is its maker's
+choice; the folder behind the book's runs was made from what public repositories hold, and so
 
 * SVHN's place is CIFAR-10's: of SVHN's digits there are 801 for training, too few for an expert;
 * SUN397's place is that of the older set of 15 scenes, grey pictures, 100 a class for training;
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 from ..augmentation import Augmentation
 
+HUB = "tiny-hub"
+"""The profile whose images and pretrained weights come from the hub."""
 PHOTOGRAPH = Augmentation(mirror=True)
 FROM_ABOVE = Augmentation(turn=True)
 SYMBOL = Augmentation(zoom=0.9, rotation=10.0)
@@ -50,3 +53,22 @@ TASKS: dict[str, TinyTask] = {
         TinyTask("dtd", "DTD", "DTD", FROM_ABOVE),
     )
 }
+HUB_TASKS: dict[str, TinyTask] = {
+    task.name: task
+    for task in (
+        TinyTask("sun397", "SUN397", "SUN397", PHOTOGRAPH),
+        TinyTask("cars", "Stanford Cars", "Cars", PHOTOGRAPH),
+        TinyTask("resisc45", "RESISC45", "RESISC45", FROM_ABOVE),
+        TinyTask("eurosat", "EuroSAT", "EuroSAT", FROM_ABOVE),
+        TinyTask("svhn", "SVHN", "SVHN", SYMBOL),
+        TinyTask("gtsrb", "GTSRB", "GTSRB", SYMBOL),
+        TinyTask("mnist", "MNIST", "MNIST", SYMBOL),
+        TinyTask("dtd", "DTD", "DTD", FROM_ABOVE),
+    )
+}
+"""Those of the profile ``tiny-hub``."""
+
+
+def task_set(profile: str) -> dict[str, TinyTask]:
+    """The tasks of a tiny profile, by name."""
+    return HUB_TASKS if profile == HUB else TASKS

@@ -9,8 +9,8 @@ from ..profiles import TINY, profile
 
 _EPILOG = """\
 The models of a tiny profile go below adamerging/zoo of the user's cache folder; images and pretrained weights are taken
-from $ADAMERGING_ASSETS. An interrupted run is taken up by the next. The mini profile ships its models; `--profile mini`
-trains them from nothing, into _build/zoo."""
+from $ADAMERGING_ASSETS, where `adamerging fetch --profile tiny-hub` puts what that profile needs. An interrupted run is
+taken up by the next. The mini profile ships its models; `--profile mini` trains them from nothing, into _build/zoo."""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -46,4 +46,4 @@ def run(given: argparse.Namespace) -> None:
         raise ValueError(f"profile {given.profile!r} has no model {unknown[0]!r}: {hint}it has {', '.join(known)}")
     from .tiny_build import build
 
-    build(TINY[given.profile], names, given.device, bfloat16=given.bfloat16)
+    build(TINY[given.profile], names, given.device, bfloat16=given.bfloat16, profile=given.profile)

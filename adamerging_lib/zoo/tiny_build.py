@@ -21,7 +21,7 @@ from ..forward import resolve_device
 from ..methods import individual, zero_shot
 from ..state import save, sha256
 from ..suite import Suite, normalise
-from ..tasks.tiny import TASKS
+from ..tasks.tiny import TASKS, TinyTask, task_set
 from ..tiny import LOGIT_SCALE, asset_files, digest, pretrained_encoder, tiny_head, tiny_images
 from ..training import fine_tune
 from . import SCHEMA
@@ -32,7 +32,7 @@ SAVE_EVERY = 100  # steps: a minute or two
 
 
 def build(
-    image_size: int, names: Sequence[str], device: str = "auto", *, bfloat16: bool = False
+    image_size: int, names: Sequence[str], device: str = "auto", *, bfloat16: bool = False, profile: str = "tiny"
 ) -> dict[str, dict[str, Any]]:
     """Train models of a tiny profile.
 
@@ -41,6 +41,7 @@ def build(
         names: tasks, and ``joint``.
         device: ``cpu``, ``cuda`` or ``auto``.
         bfloat16: see `training.fine_tune`; the manifests say it.
+        profile: whose tasks, packs and pretrained weights.
 
     Returns:
         Manifests of those that are trained, by name; one that another process is at is left out.
@@ -49,11 +50,12 @@ def build(
         CheckpointError: saying which assets are missing.
         ValueError: naming what is wrong with an asset.
     """
-    files = asset_files(TASKS if "joint" in names else names)
+    known = task_set(profile)
+    files = asset_files(known if "joint" in names else names, profile)
     manifests = {}
     for name in names:
         print(f"{name}: ", end="", flush=True)
-        made = train(name, files, image_size, str(resolve_device(device)), bfloat16)
+        made = train(name, files, image_size, str(resolve_device(device)), bfloat16, known)
         if made is None:
             print("another process is at it")
             continue
@@ -62,15 +64,18 @@ def build(
     return manifests
 
 
-def train(name: str, files: Mapping[str, Path], image_size: int, device: str, bfloat16: bool) -> dict[str, Any] | None:
+def train(
+    name: str, files: Mapping[str, Path], image_size: int, device: str, bfloat16: bool,
+    known: Mapping[str, TinyTask] = TASKS,
+) -> dict[str, Any] | None:  # fmt: skip
     """One model, trained unless it is; its manifest, or None where another process is training it."""
-    recipe = plan(name, image_size, LOGIT_SCALE, {part: digest(path) for part, path in files.items()})
+    recipe = plan(name, image_size, LOGIT_SCALE, {part: digest(path) for part, path in files.items()}, known)
     folder = model_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "training.lock", timeout=0):
             if not (folder / "manifest.json").is_file():
-                write_json(folder / "manifest.json", _trained(recipe, folder, files, device, bfloat16))
+                write_json(folder / "manifest.json", _trained(recipe, folder, files, device, bfloat16, known))
             (folder / "training.pt").unlink(missing_ok=True)
     except Timeout:
         return None
@@ -78,8 +83,9 @@ def train(name: str, files: Mapping[str, Path], image_size: int, device: str, bf
 
 
 def _trained(
-    recipe: Mapping[str, Any], folder: Path, files: Mapping[str, Path], device: str, bfloat16: bool
-) -> dict[str, Any]:
+    recipe: Mapping[str, Any], folder: Path, files: Mapping[str, Path], device: str, bfloat16: bool,
+    known: Mapping[str, TinyTask],
+) -> dict[str, Any]:  # fmt: skip
     tasks, size = list(recipe["views"]), recipe["image_size"]
     encoder = pretrained_encoder(files["pretrained"], size)
     pretrained = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
@@ -90,7 +96,7 @@ def _trained(
             encoder.requires_grad_(True), data, heads,
             lambda images: normalise(images, TINY_MEAN, TINY_STD), **recipe["training"], device=device,
             checkpoint=folder / "training.pt", label=recipe["model"], save_every=SAVE_EVERY,
-            views={task: TASKS[task].views for task in tasks}, bfloat16=bfloat16,
+            views={task: known[task].views for task in tasks}, bfloat16=bfloat16,
         )  # fmt: skip
     state = encoder.cpu().state_dict()
     save(folder / "model.safetensors", state)

@@ -39,6 +39,7 @@ class ClipTask:
         image, label: columns.
         corrupted: corrupted test splits that the repository has.
         paper_size: test images that the papers' numbers count, where the hub has another number.
+        fetch: the profile that messages tell to fetch it by.
     """
 
     id: str
@@ -53,6 +54,7 @@ class ClipTask:
     label: str = "label"
     corrupted: tuple[str, ...] = ()
     paper_size: int | None = None
+    fetch: str = "clip-b32"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -155,7 +157,7 @@ def split_files(names: Iterable[str], task: ClipTask, split: str) -> list[str]:
 
 def mend(task: ClipTask) -> str:
     """What to do where files of a data set are missing or broken."""
-    return f"fetch it with  adamerging fetch --profile clip-b32 --only datasets --tasks {task.id}"
+    return f"fetch it with  adamerging fetch --profile {task.fetch} --only datasets --tasks {task.id}"
 
 
 def size_note(task: ClipTask, split: str, found: int) -> str | None:
