@@ -69,15 +69,15 @@ _TINY_PARAMETERS = {
             "consensus_ta", "pcb", "doge_ta", "iso_c", "iso_cts", "tsv_m", "wudi", "tall_masks", "emr", "fisher",
             "regmean", "regmean_pp", "prodistill", "task_wise_adamerging", "task_wise_adamerging_pp",
             "layer_wise_adamerging", "layer_wise_adamerging_pp", "doge_am", "surgery", "tint", "supermerge",
-            "joint_training", "nash_mtl",
+            "joint_training",
         ],
     },
-    "tinting": {"epochs": 20, "layers": ["head", *(f"blocks.{block}.mlp.fc2" for block in (11, 8, 5, 2))]},
+    "tinting": {"epochs": 20, "layers": ["head", *(f"blocks.{block}.mlp.fc2" for block in (11, 7, 3))]},
     "budget": {
         "batch_sizes": [4, 8, 16, 32], "images": [32, 0], "granularities": ["task", "tensor"],
         "ranges": ["clamp", "free"], "starts": [0.1, 0.3], "seeds": [0, 1], "task_counts": [2, 4, 6, 8],
     },
-    "reasons": {"classes": [10, 50]},
+    "reasons": {"classes": [10]},
 }  # fmt: skip
 
 

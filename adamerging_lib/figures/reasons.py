@@ -21,7 +21,7 @@ def traits(rows: pd.DataFrame) -> Figure:
         axes.axhline(0, color="#777777", lw=0.8)
         axes.set_title(f"ρ = {rho[trait]:.2f}", loc="left")
         axes.set_xlabel(title, fontsize=9.5)
-        if trait == "classes":
+        if trait == "classes" and len(frame):
             axes.set_xscale("log")
             counts = frame[trait].astype(int)
             axes.set_xticks(
