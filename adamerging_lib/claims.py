@@ -14,6 +14,7 @@ from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
 from . import places, records
 from .profiles import PROFILES
+from .published import ROLES
 from .verdicts import FAILS, HOLDS, NOT_RUN, Verdict
 
 FILE = Path("claims.yml")
@@ -137,10 +138,20 @@ def record_of(experiment: str, profile: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Rows of a record; conditions such as ``without digits, landcover`` name the paper's data sets instead."""
+    rows = records.read(path)["rows"]
+    for row in rows:
+        if str(row.get("condition")).startswith("without "):
+            tasks = row["condition"].removeprefix("without ").split(", ")
+            row["condition"] = f"without {', '.join(ROLES.get(task, task) for task in tasks)}"
+    return rows
+
+
 def verdict(claim: Claim, profile: str) -> Verdict:
     """The verdict of a profile's record on a claim; *not run* where there is no such record or row."""
     path = record_of(claim.record, profile)
-    value = evaluate(claim.value, records.read(path)["rows"]) if path else math.nan
+    value = evaluate(claim.value, rows_of(path)) if path else math.nan
     return Verdict(claim.claim, value, claim.low, claim.high, digits=2 if abs(value) < 1 else 1)
 
 

@@ -31,7 +31,7 @@ def measured_role(name, rawtext, text, lineno, inliner, options=None, content=No
     """
     asked = re.fullmatch(r"(\+?)([\w-]+)/(\w+): *(.+)", text, re.DOTALL)
     path = asked and claims.record_of(asked[3], asked[2])
-    value = claims.evaluate(asked[4], records.read(path)["rows"]) if path else math.nan
+    value = claims.evaluate(asked[4], claims.rows_of(path)) if path else math.nan
     if math.isnan(value):
         return [], [inliner.reporter.error(f"{rawtext}: no record has that.", line=lineno)]
     return [nodes.inline(rawtext, f"{value:{asked[1]}.1f}".replace("-", "−"))], []

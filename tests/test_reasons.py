@@ -64,10 +64,14 @@ def test_tables_figures_and_verdicts(frame):
     assert tables.reasons.told(frame).index[-1] == "ρ with the share won back"
     assert tables.reasons.narrowed_text(frame).shape == (2, 5)
     assert figures.traits(frame).axes
-    assert len(verdicts.reasons(frame)) == 5
+    task, others = tables.reasons.left_out(frame)
+    weakest = frame[(frame["method"] == "individual") & (frame["condition"] == "clean")].set_index("task")["accuracy"]
+    assert task == weakest.drop("Average").idxmin() and others.shape == (2, 3)
+    assert set(frame.loc[frame["left_out"] == task, "task"]) == set(weakest.index) - {task}
+    assert len(verdicts.reasons(frame)) == 6
 
 
 def test_without_interventions_their_verdicts_are_not_run(suite):
     rows = pd.DataFrame(reasons(suite, LEARNING, images=6))
-    assert [v.word for v in verdicts.reasons(rows)][3:] == [verdicts.NOT_RUN] * 2
+    assert [v.word for v in verdicts.reasons(rows)][3:5] == [verdicts.NOT_RUN] * 2
     assert tables.reasons.narrowed(rows)[0] == "" and len(tables.reasons.scales(rows)) == 1

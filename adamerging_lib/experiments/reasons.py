@@ -1,8 +1,9 @@
-"""When does lowering entropy help? What is known of each task, and two interventions: sharper heads, fewer classes.
+"""When does lowering entropy help? What is known of each task, and interventions: heads, classes, the weakest expert.
 
 Rows of a record: those of `measure`; with the condition ``classes`` and ``spearman`` a ``value`` for each task (the
 number of its classes; the rank correlation of entropy and loss before adaptation); with ``head x2`` in ``scale`` by how
-much all heads were sharpened; with ``10 classes`` in ``classes`` how many the task ``narrowed`` was left with.
+much all heads were sharpened; with ``10 classes`` in ``classes`` how many the task ``narrowed`` was left with; with
+``cars left out`` in ``left_out`` the task whose expert was not merged.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..suite import Suite
 from . import measure
+from .budget import subset
 from .entropy_loss import ALL, entropy_loss
 
 BEFORE, AFTER = "task_arithmetic", "layer_wise_adamerging"
@@ -29,7 +31,7 @@ def reasons(
     seed: int = 0,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Measure every task before and after adaptation, then with heads sharpened and with classes left out.
+    """Measure every task before and after adaptation; then sharper heads, fewer classes, without the weakest expert.
 
     Arguments:
         suite: what to merge, and all labelled test images.
@@ -58,6 +60,14 @@ def reasons(
         for method in METHODS:
             found = measure(part, method, condition=f"{count} classes", **common)
             rows += [{**row, "classes": count, "narrowed": task} for row in found]
+    expert = {
+        row["task"]: row["accuracy"] for row in rows if (row.get("method"), row["condition"]) == ("individual", "clean")
+    }
+    weakest = min(suite.tasks, key=expert.__getitem__)
+    part = subset(few, [name for name in suite.tasks if name != weakest])
+    for method in (BEFORE, AFTER):
+        found = measure(part, method, condition=f"{weakest} left out", **common)
+        rows += [{**row, "left_out": weakest} for row in found]
     return rows
 
 

@@ -83,3 +83,14 @@ def narrowed_text(rows: pd.DataFrame) -> pd.DataFrame:
     """`narrowed` as text."""
     frame = narrowed(rows)[1].rename(columns={**TRAITS, AFTER: "after (%)"})
     return frame.map(lambda value: "–" if pd.isna(value) else f"{value:.1f}")
+
+
+def left_out(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The task with the weakest expert, and averages over all others: before, after, gain; with its expert, without."""
+    task = rows["left_out"].dropna().iloc[0]
+    own = rows[rows["method"].isin([BEFORE, AFTER]) & ~rows["task"].isin([AVERAGE, task])]
+    lines = {}
+    for name, condition in ((f"{task} merged too", "clean"), (f"{task} left out", f"{task} left out")):
+        means = own[own["condition"] == condition].groupby("method")["accuracy"].mean()
+        lines[name] = {"before": means[BEFORE], "after": means[AFTER], "gain": means[AFTER] - means[BEFORE]}
+    return task, pd.DataFrame(lines).T

@@ -6,19 +6,21 @@ import math
 
 import pandas as pd
 
-from ..tables.reasons import WON, correlations, narrowed, scales
+from ..tables.reasons import WON, correlations, left_out, narrowed, scales
 from .common import Verdict
 
 
 def reasons(rows: pd.DataFrame) -> list[Verdict]:
-    """Traits of tasks that go with success, sharper and softer heads, and fewer classes."""
+    """Traits of tasks that go with success, sharper and softer heads, fewer classes, the weakest expert."""
     rho, by_scale, left = correlations(rows), scales(rows), narrowed(rows)[1]
     change = (by_scale - by_scale[1.0]).abs().max() if len(by_scale) > 1 else math.nan
     fewer = left[WON].iloc[0] - left[WON].iloc[-1] if len(left) > 1 else math.nan
+    gains = left_out(rows)[1]["gain"]
     return [
         Verdict("Adaptation wins more back where low entropy means low loss (ρ ≥ 0.3)", rho["spearman"], 0.3, digits=2),
         Verdict("It wins more back where the expert is better (ρ ≥ 0.3)", rho["individual"], 0.3, digits=2),
         Verdict("It wins less back the more classes a task has (ρ ≤ −0.3)", rho["classes"], high=-0.3, digits=2),
         Verdict("Sharper or softer heads move the average by at most 2 points", change, 0, 2),
         Verdict("With the fewest classes, more of the widest task's loss is won back (points)", fewer, 0.01),
+        Verdict("Without the weakest expert, the other tasks gain more (points)", gains.iloc[1] - gains.iloc[0], 0.01),
     ]
