@@ -48,6 +48,16 @@ def import_open_clip() -> ModuleType:
     return _without_bars("open_clip")
 
 
+def import_timm() -> ModuleType:
+    """The ``timm`` module, which imports torchvision.
+
+    Raises:
+        ImportError: timm is not installed.
+    """
+    import_torchvision()
+    return _without_bars("timm")
+
+
 def import_datasets() -> ModuleType:
     """The ``datasets`` module of Hugging Face, which brings pyarrow.
 
@@ -65,6 +75,6 @@ def import_datasets() -> ModuleType:
 
 def _without_bars(name: str) -> ModuleType:
     with warnings.catch_warnings():
-        # Below both, tqdm complains in a notebook without ipywidgets that its bars will be text.
+        # Below all three, tqdm complains in a notebook without ipywidgets that its bars will be text.
         warnings.filterwarnings("ignore", message="IProgress not found")
         return importlib.import_module(name)

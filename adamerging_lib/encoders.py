@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ._compat import import_open_clip, import_torchvision
+from ._compat import import_open_clip, import_timm
 from .state import CheckpointError
 
 # Grey-level statistics of the mini suite's pre-training stream, rounded.
@@ -94,7 +94,7 @@ TINY_MEAN, TINY_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 def tiny_vit(image_size: int) -> nn.Module:
     """ViT-Ti/16 in timm's classes, without weights of its own: images → features ``[n, 192]`` of the class token."""
-    import_torchvision()  # timm imports it, which may need help beside a CPU build of torch
+    import_timm()
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .augmentation import Augmentation, augment
 from .suite import TaskData

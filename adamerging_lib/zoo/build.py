@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .. import records
 from ..encoders import MINI_MEAN, MINI_STD, MiniConfig, mini_clip, mini_tokenize
