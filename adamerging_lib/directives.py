@@ -80,16 +80,20 @@ def claims_count_text() -> str:
 
 
 def status_text() -> str:
-    """Every default notebook's record: time, device, versions, seeds, parameters and assets."""
+    """Every record, of default notebooks and of variants: time, device, versions, seeds and assets."""
     rows, assets, versions = [], {}, {}
-    for path in sorted(places.committed().glob("*/*.json")):
-        fresh = places.results() / path.relative_to(places.committed())
+    runs = Path("book/runs")
+    for path in [*sorted(places.committed().glob("*/*.json")), *sorted(runs.glob("*/*/*/*.json"))]:
+        default = runs not in path.parents
+        fresh = places.results() / path.relative_to(places.committed()) if default else path
         record = records.read(fresh if fresh.is_file() else path)
         environment = record["environment"]
         assets |= record["assets"]
         digest = hashlib.sha256(repr(sorted(record["assets"].items())).encode()).hexdigest()[:8]
         name = record["experiment"]
-        page = f"{{doc}}`{name} </notebooks/{name}>`" if Path("notebooks", f"{name}.ipynb").is_file() else name
+        address = f"notebooks/{name}" if default else path.parents[1].relative_to(".").as_posix()
+        told = name if default else f"{name}, run {path.parts[2]}"
+        page = f"{{doc}}`{told} </{address}>`" if Path(f"{address}.ipynb").is_file() else told
         versions[tuple(sorted(environment["versions"].items()))] = None
         rows.append([
             page, record["profile"], f"{record['seconds']:.0f}", environment["device"], environment["threads"],
