@@ -34,7 +34,8 @@ def measured_role(name, rawtext, text, lineno, inliner, options=None, content=No
     value = claims.evaluate(asked[4], claims.rows_of(path)) if path else math.nan
     if math.isnan(value):
         return [], [inliner.reporter.error(f"{rawtext}: no record has that.", line=lineno)]
-    return [nodes.inline(rawtext, f"{value:{asked[1]}.1f}".replace("-", "−"))], []
+    digits = 2 if abs(value) < 1 else 1  # as verdicts have it
+    return [nodes.inline(rawtext, f"{value:{asked[1]}.{digits}f}".replace("-", "−"))], []
 
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):
