@@ -68,8 +68,10 @@ def test_experts_are_far_better_than_the_pretrained_model_and_their_average(suit
     accuracy = {
         name: am.evaluate(few, model).set_index("task")["accuracy"]
         for name, model in (
-            ("zero-shot", zero_shot(few)), ("experts", individual(few)), ("average", weight_averaging(few.task_vectors())),
+            ("zero-shot", zero_shot(few)),
+            ("experts", individual(few)),
+            ("average", weight_averaging(few.task_vectors())),
         )
-    }  # fmt: skip
+    }
     assert (accuracy["experts"] > accuracy["zero-shot"]).all()
     assert accuracy["experts"].mean() > accuracy["average"].mean() > accuracy["zero-shot"].mean()
