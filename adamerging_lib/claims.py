@@ -161,5 +161,6 @@ def count(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def profiles(claims: Sequence[Claim]) -> list[str]:
-    """Profiles of which a claim has a record, in the library's order."""
-    return [name for name in PROFILES if any(record_of(claim.record, name) for claim in claims)]
+    """Profiles of which a claim has a record, in the library's order; a variant of one only where that has none."""
+    found = [name for name in PROFILES if any(record_of(claim.record, name) for claim in claims)]
+    return [name for name in found if PROFILES[name].base not in found]

@@ -11,7 +11,7 @@ from typing import Any
 from . import hub
 from .published import ARCHITECTURES, POOLS, same_role
 from .suite import Suite
-from .tasks.tiny import HUB, task_set
+from .tasks.tiny import HUB, SETTINGS, task_set
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Profile:
         further: tasks that it has beside, taken when they are named.
         parameters: notebook → its parameters that a re-run takes from here where they are not given, see `rerun`;
             under "" those of all notebooks.
+        base: the profile of which this one changes a setting; empty where it is a world of its own. The claims page
+            has no column for it beside that one's.
         without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
     """
 
@@ -38,6 +40,7 @@ class Profile:
     further: tuple[str, ...] = ()
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    base: str = ""
 
 
 def _load_mini(tasks: Sequence[str]) -> Suite:
@@ -55,11 +58,9 @@ def _load_clip(name: str, tasks: Sequence[str]) -> Suite:
 def _load_tiny(name: str, tasks: Sequence[str]) -> Suite:
     from .tiny import load_tiny
 
-    return load_tiny(name, tasks, TINY[name])
+    return load_tiny(name, tasks)
 
 
-TINY = {"tiny": 96, "tiny-64": 64, "tiny-128": 128, HUB: 96}
-"""Profile of real photographs on a CPU → pixels a side."""
 # An image costs nine times what it does in the mini world. So that the study takes two cores one hour and a half: fewer
 # levels, rounds and layers, and of the methods that train with labels or keep parts for each task the quicker ones.
 _TINY_PARAMETERS = {
@@ -83,13 +84,16 @@ _TINY_PARAMETERS = {
 
 def _tiny(name: str, hardware: str) -> Profile:
     images = "some images of the paper's eight data sets" if name == HUB else "eight sets of real photographs"
+    setting = SETTINGS[name]
+    experts = f", experts trained for 1/{setting.shorter} of the steps" if setting.shorter > 1 else ""
     return Profile(
         name=name,
-        summary=f"{images} at {TINY[name]} px, a pretrained ViT-Ti/16; {hardware}",
+        summary=f"{images} at {setting.image_size} px, a pretrained ViT-Ti/16{experts}; {hardware}",
         tasks=tuple(task_set(name)),
         recipe="mini",
         load=partial(_load_tiny, name),
         parameters=_TINY_PARAMETERS,
+        base="" if name in ("tiny", HUB) else "tiny",
     )
 
 
@@ -125,7 +129,7 @@ PROFILES: dict[str, Profile] = {
         recipe="mini",
         load=_load_mini,
     ),
-    **{name: _tiny(name, "two CPU cores, two hours to train the experts once") for name in TINY},
+    **{name: _tiny(name, "two CPU cores, two hours to train the experts once") for name in SETTINGS},
     **{
         clip.name: clip
         for base, hardware in _HARDWARE.items()

@@ -29,7 +29,7 @@ from .state import CheckpointError, sha256
 from .suite import Suite, TaskData, normalise
 from .tasks import packs
 from .tasks.packing import make_pack
-from .tasks.tiny import HUB, task_set
+from .tasks.tiny import HUB, SETTINGS, task_set
 from .zoo.tiny import read_model
 
 PRETRAINED = "vit_tiny_p16_224"
@@ -41,25 +41,24 @@ TIMM_EPS = 1e-6
 TRAINING_POOL = 2000  # images a task: what merging methods get of the training images
 
 
-def load_tiny(name: str, tasks: Sequence[str], image_size: int) -> Suite:
+def load_tiny(name: str, tasks: Sequence[str]) -> Suite:
     """The suite of a tiny profile; see `load_suite`. The joint model is None until it is trained.
 
     Arguments:
         name: of the profile.
         tasks: which, in this order.
-        image_size: pixels a side.
 
     Raises:
         CheckpointError: saying which files are missing and how to get them, or which experts are not trained.
     """
-    files, known = asset_files(tasks, name), task_set(name)
+    files, known, image_size = asset_files(tasks, name), task_set(name), SETTINGS[name].image_size
     digests = {part: digest(path) for part, path in files.items()}
     encoder = pretrained_encoder(files["pretrained"], image_size)
-    models = {task: read_model(task, name, image_size, LOGIT_SCALE, digests) for task in tasks}
+    models = {task: read_model(task, name, LOGIT_SCALE, digests) for task in tasks}
     everything = asset_files(known, name, needed=False)
     if len(everything) == len(known) + 1:
         inputs = {part: digest(path) for part, path in everything.items()}
-        models["joint"] = read_model("joint", name, image_size, LOGIT_SCALE, inputs, needed=False)
+        models["joint"] = read_model("joint", name, LOGIT_SCALE, inputs, needed=False)
     trained = {model: found for model, found in models.items() if found}
     return Suite(
         profile=name,

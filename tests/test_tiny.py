@@ -13,13 +13,13 @@ from madepacks import vit_arrays, write_arrays, write_assets
 from torch.nn import functional as F
 
 import adamerging_lib as am
-from adamerging_lib import cli, profiles, tiny, training
+from adamerging_lib import cli, tiny, training
 from adamerging_lib._compat import import_torchvision
 from adamerging_lib.encoders import tiny_state, tiny_vit
 from adamerging_lib.methods import individual, traditional_mtl, zero_shot
 from adamerging_lib.published import same_role
 from adamerging_lib.state import CheckpointError
-from adamerging_lib.tasks.tiny import TASKS
+from adamerging_lib.tasks.tiny import SETTINGS, TASKS, Setting
 from adamerging_lib.zoo import tiny as zoo
 from adamerging_lib.zoo import tiny_build
 from adamerging_lib.zoo.stages import Schedule
@@ -35,7 +35,8 @@ def world(tmp_path, monkeypatch):
     write_assets(tmp_path / "assets", PAIR)
     monkeypatch.setenv("ADAMERGING_ASSETS", str(tmp_path / "assets"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(profiles.TINY, "tiny", 32)
+    monkeypatch.setitem(SETTINGS, "tiny", Setting(32))
+    monkeypatch.setitem(SETTINGS, "tiny-short", Setting(32, shorter=2))
     monkeypatch.setattr(zoo, "EXPERT", SMALL)
     monkeypatch.setattr(tiny_build, "SAVE_EVERY", 1)
     return tmp_path
@@ -144,6 +145,15 @@ def test_the_zoo_becomes_a_suite_as_accurate_as_it_says(world, capsys):
     }  # fmt: skip
 
 
+def test_shorter_training_is_another_world_of_the_same_images(world, capsys):
+    assert built("mnist") == 0 and cli.main(["zoo", "--profile", "tiny-short", "--models", "mnist"]) == 0
+    assert "4 steps" in (told := capsys.readouterr().out) and "2 steps" in told
+    long, short = (am.load_suite(name, tasks=["mnist"]) for name in ("tiny", "tiny-short"))
+    assert short.profile == "tiny-short" and torch.equal(short.heads["mnist"], long.heads["mnist"])
+    assert any(not torch.equal(tensor, long.experts["mnist"][key]) for key, tensor in short.experts["mnist"].items())
+    assert "experts trained for 1/2 of the steps" in am.profiles._tiny("tiny-short", "").summary
+
+
 def test_heads_are_prototypes_of_the_training_images(world):
     files = tiny.asset_files(["eurosat"])
     encoder = tiny.pretrained_encoder(files["pretrained"], 32)
@@ -183,7 +193,7 @@ def test_a_cut_off_training_goes_on_and_ends_the_same(world, monkeypatch):
 
 def test_a_model_that_another_process_trains_is_left_to_it(world, capsys):
     files = tiny.asset_files(["mnist"])
-    recipe = zoo.plan("mnist", 32, tiny.LOGIT_SCALE, {part: tiny.digest(path) for part, path in files.items()})
+    recipe = zoo.plan("mnist", "tiny", tiny.LOGIT_SCALE, {part: tiny.digest(path) for part, path in files.items()})
     folder = zoo.model_folder(recipe)
     folder.mkdir(parents=True)
     with FileLock(folder / "training.lock"):
@@ -208,7 +218,7 @@ def test_the_joint_model_is_trained_on_all_eight(world, monkeypatch):
     monkeypatch.setattr(zoo, "JOINT", Schedule(steps=2, lr=1e-3, batch_size=2, warmup=1))
     monkeypatch.setattr(zoo, "EXPERT", Schedule(steps=1, lr=1e-3, batch_size=2, warmup=1))
     with pytest.raises(CheckpointError, match=r"has no scene15\.npz, cars\.npz"):
-        tiny_build.build(32, ["joint"])
+        tiny_build.build("tiny", ["joint"])
     write_assets(world / "eight", tuple(TASKS))
     monkeypatch.setenv("ADAMERGING_ASSETS", str(world / "eight"))
     assert built("mnist") == 0 and am.load_suite("tiny", tasks=["mnist"]).joint is None
@@ -221,13 +231,13 @@ def test_plans_keep_their_digests():
     """What machines have trained is found by these: another digest would throw hours of training away."""
     digests = {part: f"{number:064x}" for number, part in enumerate(("pretrained", *TASKS))}
     names = {
-        size: [zoo.model_folder(zoo.plan(name, size, 30.0, digests)).name for name in ("scene15", "cars", "joint")]
-        for size in (64, 96, 128)
+        name: [zoo.model_folder(zoo.plan(part, name, 30.0, digests)).name for part in ("scene15", "cars", "joint")]
+        for name in ("tiny-64", "tiny", "tiny-128")
     }
     assert names == {
-        64: ["scene15-c43405dd35f5", "cars-09dbc994de74", "joint-2104753a0119"],
-        96: ["scene15-0117e1edf1ec", "cars-43292be2f739", "joint-e100afe9aa0d"],
-        128: ["scene15-f569c40d423a", "cars-bcafd387e86c", "joint-84b40a602dd2"],
+        "tiny-64": ["scene15-c43405dd35f5", "cars-09dbc994de74", "joint-2104753a0119"],
+        "tiny": ["scene15-0117e1edf1ec", "cars-43292be2f739", "joint-e100afe9aa0d"],
+        "tiny-128": ["scene15-f569c40d423a", "cars-bcafd387e86c", "joint-84b40a602dd2"],
     }
 
 

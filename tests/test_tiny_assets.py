@@ -7,16 +7,16 @@ import torch
 from torch.nn.functional import normalize
 
 import adamerging_lib as am
-from adamerging_lib import profiles, tiny
+from adamerging_lib import tiny
 from adamerging_lib.encoders import TINY_MEAN, TINY_STD
 from adamerging_lib.methods import individual, weight_averaging, zero_shot
 from adamerging_lib.state import CheckpointError
 from adamerging_lib.suite import normalise
-from adamerging_lib.tasks.tiny import TASKS
+from adamerging_lib.tasks.tiny import SETTINGS, TASKS
 
 pytestmark = pytest.mark.assets
 
-SIZE = profiles.TINY["tiny"]
+SIZE = SETTINGS["tiny"].image_size
 # Nearest-prototype accuracy at 96 px that a wrongly loaded encoder does not reach (chance is 7, 7 and 10 %).
 FLOORS = {"scene15": 40.0, "resisc45": 45.0, "eurosat": 55.0}
 

@@ -21,7 +21,7 @@ from adamerging_lib.published import STAND_IN, same_role
 from adamerging_lib.state import CheckpointError
 from adamerging_lib.tasks import clip, packing
 from adamerging_lib.tasks.packs import read_pack
-from adamerging_lib.tasks.tiny import HUB_TASKS, TASKS
+from adamerging_lib.tasks.tiny import HUB_TASKS, SETTINGS, TASKS, Setting
 from adamerging_lib.zoo import tiny as zoo
 from adamerging_lib.zoo import tiny_build
 from adamerging_lib.zoo.stages import Schedule
@@ -46,7 +46,7 @@ def root(tmp_path, monkeypatch):
     """An empty assets folder, four steps of training at 32 px, and a zoo of the test's own."""
     monkeypatch.setenv("ADAMERGING_ASSETS", str(tmp_path / "assets"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(profiles.TINY, "tiny-hub", 32)
+    monkeypatch.setitem(SETTINGS, "tiny-hub", Setting(32))
     monkeypatch.setattr(zoo, "EXPERT", Schedule(steps=4, lr=1e-3, batch_size=6, warmup=1))
     monkeypatch.setattr(tiny_build, "SAVE_EVERY", 2)
     return tmp_path / "assets"

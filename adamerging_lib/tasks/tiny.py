@@ -1,8 +1,8 @@
-"""The eight tasks of the tiny profiles: real photographs, in packs that anyone can lay out; see `packs`.
+"""What tells the tiny profiles apart, and their eight tasks: real photographs, in packs that anyone can lay out.
 
-Those of `tiny-hub` are the paper's own, drawn from the files of the Hugging Face Hub; see `packing`. Those of the
-other profiles need no hub: each takes the place of one of the paper's data sets. What a pack holds is its maker's
-choice; the folder behind the book's runs was made from what public repositories hold, and so
+`packs` says how. The tasks of `tiny-hub` are the paper's own, drawn from the files of the Hugging Face Hub; see
+`packing`. Those of the other profiles need no hub: each takes the place of one of the paper's data sets. What a pack
+holds is its maker's choice; the folder behind the book's runs was made from what public repositories hold, and so
 
 * SVHN's place is CIFAR-10's: of SVHN's digits there are 801 for training, too few for an expert;
 * SUN397's place is that of the older set of 15 scenes, grey pictures, 100 a class for training;
@@ -18,6 +18,28 @@ from ..augmentation import Augmentation
 
 HUB = "tiny-hub"
 """The profile whose images and pretrained weights come from the hub."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What tells a tiny profile from the others.
+
+    Arguments:
+        image_size: pixels a side.
+        shorter: its models are trained for the recipe's steps divided by this.
+    """
+
+    image_size: int = 96
+    shorter: int = 1
+
+
+SETTINGS: dict[str, Setting] = {
+    "tiny": Setting(),
+    "tiny-64": Setting(image_size=64),
+    "tiny-128": Setting(image_size=128),
+    "tiny-short": Setting(shorter=4),
+    HUB: Setting(),
+}
 PHOTOGRAPH = Augmentation(mirror=True)
 FROM_ABOVE = Augmentation(turn=True)
 SYMBOL = Augmentation(zoom=0.9, rotation=10.0)
@@ -53,18 +75,12 @@ TASKS: dict[str, TinyTask] = {
         TinyTask("dtd", "DTD", "DTD", FROM_ABOVE),
     )
 }
+_FROM_HUB = {
+    "scene15": TinyTask("sun397", "SUN397", "SUN397", PHOTOGRAPH),
+    "cifar10": TinyTask("svhn", "SVHN", "SVHN", SYMBOL),
+}
 HUB_TASKS: dict[str, TinyTask] = {
-    task.name: task
-    for task in (
-        TinyTask("sun397", "SUN397", "SUN397", PHOTOGRAPH),
-        TinyTask("cars", "Stanford Cars", "Cars", PHOTOGRAPH),
-        TinyTask("resisc45", "RESISC45", "RESISC45", FROM_ABOVE),
-        TinyTask("eurosat", "EuroSAT", "EuroSAT", FROM_ABOVE),
-        TinyTask("svhn", "SVHN", "SVHN", SYMBOL),
-        TinyTask("gtsrb", "GTSRB", "GTSRB", SYMBOL),
-        TinyTask("mnist", "MNIST", "MNIST", SYMBOL),
-        TinyTask("dtd", "DTD", "DTD", FROM_ABOVE),
-    )
+    task.name: task for task in (_FROM_HUB.get(name, task) for name, task in TASKS.items())
 }
 """Those of the profile ``tiny-hub``."""
 

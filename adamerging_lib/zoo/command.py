@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 
-from ..profiles import TINY, profile
+from ..profiles import profile
+from ..tasks.tiny import SETTINGS
 
 _EPILOG = """\
 The models of a tiny profile go below adamerging/zoo of the user's cache folder; images and pretrained weights are taken
@@ -16,7 +17,7 @@ taken up by the next. The mini profile ships its models; `--profile mini` trains
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand to the command's parser."""
     parser = commands.add_parser("zoo", help="train the models of a profile on this machine", epilog=_EPILOG)
-    parser.add_argument("--profile", required=True, choices=("mini", *TINY), help="for which profile")
+    parser.add_argument("--profile", required=True, choices=("mini", *SETTINGS), help="for which profile")
     parser.add_argument("--models", metavar="A,B", help="some of a tiny profile's: tasks, and joint; all by default")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument(
@@ -46,4 +47,4 @@ def run(given: argparse.Namespace) -> None:
         raise ValueError(f"profile {given.profile!r} has no model {unknown[0]!r}: {hint}it has {', '.join(known)}")
     from .tiny_build import build
 
-    build(TINY[given.profile], names, given.device, bfloat16=given.bfloat16, profile=given.profile)
+    build(given.profile, names, given.device, bfloat16=given.bfloat16)

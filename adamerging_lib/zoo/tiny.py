@@ -1,4 +1,4 @@
-"""The recipe of the `tiny` profiles' models, and where those that this machine has trained lie.
+"""The recipe of the tiny profiles' models, and where those that this machine has trained lie.
 
 A model's folder is named by a digest of everything it was trained from: its recipe, the packs and the pretrained
 weights. A change of one task's recipe or pack therefore trains that expert anew, and the joint model, and no other.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import places
 from ..state import CheckpointError, load, sha256
-from ..tasks.tiny import TASKS, TinyTask, task_set
+from ..tasks.tiny import SETTINGS, task_set
 from . import SCHEMA
 from .stages import Schedule
 
@@ -42,28 +42,23 @@ class Model:
     manifest: dict[str, Any]
 
 
-def plan(
-    name: str,
-    image_size: int,
-    logit_scale: float,
-    digests: Mapping[str, str],
-    known: Mapping[str, TinyTask] = TASKS,
-) -> dict[str, Any]:
+def plan(name: str, profile: str, logit_scale: float, digests: Mapping[str, str]) -> dict[str, Any]:
     """Everything that a model depends on besides the code, as plain values.
 
     Arguments:
         name: a task, or ``joint``.
-        image_size: pixels a side.
+        profile: a tiny profile.
         logit_scale: of the heads.
         digests: ``pretrained`` and every task that is trained on → SHA-256 of its file.
-        known: all tasks of the profile.
     """
+    setting, known = SETTINGS[profile], task_set(profile)
     tasks = list(known) if name == "joint" else [name]
     place = 0 if name == "joint" else list(known).index(name)
-    schedule = asdict(JOINT if name == "joint" else replace(EXPERT, steps=LONGER.get(name, EXPERT.steps)))
+    schedule = JOINT if name == "joint" else replace(EXPERT, steps=LONGER.get(name, EXPERT.steps))
+    schedule = asdict(replace(schedule, steps=schedule.steps // setting.shorter))
     return {
         "model": name,
-        "image_size": image_size,
+        "image_size": setting.image_size,
         "logit_scale": logit_scale,
         "training": {**schedule, "seed": schedule["seed"] + place},
         "views": {task: asdict(known[task].views) for task in tasks},
@@ -78,20 +73,20 @@ def model_folder(plan: Mapping[str, Any]) -> Path:
 
 
 def read_model(
-    name: str, profile: str, image_size: int, logit_scale: float, digests: Mapping[str, str], *, needed: bool = True
+    name: str, profile: str, logit_scale: float, digests: Mapping[str, str], *, needed: bool = True
 ) -> Model | None:
     """A trained model, verified.
 
     Arguments:
         name: a task, or ``joint``.
         profile: whose.
-        image_size, logit_scale, digests: see `plan`.
+        logit_scale, digests: see `plan`.
         needed: raise where it is not trained, instead of returning None.
 
     Raises:
         CheckpointError: where it is not trained yet, or its file is damaged; with the command that mends it.
     """
-    folder = model_folder(plan(name, image_size, logit_scale, digests, task_set(profile)))
+    folder = model_folder(plan(name, profile, logit_scale, digests))
     path, mend = folder / "model.safetensors", f"run `adamerging zoo --profile {profile}`"
     if not (folder / "manifest.json").is_file():
         if needed:

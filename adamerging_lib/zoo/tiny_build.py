@@ -21,7 +21,7 @@ from ..forward import resolve_device
 from ..methods import individual, zero_shot
 from ..state import save, sha256
 from ..suite import Suite, normalise
-from ..tasks.tiny import TASKS, TinyTask, task_set
+from ..tasks.tiny import task_set
 from ..tiny import LOGIT_SCALE, asset_files, digest, pretrained_encoder, tiny_head, tiny_images
 from ..training import fine_tune
 from . import SCHEMA
@@ -32,16 +32,15 @@ SAVE_EVERY = 100  # steps: a minute or two
 
 
 def build(
-    image_size: int, names: Sequence[str], device: str = "auto", *, bfloat16: bool = False, profile: str = "tiny"
+    profile: str, names: Sequence[str], device: str = "auto", *, bfloat16: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Train models of a tiny profile.
 
     Arguments:
-        image_size: pixels a side.
+        profile: its name.
         names: tasks, and ``joint``.
         device: ``cpu``, ``cuda`` or ``auto``.
         bfloat16: see `training.fine_tune`; the manifests say it.
-        profile: whose tasks, packs and pretrained weights.
 
     Returns:
         Manifests of those that are trained, by name; one that another process is at is left out.
@@ -50,12 +49,11 @@ def build(
         CheckpointError: saying which assets are missing.
         ValueError: naming what is wrong with an asset.
     """
-    known = task_set(profile)
-    files = asset_files(known if "joint" in names else names, profile)
+    files = asset_files(task_set(profile) if "joint" in names else names, profile)
     manifests = {}
     for name in names:
         print(f"{name}: ", end="", flush=True)
-        made = train(name, files, image_size, str(resolve_device(device)), bfloat16, known)
+        made = train(name, profile, files, str(resolve_device(device)), bfloat16)
         if made is None:
             print("another process is at it")
             continue
@@ -65,17 +63,16 @@ def build(
 
 
 def train(
-    name: str, files: Mapping[str, Path], image_size: int, device: str, bfloat16: bool,
-    known: Mapping[str, TinyTask] = TASKS,
+    name: str, profile: str, files: Mapping[str, Path], device: str, bfloat16: bool
 ) -> dict[str, Any] | None:  # fmt: skip
     """One model, trained unless it is; its manifest, or None where another process is training it."""
-    recipe = plan(name, image_size, LOGIT_SCALE, {part: digest(path) for part, path in files.items()}, known)
+    recipe = plan(name, profile, LOGIT_SCALE, {part: digest(path) for part, path in files.items()})
     folder = model_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "training.lock", timeout=0):
             if not (folder / "manifest.json").is_file():
-                write_json(folder / "manifest.json", _trained(recipe, folder, files, device, bfloat16, known))
+                write_json(folder / "manifest.json", _trained(recipe, profile, folder, files, device, bfloat16))
             (folder / "training.pt").unlink(missing_ok=True)
     except Timeout:
         return None
@@ -83,10 +80,9 @@ def train(
 
 
 def _trained(
-    recipe: Mapping[str, Any], folder: Path, files: Mapping[str, Path], device: str, bfloat16: bool,
-    known: Mapping[str, TinyTask],
+    recipe: Mapping[str, Any], profile: str, folder: Path, files: Mapping[str, Path], device: str, bfloat16: bool
 ) -> dict[str, Any]:  # fmt: skip
-    tasks, size = list(recipe["views"]), recipe["image_size"]
+    tasks, size, known = list(recipe["views"]), recipe["image_size"], task_set(profile)
     encoder = pretrained_encoder(files["pretrained"], size)
     pretrained = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
     heads = {task: tiny_head(task, files, size, encoder) for task in tasks}
