@@ -1,8 +1,8 @@
 """Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
 
-The directives ``{claims}``, ``{claims-count}``, ``{run-status}``, ``{benchmarks}``, ``{costs}``, ``{run-comparison}``
-and ``{methods-table}`` write MyST text and let the book's own parser read it, so that links and badges are checked like
-those of any page.
+The directives ``{claims}``, ``{claims-count}``, ``{claims-beside}``, ``{reasons-beside}``, ``{run-status}``,
+``{benchmarks}``, ``{costs}``, ``{run-comparison}`` and ``{methods-table}`` write MyST text and let the book's own
+parser read it, so that links and badges are checked like those of any page.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from . import claims, places, records, study_costs, verdicts
 from .methods import methods
+from .tables import reasons
 
 BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
 
@@ -62,6 +63,36 @@ def claims_text() -> str:
         if reasons:
             parts.append("**Why some do not hold**\n\n" + "\n".join(reasons) + "\n")
     return "\n".join(parts)
+
+
+def claims_beside_text(*profiles: str) -> str:
+    """Those claims, of all that were measured on each of some profiles, whose verdicts differ; and how many do not."""
+    rows, measured = [], 0
+    for number, claim in enumerate(claims.read(), start=1):
+        found = [claims.verdict(claim, profile) for profile in profiles]
+        if any(v.word == verdicts.NOT_RUN for v in found):
+            continue
+        measured += 1
+        if len({v.word for v in found}) > 1:
+            cells = [f"{badge(v.word)}<br>{_number(v)}" for v in found]
+            rows.append([number, claim.claim, *cells, f"{claim.required} {claim.unit}"])
+    told = f"Of {measured} claims that were measured on each, {measured - len(rows)} have the same verdict"
+    if not rows:
+        return f"{told}.\n"
+    return f"{told}. The others:\n\n{table(rows, ['', 'claim', *profiles, 'holds here if'])}"
+
+
+def reasons_beside_text(*profiles: str) -> str:
+    """Experts and what adaptation gained, task by task, on profiles with the same tasks.
+
+    Raises:
+        ValueError: for a profile without a record of the experiment.
+    """
+    paths = {profile: claims.record_of("reasons", profile) for profile in profiles}
+    if missing := [profile for profile, path in paths.items() if path is None]:
+        raise ValueError(f"no record of reasons for {', '.join(missing)}: run the notebook on that profile")
+    frame = reasons.beside({profile: pd.DataFrame(claims.rows_of(path)) for profile, path in paths.items()})
+    return table(frame.reset_index().to_numpy(), ["task", *frame])
 
 
 def _number(verdict: verdicts.Verdict) -> str:
@@ -200,7 +231,7 @@ def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
 class _Text(SphinxDirective):
     """A directive whose text a function gives."""
 
-    optional_arguments = 2
+    optional_arguments = 5
 
     def run(self) -> list[nodes.Node]:
         """The parsed text."""
@@ -224,6 +255,8 @@ def directive(make) -> type[_Text]:
 DIRECTIVES = {
     "claims": claims_text,
     "claims-count": claims_count_text,
+    "claims-beside": claims_beside_text,
+    "reasons-beside": reasons_beside_text,
     "run-status": status_text,
     "benchmarks": benchmarks_text,
     "costs": costs_text,

@@ -125,6 +125,48 @@ def test_variant_beside_default(world):
     assert directives.comparison_text("exp", "other") == ""
 
 
+def test_claims_of_several_worlds_side_by_side(world):
+    record = records.read(world / "results/mini/exp.json")
+    put = world / "book/runs/tiny/exp/tiny/exp.json"
+    records.write(record | {"profile": "tiny"}, put)
+    entry = yaml.safe_load(Path("claims.yml").read_text())[0]
+    Path("claims.yml").write_text(yaml.safe_dump([entry, {**entry, "id": "two", "record": "other"}]))
+    assert directives.claims_beside_text("mini", "tiny") == (
+        "Of 1 claims that were measured on each, 1 have the same verdict.\n"
+    )
+    put.unlink()
+    records.write(record | {"profile": "tiny", "rows": [{**row, "accuracy": -5.0} for row in ROWS[:4]]}, put)
+    text = directives.claims_beside_text("mini", "tiny")
+    assert "1 claims that were measured on each, 0 have" in text
+    assert "| 1 | c | {bdg-success}`holds`<br>30.0 | {bdg-danger}`does not hold`<br>-5.0 | ≥ 0 points |" in text
+
+
+def test_a_changed_world_has_a_column_only_where_its_base_has_none(world):
+    record = records.read(world / "results/mini/exp.json")
+    for profile in ("tiny-64", "tiny"):
+        records.write(record | {"profile": profile}, world / f"book/runs/{profile}/exp/{profile}/exp.json")
+        assert claims.profiles(claims.read()) == ["mini", profile]
+
+
+def test_reasons_of_several_worlds_side_by_side(world):
+    rows = [
+        {"condition": "clean", "task": task, "method": method, "accuracy": accuracy}
+        for task, accuracies in {"x": (90, 50, 70), "y": (80, 60, 55), "z": (60, 59.5, 50)}.items()
+        for method, accuracy in zip(
+            ("individual", "task_arithmetic", "layer_wise_adamerging", "zero_shot"), (*accuracies, 9), strict=True
+        )
+    ]
+    for trait in ("classes", "spearman"):
+        rows += [{"condition": trait, "task": task, "value": 1.0} for task in "xyz"]
+    record = records.new("reasons", "mini", {}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
+    records.write(record, world / "results/mini/reasons.json")
+    lines = directives.reasons_beside_text("mini").splitlines()
+    assert "| x | 90.0 | +20.0 | 50 |" in lines and "| z | 60.0 | -9.5 | – |" in lines
+    assert "| Average | 76.7 | +1.8 |  |" in lines and any(line.startswith("| expert and share |  |") for line in lines)
+    with pytest.raises(ValueError, match="no record of reasons for tiny: run the notebook on that profile"):
+        directives.reasons_beside_text("mini", "tiny")
+
+
 def test_status_of_runs(world):
     assert "| exp | mini | 7 | cpu |" in directives.status_text()
 

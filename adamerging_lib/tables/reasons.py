@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 from scipy.stats import spearmanr
 
@@ -56,6 +58,27 @@ def correlations(rows: pd.DataFrame) -> pd.Series:
         varies = len(frame) > 2 and frame[trait].nunique() > 1 and frame[WON].nunique() > 1
         values[trait] = float(spearmanr(frame[trait], frame[WON]).statistic) if varies else float("nan")
     return pd.Series(values)
+
+
+def beside(worlds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Worlds with the same tasks side by side, as text: a task's expert, what adaptation gained, the share won back.
+
+    The last two lines are averages over tasks, and Spearman's correlation of the expert's accuracy with the share.
+
+    Arguments:
+        worlds: profile → rows of its record.
+    """
+    columns = {}
+    for name, rows in worlds.items():
+        frame = by_task(rows)
+        gain = frame[AFTER] - frame[BEFORE]
+        frame, rho = frame.assign(gain=gain), correlations(rows)["individual"]
+        frame.loc[AVERAGE] = frame.mean()
+        columns[f"{name}: expert (%)"] = [*frame["individual"].map("{:.1f}".format), ""]
+        columns[f"{name}: gain (points)"] = [*frame["gain"].map("{:+.1f}".format), ""]
+        shares = frame[WON].drop(AVERAGE).map(lambda value: "–" if pd.isna(value) else f"{value:.0f}")
+        columns[f"{name}: won back (%)"] = [*shares, "", f"ρ = {rho:.2f}"]
+    return pd.DataFrame(columns, index=[*frame.index, "expert and share"]).rename_axis("task")
 
 
 def scales(rows: pd.DataFrame) -> pd.Series:
