@@ -8,33 +8,16 @@ parser read it, so that links and badges are checked like those of any page.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from . import claims, places, records, study_costs, verdicts
+from .comparisons import claims_beside_text, comparison_text, reasons_beside_text
+from .markdown import badge, measured, table
 from .methods import methods
-from .tables import reasons
-
-BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
-
-
-def badge(word: str) -> str:
-    """A verdict as a badge of sphinx-design."""
-    return f"{{bdg-{BADGES[word]}}}`{word}`"
-
-
-def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
-    """A Markdown table in the look of the notebooks' data frames; pipes and line ends in cells are made harmless."""
-    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in [list(header), *rows]]
-    lines.insert(1, ["---"] * len(lines[0]))
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"::::{{table}}\n:class: dataframe\n\n{body}\n::::\n"
 
 
 def claims_text() -> str:
@@ -48,7 +31,7 @@ def claims_text() -> str:
             if claim.where.partition(",")[0] != source:
                 continue
             found = [claims.verdict(claim, profile) for profile in profiles]
-            cells = [f"{badge(v.word)}<br>{_number(v)}" if v.word != verdicts.NOT_RUN else badge(v.word) for v in found]
+            cells = [measured(v) for v in found]
             place = claim.where.partition(",")[2].strip()
             rows.append([
                 number, f"{claim.claim} ({place})", *cells, claim.published and f"*{claim.published}*",
@@ -63,40 +46,6 @@ def claims_text() -> str:
         if reasons:
             parts.append("**Why some do not hold**\n\n" + "\n".join(reasons) + "\n")
     return "\n".join(parts)
-
-
-def claims_beside_text(*profiles: str) -> str:
-    """Those claims, of all that were measured on each of some profiles, whose verdicts differ; and how many do not."""
-    rows, measured = [], 0
-    for number, claim in enumerate(claims.read(), start=1):
-        found = [claims.verdict(claim, profile) for profile in profiles]
-        if any(v.word == verdicts.NOT_RUN for v in found):
-            continue
-        measured += 1
-        if len({v.word for v in found}) > 1:
-            cells = [f"{badge(v.word)}<br>{_number(v)}" for v in found]
-            rows.append([number, claim.claim, *cells, f"{claim.required} {claim.unit}"])
-    told = f"Of {measured} claims that were measured on each, {measured - len(rows)} have the same verdict"
-    if not rows:
-        return f"{told}.\n"
-    return f"{told}. The others:\n\n{table(rows, ['', 'claim', *profiles, 'holds here if'])}"
-
-
-def reasons_beside_text(*profiles: str) -> str:
-    """Experts and what adaptation gained, task by task, on profiles with the same tasks.
-
-    Raises:
-        ValueError: for a profile without a record of the experiment.
-    """
-    paths = {profile: claims.record_of("reasons", profile) for profile in profiles}
-    if missing := [profile for profile, path in paths.items() if path is None]:
-        raise ValueError(f"no record of reasons for {', '.join(missing)}: run the notebook on that profile")
-    frame = reasons.beside({profile: pd.DataFrame(claims.rows_of(path)) for profile, path in paths.items()})
-    return table(frame.reset_index().to_numpy(), ["task", *frame])
-
-
-def _number(verdict: verdicts.Verdict) -> str:
-    return f"{verdict.value:.{verdict.digits}f}"
 
 
 def claims_count_text() -> str:
@@ -162,46 +111,6 @@ def costs_text(which: str) -> str:
     return table(study_costs.step_rows(found), header)
 
 
-def comparison_text(name: str, run: str) -> str:
-    """Averages of a variant's record beside those of the default run; empty where one of them has no record."""
-    path = next(iter(sorted(Path("book/runs", run, name).glob("*/*.json"))), None)
-    if path is None:
-        return ""
-    variant = records.read(path)
-    own = claims.record_of(variant["experiment"], variant["profile"])
-    if own is None or own.resolve() == path.resolve():  # the only run of its world stands beside the default world
-        own = claims.record_of(variant["experiment"], "mini")
-    default = records.read(own)
-    sides = [side(default["rows"]), side(variant["rows"])]
-    if not len(sides[0]) or not len(sides[1]):
-        return ""
-    both = pd.concat(sides, axis=1, keys=["default", "this run"])
-    both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
-    if both.index.nlevels > 1:  # what is the same in every row says nothing
-        both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
-    names = methods()["label"]
-    rows = [
-        [
-            names.get(key[0], key[0]),
-            *("–" if pd.isna(part) else f"{part:g}" if isinstance(part, float) else part for part in key[1:]),
-            *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)),
-            "–" if pd.isna(b - a) else f"{b - a:+.1f}",
-        ]
-        for key, (a, b) in zip(map(_parts, both.index), both.to_numpy(), strict=True)
-    ]
-    header = [
-        *(name.replace("_", " ") for name in both.index.names),
-        f"default ({default['profile']})",
-        f"this run ({variant['profile']})",
-        "difference",
-    ]
-    return f"## Beside the default run\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
-
-
-def _parts(key: object) -> tuple:
-    return key if isinstance(key, tuple) else (key,)
-
-
 def methods_text() -> str:
     """Every method of the registry: what it needs and keeps, whether it asks for the task, and its source."""
     yes = {True: "yes", False: "no"}
@@ -210,22 +119,6 @@ def methods_text() -> str:
         for id, row in methods().iterrows()
     ]
     return table(rows, ["method", "needs", "keeps a task", "asks for the task", "one fixed model", "source"])
-
-
-def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
-    """Average accuracy by method and by what else tells its rows apart; mean over seeds.
-
-    Sweeps over λ and looks along the way are left out: a page of its own shows them.
-    """
-    keys = ["method", "condition", "severity", "adapted_on", "group", "setting"]
-    frame = pd.DataFrame(
-        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not {"scaling", "step"} & r.keys()]
-    )
-    if frame.empty:
-        return pd.Series(dtype=float)
-    if "condition" in frame:
-        frame["condition"] = frame["condition"].str.replace("_", " ")
-    return frame.groupby([key for key in keys if key in frame], sort=False, dropna=False)["accuracy"].mean()
 
 
 class _Text(SphinxDirective):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from adamerging_lib import claims, directives, records, roles, verdicts
+from adamerging_lib import claims, comparisons, directives, records, roles, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
@@ -120,9 +120,9 @@ def test_a_fresh_record_goes_first(world):
 
 
 def test_variant_beside_default(world):
-    text = directives.comparison_text("exp", "long")
+    text = comparisons.comparison_text("exp", "long")
     assert "| b | fog | 3 | 5.0 | 6.5 | +1.5 |" in text and "| a | clean | – | 20.0 |" in text
-    assert directives.comparison_text("exp", "other") == ""
+    assert comparisons.comparison_text("exp", "other") == ""
 
 
 def test_claims_of_several_worlds_side_by_side(world):
@@ -131,12 +131,12 @@ def test_claims_of_several_worlds_side_by_side(world):
     records.write(record | {"profile": "tiny"}, put)
     entry = yaml.safe_load(Path("claims.yml").read_text())[0]
     Path("claims.yml").write_text(yaml.safe_dump([entry, {**entry, "id": "two", "record": "other"}]))
-    assert directives.claims_beside_text("mini", "tiny") == (
+    assert comparisons.claims_beside_text("mini", "tiny") == (
         "Of 1 claims that were measured on each, 1 have the same verdict.\n"
     )
     put.unlink()
     records.write(record | {"profile": "tiny", "rows": [{**row, "accuracy": -5.0} for row in ROWS[:4]]}, put)
-    text = directives.claims_beside_text("mini", "tiny")
+    text = comparisons.claims_beside_text("mini", "tiny")
     assert "1 claims that were measured on each, 0 have" in text
     assert "| 1 | c | {bdg-success}`holds`<br>30.0 | {bdg-danger}`does not hold`<br>-5.0 | ≥ 0 points |" in text
 
@@ -160,11 +160,11 @@ def test_reasons_of_several_worlds_side_by_side(world):
         rows += [{"condition": trait, "task": task, "value": 1.0} for task in "xyz"]
     record = records.new("reasons", "mini", {}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
     records.write(record, world / "results/mini/reasons.json")
-    lines = directives.reasons_beside_text("mini").splitlines()
+    lines = comparisons.reasons_beside_text("mini").splitlines()
     assert "| x | 90.0 | +20.0 | 50 |" in lines and "| z | 60.0 | -9.5 | – |" in lines
     assert "| Average | 76.7 | +1.8 |  |" in lines and any(line.startswith("| expert and share |  |") for line in lines)
     with pytest.raises(ValueError, match="no record of reasons for tiny: run the notebook on that profile"):
-        directives.reasons_beside_text("mini", "tiny")
+        comparisons.reasons_beside_text("mini", "tiny")
 
 
 def test_status_of_runs(world):
@@ -210,5 +210,8 @@ def test_the_only_run_of_a_world_stands_beside_the_mini_world(world):
     for row in record["rows"]:
         row["accuracy"] = row.get("accuracy", 0) + 2
     records.write(record | {"profile": "tiny"}, world / "book/runs/tiny/exp/tiny/exp.json")
-    text = directives.comparison_text("exp", "tiny")
+    text = comparisons.comparison_text("exp", "tiny")
     assert "default (mini) | this run (tiny)" in text and "| b | fog | 3 | 5.0 | 7.0 | +2.0 |" in text
+    records.write(record | {"profile": "tiny-64"}, world / "book/runs/tiny-64/exp/tiny-64/exp.json")
+    text = comparisons.comparison_text("exp", "tiny-64")
+    assert "default (tiny) | this run (tiny-64)" in text
