@@ -76,7 +76,8 @@ _TINY_PARAMETERS = {
     "tinting": {"epochs": 20, "layers": ["head", *(f"blocks.{block}.mlp.fc2" for block in (11, 7, 3))]},
     "budget": {
         "batch_size": 16, "steps_shown": [0, 25, 50, 100, 200], "lrs": [0.01], "batch_sizes": [8, 16], "images": [0],
-        "granularities": ["task", "tensor"], "ranges": [], "starts": [], "seeds": [], "task_counts": [2, 8],
+        "granularities": ["task", "tensor"], "ranges": [], "starts": [0.2], "diversities": [0.1, 1.0], "seeds": [],
+        "task_counts": [2, 8],
     },
     "reasons": {"classes": [10]},
 }  # fmt: skip

@@ -14,7 +14,7 @@ from adamerging_lib.verdicts import FAILS, HOLDS, NOT_RUN
 
 BASE = {"steps": 3, "lr": 0.01, "batch_size": 4, "batches": 1}
 LEVELS = {"images": [8, None], "granularity": ["task", "block", "tensor"], "range of λ": [True, False, "sigmoid"],
-          "lr": [0.001, 0.1], "seed": [0, 1]}  # fmt: skip
+          "lr": [0.001, 0.1], "diversity": [0.5, 1.0], "seed": [0, 1]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,13 @@ def test_the_long_run_is_read_along_its_way(frame, suite):
     assert tables.budget.levels(frame, "steps")["2"] == pytest.approx(expected)
 
 
+def test_diversity_is_a_term_of_the_objective(frame, suite):
+    assert tables.budget.levels(frame, "diversity").index.to_list() == ["0.5", "1"]
+    fit = adamerge(suite, **BASE, objective={"diversity": 1.0}, progress=False)
+    expected = evaluate(suite, fit)["accuracy"].mean()
+    assert tables.budget.levels(frame, "diversity")["1"] == pytest.approx(expected)
+
+
 def test_subset_takes_everything_along(suite):
     part = study.subset(suite, ["gamma", "alpha"])
     assert part.tasks == ("gamma", "alpha") and list(part.test) == ["gamma", "alpha"] and part.joint is None
@@ -65,6 +72,7 @@ def made_up():
 
     found = rows("base", {"base": 66.0}) + rows("steps", {"0": 60.0, "50": 68.5, "100": 69.0, "200": 68.0})
     found += rows("lr", {"0.001": 62.0, "0.01": 66.0}) + rows("images", {"8": 60.0, "32": 65.5, "all": 66.0})
+    found += rows("diversity", {"0.1": 60.0, "1": 66.5})
     found += rows("granularity", {"task": 63.0, "block": 65.0, "tensor": 66.0}) + rows("seed", {"0": 66.0, "1": 60.0})
     for method, values in {
         "layer_wise_adamerging": {"2": 90.0, "8": 66.0}, "task_arithmetic": {"2": 88.0, "8": 60.0},
@@ -76,7 +84,7 @@ def made_up():
 
 def test_verdicts():
     words = [v.word for v in verdicts.budget(made_up())]
-    assert words == [FAILS, HOLDS, HOLDS, HOLDS, FAILS, HOLDS, HOLDS]
+    assert words == [FAILS, HOLDS, HOLDS, HOLDS, HOLDS, FAILS, HOLDS, HOLDS]
     none = verdicts.budget(made_up().query("factor == 'base'"))
     assert {v.word for v in none} == {NOT_RUN}
 

@@ -23,7 +23,7 @@ METHOD = "layer_wise_adamerging"
 # Factor → the argument of `adamerge` that it sets; seed, steps and tasks are handled on their own.
 ARGUMENTS = {
     "lr": "lr", "batch size": "batch_size", "images": "images", "granularity": "granularity", "range of λ": "clamp",
-    "start": "init", "seed": "seed",
+    "start": "init", "diversity": "objective", "seed": "seed",
 }  # fmt: skip
 
 DEFAULTS = inspect.signature(adamerge).parameters
@@ -44,7 +44,8 @@ def budget(
 
     Arguments:
         suite: what to merge, and the test images.
-        levels: factor (a key of ``ARGUMENTS``) → its levels; None stands for all images.
+        levels: factor (a key of ``ARGUMENTS``) → its levels; None stands for all images, ``diversity`` is the weight
+            of a reward for predictions that differ from image to image, see `adamerge`.
         base: hyper-parameters of the base run: steps, lr, batch_size, batches.
         steps_shown: where to look along one run of as many steps as the largest of them.
         task_counts: how many tasks, the first of the suite, are merged; Task Arithmetic and the experts beside.
@@ -63,7 +64,8 @@ def budget(
     for factor, values in levels.items():
         for value in values:
             told = {"factor": factor, "level": _text(factor, value)}
-            hyper = {**base, **common, ARGUMENTS[factor]: value}
+            given = {"diversity": value} if factor == "diversity" else value
+            hyper = {**base, **common, ARGUMENTS[factor]: given}
             method = METHOD_IDS.get((value, "plain")) if factor == "granularity" else METHOD
             if method is None:  # a granularity that is no method of its own
                 fit = adamerge(suite, **hyper, progress=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..tables.budget import by_task_count, levels, spread_over_seeds
+from ..tables.budget import base, by_task_count, levels, spread_over_seeds
 from .common import Verdict
 
 
@@ -12,6 +12,7 @@ def budget(rows: pd.DataFrame) -> list[Verdict]:
     """Verdicts over the budget record; a factor that it lacks is *not run*."""
     nan = float("nan")
     steps, grain, images = levels(rows, "steps"), levels(rows, "granularity"), levels(rows, "images")
+    diverse = levels(rows, "diversity").get("1", nan)
     counts = by_task_count(rows)
     found = [
         Verdict("Accuracy still rises over the second half of the longest run", _step(steps), 0),
@@ -20,6 +21,7 @@ def budget(rows: pd.DataFrame) -> list[Verdict]:
         Verdict(
             "32 images a task come within 3 points of all of them", images.get("32", nan) - images.get("all", nan), -3
         ),
+        Verdict("A reward for diverse predictions helps on clean images, too (weight 1)", diverse - base(rows), 0),
         Verdict("The spread over seeds is below 1 point (standard deviation)", spread_over_seeds(rows)[1], 0, 1, 2),
     ]
     if len(counts):
