@@ -17,7 +17,7 @@ LEARNING = {"steps": 2, "lr": 0.05, "batch_size": 4, "batches": 1}
 def frame():
     import toy
 
-    return pd.DataFrame(reasons(toy.suite(seed=0), LEARNING, scales=[0.5, 3.0], classes=[2]))
+    return pd.DataFrame(reasons(toy.suite(seed=0), LEARNING, scales=[0.5, 3.0], classes=[2], rules=["min_norm"]))
 
 
 def row(method, task, accuracy, condition="clean", **more):
@@ -68,10 +68,34 @@ def test_tables_figures_and_verdicts(frame):
     weakest = frame[(frame["method"] == "individual") & (frame["condition"] == "clean")].set_index("task")["accuracy"]
     assert task == weakest.drop("Average").idxmin() and others.shape == (2, 3)
     assert set(frame.loc[frame["left_out"] == task, "task"]) == set(weakest.index) - {task}
-    assert len(verdicts.reasons(frame)) == 6
+    text = tables.reasons.traded_text(frame)
+    assert list(text.columns) == [tables.reasons.FELL, tables.reasons.ADDED, "min_norm"]
+    assert len(verdicts.reasons(frame)) == 8
+
+
+def test_tasks_traded_off_by_hand():
+    rows = []
+    for task, (fell, gain, other) in {"a": (0.5, 9.0, 4.0), "b": (0.2, 1.0, 2.0), "c": (-0.1, -3.0, 0.0)}.items():
+        rows += [row("individual", task, 95.0), row("zero_shot", task, 9.0), row(BEFORE, task, 50.0, entropy=1.0)]
+        rows += [row(AFTER, task, 50 + gain, entropy=1 - fell)]
+        rows += [row(AFTER, task, 50 + other, "combined by min_norm", combine="min_norm", entropy=0.9)]
+        rows += [row(AFTER, task, 60.0, "head x2", scale=2.0)]
+    frame = pd.DataFrame(rows)
+    assert tables.reasons.traded(frame)["min_norm"].tolist() == [4.0, 2.0, 0.0]
+    text = tables.reasons.traded_text(frame)
+    assert text.loc["c"].tolist() == ["-0.10", "-3.0", "+0.0"] and text.loc["Average"].tolist() == [
+        "0.20",
+        "+2.3",
+        "+2.0",
+    ]
+    assert text.loc["tasks that lose"].tolist() == ["", "1", "0"]
+    from adamerging_lib.verdicts.reasons import _rho
+
+    assert _rho(tables.reasons.traded(frame)) == pytest.approx(1.0)
 
 
 def test_without_interventions_their_verdicts_are_not_run(suite):
     rows = pd.DataFrame(reasons(suite, LEARNING, images=6))
-    assert [v.word for v in verdicts.reasons(rows)][3:5] == [verdicts.NOT_RUN] * 2
+    words = [v.word for v in verdicts.reasons(rows)]
+    assert words[3:5] == [verdicts.NOT_RUN] * 2 and words[7] == verdicts.NOT_RUN and words[6] != verdicts.NOT_RUN
     assert tables.reasons.narrowed(rows)[0] == "" and len(tables.reasons.scales(rows)) == 1

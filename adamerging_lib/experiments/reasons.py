@@ -1,9 +1,10 @@
-"""When does lowering entropy help? What is known of each task, and interventions: heads, classes, the weakest expert.
+"""When does lowering entropy help? What is known of each task, and interventions on heads, classes, experts, gradients.
 
 Rows of a record: those of `measure`; with the condition ``classes`` and ``spearman`` a ``value`` for each task (the
 number of its classes; the rank correlation of entropy and loss before adaptation); with ``head x2`` in ``scale`` by how
 much all heads were sharpened; with ``10 classes`` in ``classes`` how many the task ``narrowed`` was left with; with
-``cars left out`` in ``left_out`` the task whose expert was not merged.
+``cars left out`` in ``left_out`` the task whose expert was not merged; with ``combined by min_norm`` in ``combine`` the
+rule by which the tasks' gradients were combined.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ def reasons(
     *,
     scales: Sequence[float] = (),
     classes: Sequence[int] = (),
+    rules: Sequence[str] = (),
     images: int | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Measure every task before and after adaptation; then sharper heads, fewer classes, without the weakest expert.
+    """Measure every task before and after adaptation; then vary heads, classes, experts, and how gradients combine.
 
     Arguments:
         suite: what to merge, and all labelled test images.
         learning: hyper-parameters of the adaptation.
         scales: factors for all heads. The order of predictions stays, their entropy does not.
         classes: how many classes the task with the most of them is left with, its first ones.
+        rules: how to combine the tasks' gradients instead of adding them up, see `combiner`.
         images: test images drawn a task, once classes are left out; None for all.
         seed, device: as in `measure`.
 
@@ -68,6 +71,10 @@ def reasons(
     for method in (BEFORE, AFTER):
         found = measure(part, method, condition=f"{weakest} left out", **common)
         rows += [{**row, "left_out": weakest} for row in found]
+    for rule in rules:
+        given = {**common, "learning": {**learning, "combine": rule}}
+        found = measure(few, AFTER, condition=f"combined by {rule}", **given)
+        rows += [{**row, "combine": rule} for row in found]
     return rows
 
 

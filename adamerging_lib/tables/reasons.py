@@ -18,6 +18,7 @@ TRAITS = {
     "spearman": "entropy and loss before (ρ)",
 }
 WON = "share won back (%)"
+FELL, ADDED = "entropy fell by (nats)", "gain, gradients added up"
 
 
 def by_task(rows: pd.DataFrame, condition: str = "clean") -> pd.DataFrame:
@@ -117,3 +118,29 @@ def left_out(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         means = own[own["condition"] == condition].groupby("method")["accuracy"].mean()
         lines[name] = {"before": means[BEFORE], "after": means[AFTER], "gain": means[AFTER] - means[BEFORE]}
     return task, pd.DataFrame(lines).T
+
+
+def traded(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a task: by how much its entropy fell (nats), its gain (points), and its gain by each other rule."""
+    own = rows[rows["method"].isin([BEFORE, AFTER]) & (rows["task"] != AVERAGE)]
+
+    def change(field: str, condition: str = "clean") -> pd.Series:
+        before = own[(own["method"] == BEFORE) & (own["condition"] == "clean")].set_index("task")[field]
+        after = own[(own["method"] == AFTER) & (own["condition"] == condition)].set_index("task")[field]
+        return after - before
+
+    frame = pd.DataFrame({FELL: -change("entropy"), ADDED: change("accuracy")})
+    for rule in rows["combine"].dropna().unique() if "combine" in rows else ():
+        frame[rule] = change("accuracy", f"combined by {rule}")
+    return frame
+
+
+def traded_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """`traded` as text; the last lines are averages, and how many tasks lost accuracy."""
+    frame = traded(rows)
+    gains = frame.drop(columns=FELL)
+    text = gains.map("{:+.1f}".format)
+    text.insert(0, FELL, frame[FELL].map("{:.2f}".format))
+    text.loc[AVERAGE] = [f"{frame[FELL].mean():.2f}", *gains.mean().map("{:+.1f}".format)]
+    text.loc["tasks that lose"] = ["", *(gains < 0).sum().map(str)]
+    return text
