@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 book: $(STAMP) ## run the notebooks that are new or changed, then build the book from these fresh runs
 	$(SNAKEMAKE)
-	$(PY) -m adamerging_lib.build stage _build/stage
+	$(PY) -m adamerging_study.book.build stage _build/stage
 	ADAMERGING_RESULTS=$(CURDIR)/_build/results $(BUILD) _build/stage --path-output .
 	@echo "The book: $(HTML)/index.html"
 
@@ -43,7 +43,7 @@ html: $(STAMP) ## build the book from the committed runs, without running anythi
 
 pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _build/book.pdf
 	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
-	$(PY) -m adamerging_lib.build pdf _build/singlehtml $(PDF)
+	$(PY) -m adamerging_study.book.build pdf _build/singlehtml $(PDF)
 
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest -n $(CORES) --dist loadfile \
@@ -62,32 +62,32 @@ lint: $(STAMP) ## ruff, notebooks included; the workflows too where actionlint i
 	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not installed: workflows not linted"; fi
 
 check-offline: $(STAMP) ## the built pages load nothing from the network
-	$(PY) -m adamerging_lib.build check-offline $(HTML)
+	$(PY) -m adamerging_study.book.build check-offline $(HTML)
 
 check-book: $(STAMP) ## every number shown: tables and figures from records, prose by look-up, claims as stated
-	$(PY) -m adamerging_lib.build check-prose
+	$(PY) -m adamerging_study.book.build check-prose
 	$(PY) -m pytest -q tests/test_notebooks.py tests/test_claims.py
 
 parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
-	@$(PY) -m adamerging_lib.rerun parameters $(NOTEBOOK)
+	@$(PY) -m adamerging_study.book.rerun parameters $(NOTEBOOK)
 
 rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seed=3"
 	@test -n "$(NOTEBOOK)" && test -n "$(RUN)" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seed=3"'; exit 2; }
-	$(PY) -m adamerging_lib.rerun add $(NOTEBOOK) $(RUN) $(P)
+	$(PY) -m adamerging_study.book.rerun add $(NOTEBOOK) $(RUN) $(P)
 	$(SNAKEMAKE) book/runs/$(RUN)/$(NOTEBOOK).ipynb
-	$(PY) -m adamerging_lib.rerun publish $(NOTEBOOK) $(RUN)
+	$(PY) -m adamerging_study.book.rerun publish $(NOTEBOOK) $(RUN)
 	$(MAKE) html
 
 unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
-	$(PY) -m adamerging_lib.rerun remove $(NOTEBOOK) $(RUN)
+	$(PY) -m adamerging_study.book.rerun remove $(NOTEBOOK) $(RUN)
 
 accept: $(STAMP) ## fresh notebooks and records become the committed ones; the README's picture and the graph follow
-	$(PY) -m adamerging_lib.build accept
-	$(PY) -m adamerging_lib.figures results/mini/performance.json book/_static/readme.png
-	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_lib.figures - book/_static/workflow.png
+	$(PY) -m adamerging_study.book.build accept
+	$(PY) -m adamerging_study.figures results/mini/performance.json book/_static/readme.png
+	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_study.figures - book/_static/workflow.png
 
 zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them
-	$(PY) -m adamerging_lib.zoo.build --workers $(CORES) $(ZOO)
+	$(PY) -m adamerging_lib.worlds.mini.build --workers $(CORES) $(ZOO)
 
 lock: ## pin what a fresh environment with all extras gets today
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock

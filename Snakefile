@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from adamerging_lib.notebooks import code_cells, source_digest
-from adamerging_lib.sources import notebook_files
+from adamerging_lib.runtime.sources import notebook_files
+from adamerging_study.book.notebooks import code_cells, source_digest
 
 configfile: "runs.yml"
 
@@ -18,7 +18,7 @@ VARIANTS = [f"book/runs/{run}/{page}.ipynb" for run, pages in config["runs"].ite
 LONGEST = ["leaderboard", "budget", "tinting"]
 
 # Trained weights count through the zoo's manifest.
-DATA = sorted(str(path) for pattern in ("published/*.csv", "zoo/*/manifest.json") for path in Path("adamerging_lib").glob(pattern))
+DATA = sorted(str(path) for pattern in ("published/*.csv", "worlds/*/zoo/manifest.json") for path in Path("adamerging_lib").glob(pattern))
 
 
 def dependencies(wildcards):
@@ -27,7 +27,7 @@ def dependencies(wildcards):
     return [os.path.relpath(file) for file in files] + DATA
 
 
-EXECUTE = f"{sys.executable} -m adamerging_lib.rerun execute {{wildcards.page}} {{output}}"
+EXECUTE = f"{sys.executable} -m adamerging_study.book.rerun execute {{wildcards.page}} {{output}}"
 
 
 wildcard_constraints:

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from . import __version__, fetch_command
+from . import __version__
 from .checkpoints import KINDS, convert
-from .files import CheckpointFile
-from .hub import size
-from .merge_files import Report, execute_merge
-from .merge_plan import Plan, plan_merge
+from .files.checkpoint import CheckpointFile
+from .files.merge import Report, execute_merge
+from .files.plan import Plan, plan_merge
 from .methods.registry import NEEDS, find, hyper_parameters, methods
+from .runtime.values import describe, parse
 from .state import CheckpointError, is_finite, is_merged
-from .values import describe, parse
-from .zoo import command as zoo_command
+from .worlds import zoo_command as zoo_command
+from .worlds.clip import command as fetch_command
+from .worlds.clip.hub import size
 
 _EXAMPLE = """\
 example:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .clip_names import encoder_names
-from .state import atomic
+from .runtime.atomic import atomic
 from .task_vectors import GRANULARITIES
 
 SCHEMA = 1

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .forward import compute_state, entropy, logits, prepare_encoder, resolve_device
-from .splits import SETTINGS, split_indices
+from .suite import SETTINGS, split_indices
 
 if TYPE_CHECKING:
-    from .methods.merged import Merged
+    from .merged import Merged
     from .suite import Suite
 
 
@@ -97,60 +96,6 @@ def predictions(
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"{merged.method} gives NaN or Inf logits on task {task!r}: its weights have diverged")
         yield task, scores, labels.cpu()
-
-
-def with_average(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed."""
-    mean = {
-        column: (frame[column].sum() if column == "n" else frame[column].mean())
-        if pd.api.types.is_numeric_dtype(frame[column])
-        else frame[column].iloc[0]
-        for column in frame.columns
-    }
-    return pd.concat([frame, pd.DataFrame([{**mean, "task": "Average"}])], ignore_index=True)
-
-
-def confidence_interval(
-    accuracy: float, n: int, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of one accuracy over its test images, percent.
-
-    Resampling n outcomes of which a share p̂ is right draws exactly Binomial(n, p̂)/n, so no outcomes are needed.
-
-    Arguments:
-        accuracy: percent, 0 to 100.
-        n: test images.
-
-    Returns:
-        (low, high), percent.
-    """
-    return average_confidence_interval([{"accuracy": accuracy, "n": n}], level=level, resamples=resamples, seed=seed)
-
-
-def average_confidence_interval(
-    rows: pd.DataFrame | list[Mapping[str, float]],
-    *,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Bootstrap interval of the unweighted mean accuracy over tasks, images resampled within each task.
-
-    Arguments:
-        rows: one a task with ``accuracy`` (percent) and ``n``; no ``Average`` row.
-
-    Returns:
-        (low, high), percent.
-    """
-    frame = pd.DataFrame(rows)
-    if "task" in frame and "Average" in set(frame["task"]):
-        raise ValueError("the rows hold an 'Average' row: drop it, the interval is of the mean over tasks")
-    p, n = frame["accuracy"].to_numpy(float) / 100, frame["n"].to_numpy(int)
-    if not len(p) or ((p < 0) | (p > 1)).any() or (n < 1).any() or not 0 < level < 1:
-        raise ValueError("accuracy must lie in 0..100 percent, n must be at least 1, level inside (0, 1)")
-    means = (np.random.default_rng(seed).binomial(n, p, size=(resamples, len(p))) / n).mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]) * 100
-    return float(low), float(high)
 
 
 def _setting(merged: Merged, setting: str | None, split: str | None) -> tuple[str, str]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import torch
 
-from .evaluation import with_average
-from .state import atomic
+from .runtime.atomic import atomic
 
 if TYPE_CHECKING:
     from .suite import Suite
@@ -36,21 +33,61 @@ MEASURED = (
     *COST,
 )  # fmt: skip
 
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pandas", "scipy", "safetensors")
 _MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")
 
 
-def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Versions, device and threads of this process; nothing that names the machine or its folders."""
-    versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"versions": versions, "device": name, "threads": torch.get_num_threads()}
+def with_average(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed."""
+    mean = {
+        column: (frame[column].sum() if column == "n" else frame[column].mean())
+        if pd.api.types.is_numeric_dtype(frame[column])
+        else frame[column].iloc[0]
+        for column in frame.columns
+    }
+    return pd.concat([frame, pd.DataFrame([{**mean, "task": "Average"}])], ignore_index=True)
+
+
+def confidence_interval(
+    accuracy: float, n: int, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of one accuracy over its test images, percent.
+
+    Resampling n outcomes of which a share p̂ is right draws exactly Binomial(n, p̂)/n, so no outcomes are needed.
+
+    Arguments:
+        accuracy: percent, 0 to 100.
+        n: test images.
+
+    Returns:
+        (low, high), percent.
+    """
+    return average_confidence_interval([{"accuracy": accuracy, "n": n}], level=level, resamples=resamples, seed=seed)
+
+
+def average_confidence_interval(
+    rows: pd.DataFrame | list[Mapping[str, float]],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval of the unweighted mean accuracy over tasks, images resampled within each task.
+
+    Arguments:
+        rows: one a task with ``accuracy`` (percent) and ``n``; no ``Average`` row.
+
+    Returns:
+        (low, high), percent.
+    """
+    frame = pd.DataFrame(rows)
+    if "task" in frame and "Average" in set(frame["task"]):
+        raise ValueError("the rows hold an 'Average' row: drop it, the interval is of the mean over tasks")
+    p, n = frame["accuracy"].to_numpy(float) / 100, frame["n"].to_numpy(int)
+    if not len(p) or ((p < 0) | (p > 1)).any() or (n < 1).any() or not 0 < level < 1:
+        raise ValueError("accuracy must lie in 0..100 percent, n must be at least 1, level inside (0, 1)")
+    means = (np.random.default_rng(seed).binomial(n, p, size=(resamples, len(p))) / n).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]) * 100
+    return float(low), float(high)
 
 
 def rows_of(frame: pd.DataFrame, *, average: bool = True, **identity: Any) -> list[dict[str, Any]]:
@@ -75,7 +112,7 @@ def new(
     started: dt.datetime | str,
     seconds: float,
     *,
-    device: str | torch.device = "cpu",
+    environment: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A record of one run.
 
@@ -88,7 +125,7 @@ def new(
         seeds: all seeds used.
         started: time of the start; an aware or naive datetime, or ISO text.
         seconds: wall-clock time.
-        device: where it ran.
+        environment: what it ran with, see `runtime.environment`; empty where nothing was run.
 
     Raises:
         ValueError: for values that are no plain finite JSON, or that hold a path of this machine.
@@ -99,7 +136,7 @@ def new(
         "profile": profile,
         "parameters": dict(parameters),
         "seeds": [int(seed) for seed in seeds],
-        "environment": environment(device),
+        "environment": dict(environment or {}),
         "assets": dict(suite.assets) if suite is not None else {},
         "started": started if isinstance(started, str) else started.isoformat(timespec="seconds"),
         "seconds": round(float(seconds), 1),

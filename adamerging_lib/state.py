@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .runtime.atomic import atomic
 
 StateDict = Mapping[str, Tensor]
 
@@ -162,22 +162,6 @@ def save(path: str | os.PathLike[str], state_dict: StateDict, metadata: Mapping[
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=dict(metadata or {}))
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; it takes the name ``path`` only if the block succeeds."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    os.chmod(name, 0o644)  # mkstemp's 0600 would make committed files unreadable to others
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

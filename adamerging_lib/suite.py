@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from .task_vectors import TaskVectors
 
+SETTINGS = ("transductive", "inductive")
+"""How test images serve adaptation and measurement: the same ones (the papers'), or two halves."""
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -117,3 +120,19 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     # Kept, because making it anew for every batch makes a GPU wait. Not as an inference tensor, whoever asks first.
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
+
+
+def split_indices(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The two disjoint halves of n test images in the inductive setting.
+
+    Arguments:
+        n: number of images, at least 2.
+        seed: of the shuffle.
+
+    Returns:
+        (adapt ``[n // 2]``, held_out ``[n − n // 2]``): int64 indices in ascending order.
+    """
+    if n < 2:
+        raise ValueError(f"{n} images cannot be split into an adaptation and a held-out half: give at least 2")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[: n // 2].sort().values, order[n // 2 :].sort().values

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .block_names import block_order, block_rows
-from .devices import sent
+from .runtime.devices import sent
 from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, differences, is_merged
 
 GRANULARITIES = ("task", "block", "module", "tensor")

@@ -29,13 +29,14 @@ import torch
 from torch import Tensor, nn
 
 from adamerging_lib import records
-from adamerging_lib._compat import import_open_clip
-from adamerging_lib.cost import measured
-from adamerging_lib.devices import DTYPES
-from adamerging_lib.encoders import MiniConfig, mini_clip
 from adamerging_lib.forward import entropy, logits, raw_features, resolve_device
-from adamerging_lib.methods.objective import Objective
+from adamerging_lib.learning.objective import Objective
+from adamerging_lib.runtime.compat import import_open_clip
+from adamerging_lib.runtime.cost import measured
+from adamerging_lib.runtime.devices import DTYPES
+from adamerging_lib.runtime.environment import environment
 from adamerging_lib.task_vectors import TaskVectors
+from adamerging_lib.worlds.encoders import MiniConfig, mini_clip
 
 RESULTS = Path(__file__).parent / "results"
 # Of the eight tasks, then of the twelve that make them twenty.
@@ -225,11 +226,11 @@ def main() -> None:
     speed = {"passes": given.passes, "autocast": given.autocast, "vectors_dtype": given.vectors_dtype}
     speed = {name: value for name, value in speed.items() if value not in (None, 1)}
     speed |= {"compile": True} if given.compile else {}
-    environment = records.environment(device)
-    slug = re.sub(r"[^a-z0-9]+", "-", environment["device"].lower()).strip("-")
+    around = environment(device)
+    slug = re.sub(r"[^a-z0-9]+", "-", around["device"].lower()).strip("-")
     output = given.output or RESULTS / f"adamerging_step{'' if device.type == 'cpu' else f'_{slug}'}.json"
     old = records.read(output) if given.output is None and output.is_file() else None
-    if old is not None and old["environment"] != environment:
+    if old is not None and old["environment"] != around:
         parser.error(f"{output.name} was made with other versions or threads: name another --output, or remove it")
     rows = []
     for name in cases:
@@ -260,7 +261,7 @@ def main() -> None:
         "device": device.type,
     }  # fmt: skip
     record = records.new(
-        "adamerging_step", "benchmark", parameters, None, rows, [given.seed], started, seconds, device=device
+        "adamerging_step", "benchmark", parameters, None, rows, [given.seed], started, seconds, environment=around
     )
     records.write(record, output)
     print(output)

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 from adamerging_lib import records
-from adamerging_lib._compat import import_open_clip
+from adamerging_lib.runtime.compat import import_open_clip
+from adamerging_lib.runtime.environment import environment
 from adamerging_lib.state import load, save
 
 RESULT = Path(__file__).parent / "results" / "merge_memory.json"
@@ -142,7 +143,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             rows += measure(name, methods, Path(folder))
     parameters = {"cases": cases, "methods": methods, "tasks": TASKS}
-    record = records.new("merge_memory", "benchmark", parameters, None, rows, [0], started, time.perf_counter() - clock)
+    seconds = time.perf_counter() - clock
+    record = records.new(
+        "merge_memory", "benchmark", parameters, None, rows, [0], started, seconds, environment=environment()
+    )
     records.write(record, options.output)
 
 

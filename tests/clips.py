@@ -8,7 +8,7 @@ import types
 import torch
 from torch import Tensor, nn
 
-from adamerging_lib._compat import import_open_clip
+from adamerging_lib.runtime.compat import import_open_clip
 
 open_clip = import_open_clip()
 

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
-from adamerging_lib.tasks.clip import ClipTask, hub_split
+from adamerging_lib.worlds.clip.tasks import ClipTask, hub_split
 
 
 def picture(seed: int = 0, width: int = 40, height: int = 30, mode: str = "RGB") -> Pillow.Image:

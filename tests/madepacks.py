@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adamerging_lib.encoders import tiny_vit
+from adamerging_lib.worlds.encoders import tiny_vit
 
 CLASSES = ("dark", "middling", "bright")
 

@@ -17,9 +17,9 @@ from clips import randomised
 from PIL import Image
 from safetensors.torch import save_file
 
-from adamerging_lib import hub
-from adamerging_lib._compat import import_torchvision
-from adamerging_lib.tasks.clip import TASKS, hub_split
+from adamerging_lib.runtime.compat import import_torchvision
+from adamerging_lib.worlds.clip import hub
+from adamerging_lib.worlds.clip.tasks import TASKS, hub_split
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = dict(hidden_size=16, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)

@@ -13,10 +13,10 @@ from torch import nn
 from torch.func import functional_call
 
 import adamerging_lib as am
-from adamerging_lib.encoders import MiniConfig, mini_clip
 from adamerging_lib.forward import features
-from adamerging_lib.methods.activations import gram_matrices, recording, training_images
-from adamerging_lib.methods.blocks import BlockChain
+from adamerging_lib.probing.activations import gram_matrices, recording, training_images
+from adamerging_lib.probing.blocks import BlockChain
+from adamerging_lib.worlds.encoders import MiniConfig, mini_clip
 
 
 def timm_vit() -> nn.Module:

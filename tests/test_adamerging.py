@@ -13,10 +13,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
+from adamerging_lib.learning.objective import Objective
+from adamerging_lib.learning.streams import Stream
 from adamerging_lib.methods import adamerging
 from adamerging_lib.methods.adamerging import RECIPES
-from adamerging_lib.methods.objective import Objective
-from adamerging_lib.methods.streams import Stream
 from adamerging_lib.task_vectors import GRANULARITIES
 
 SHORT = {"steps": 6, "lr": 0.05, "batch_size": 4, "batches": 2, "progress": False}

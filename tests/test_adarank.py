@@ -13,7 +13,7 @@ import adamerging_lib as am
 from adamerging_lib import merge
 from adamerging_lib.forward import features
 from adamerging_lib.methods.adarank import SCORE, Components
-from adamerging_lib.methods.spectral import block_matrices
+from adamerging_lib.vectors.spectral import block_matrices
 
 SHORT = {"recipe": "mini", "steps": 3, "batch_size": 4, "progress": False}
 

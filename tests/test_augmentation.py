@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adamerging_lib.augmentation import Augmentation, augment
+from adamerging_lib.worlds.augmentation import Augmentation, augment
 
 STILL = {"zoom": 1.0, "shift": 0.0, "rotation": 0.0, "colour": 0.0}
 

@@ -13,8 +13,11 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from adamerging_lib import book, build, notebooks, records, rerun, values
-from adamerging_lib.profiles import PROFILES
+from adamerging_lib import records
+from adamerging_lib.runtime import values
+from adamerging_lib.worlds.profiles import PROFILES
+from adamerging_study.book import build, notebooks, rerun
+from adamerging_study.book import sphinx as book
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted(ROOT.glob("notebooks/*.ipynb")) + sorted(ROOT.glob("book/runs/*/*.ipynb"))
@@ -286,7 +289,7 @@ def test_committed_notebooks_are_executed_normalised_and_without_errors(path):
 
 def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_path):
     (tmp_path / "conf.py").write_text(
-        'extensions = ["myst_nb", "sphinx_design", "adamerging_lib.book"]\n'
+        'extensions = ["myst_nb", "sphinx_design", "adamerging_study.book.sphinx"]\n'
         'myst_enable_extensions = ["dollarmath", "colon_fence"]\nnb_execution_mode = "off"\nnumfig = True\n'
     )
     pages = {"notebooks/performance": None, "book/runs/long/performance": "long"}

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import adamerge, evaluate, tables, verdicts
-from adamerging_lib.experiments import at_step
-from adamerging_lib.experiments import budget as study
-from adamerging_lib.figures import budget as figures
-from adamerging_lib.verdicts import FAILS, HOLDS, NOT_RUN
+from adamerging_lib import adamerge, evaluate
+from adamerging_study import tables, verdicts
+from adamerging_study.experiments import at_step
+from adamerging_study.experiments import budget as study
+from adamerging_study.figures import budget as figures
+from adamerging_study.verdicts import FAILS, HOLDS, NOT_RUN
 
 BASE = {"steps": 3, "lr": 0.01, "batch_size": 4, "batches": 1}
 LEVELS = {"images": [8, None], "granularity": ["task", "block", "tensor"], "range of λ": [True, False, "sigmoid"],

@@ -12,7 +12,8 @@ import torch
 import toy
 
 import adamerging_lib
-from adamerging_lib import cache, state
+from adamerging_lib import state
+from adamerging_lib.runtime import cache
 
 
 def counting(result=1.0):

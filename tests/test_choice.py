@@ -1,8 +1,8 @@
 """The table that says which method to take: every merging method once, in the row of what it needs."""
 
 import adamerging_lib as am
-from adamerging_lib import tables
 from adamerging_lib.methods import registry
+from adamerging_study import tables
 
 
 def test_every_merging_method_has_one_row():

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from adamerging_lib import claims, comparisons, directives, records, roles, verdicts
+from adamerging_lib import records
+from adamerging_lib.runtime.environment import environment
+from adamerging_study import claims, verdicts
+from adamerging_study.book import comparisons, directives, roles
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
@@ -89,7 +92,8 @@ def world(tmp_path, monkeypatch):
     )
     for folder, shift in (("results/mini", 0), ("book/runs/long/exp/mini", 1.5)):
         rows = [{**row, "accuracy": row["accuracy"] + shift} if "accuracy" in row else row for row in ROWS]
-        record = records.new("exp", "mini", {"steps": 1}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
+        head = ("exp", "mini", {"steps": 1}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
+        record = records.new(*head, environment=environment())
         records.write(record, tmp_path / folder / "exp.json")
     return tmp_path
 

@@ -18,8 +18,11 @@ import yaml
 from mirror import Mirror, put_data, put_models, served
 
 import adamerging_lib as am
-from adamerging_lib import hub, notebooks, places, records, rerun
+from adamerging_lib import records
 from adamerging_lib.cli import main
+from adamerging_lib.runtime import places
+from adamerging_lib.worlds.clip import hub
+from adamerging_study.book import notebooks, rerun
 
 ROOT = Path(__file__).resolve().parents[1]
 # Budgets for a test: everything else is the notebook's default, or what the profile goes with.
@@ -102,7 +105,7 @@ def built(checkout, name) -> str:
     """The page of a run, as HTML."""
     docname = f"book/runs/b32/{name}"
     (checkout / "conf.py").write_text(
-        'extensions = ["myst_nb", "sphinx_design", "sphinxcontrib.bibtex", "adamerging_lib.book"]\n'
+        'extensions = ["myst_nb", "sphinx_design", "sphinxcontrib.bibtex", "adamerging_study.book.sphinx"]\n'
         'myst_enable_extensions = ["dollarmath", "colon_fence"]\nnb_execution_mode = "off"\nnumfig = True\n'
         f"bibtex_bibfiles = {[str(path) for path in (ROOT / 'book').rglob('*.bib')]!r}\n"
         f'include_patterns = ["index.md", "notebooks/{name}.ipynb", "{docname}.ipynb"]\n'

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from adamerging_lib._compat import import_open_clip
+from adamerging_lib.runtime.compat import import_open_clip
 from adamerging_lib.suite import normalise
-from adamerging_lib.tasks.clip.pixels import preprocess
+from adamerging_lib.worlds.clip.pixels import preprocess
 
 open_clip = import_open_clip()
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD

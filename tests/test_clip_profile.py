@@ -15,11 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 import adamerging_lib as am
-from adamerging_lib import clip, hub, profiles, rerun
 from adamerging_lib.checkpoints import convert, load_clip_model, to_hf
 from adamerging_lib.published import STAND_IN, same_role
-from adamerging_lib.tasks.clip import TASKS
-from adamerging_lib.values import Parameter
+from adamerging_lib.runtime.values import Parameter
+from adamerging_lib.worlds import profiles
+from adamerging_lib.worlds.clip import hub
+from adamerging_lib.worlds.clip import world as clip
+from adamerging_lib.worlds.clip.tasks import TASKS
+from adamerging_study.book import rerun
 
 NAMES = ["EuroSAT", "MNIST"]
 FOUR, FIVE = "vision_model.", ""  # how transformers 4 and 5 name a vision model's tensors
@@ -128,7 +131,7 @@ def test_experts_and_training_images_are_read_when_they_are_asked_for(root, monk
 def test_heads_are_kept_by_content(root, monkeypatch):
     calls = []
     monkeypatch.setattr(clip, "text_encoder", lambda *a: calls.append(a[1]) or text_encoder(*a))
-    from adamerging_lib.encoders import text_encoder
+    from adamerging_lib.worlds.encoders import text_encoder
 
     first = am.load_suite("clip-b32", tasks=NAMES).heads
     assert calls == NAMES

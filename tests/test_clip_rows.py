@@ -9,8 +9,8 @@ import pytest
 from datasets import ClassLabel, Value
 from pyarrow import parquet
 
-from adamerging_lib.tasks.clip import TASKS
-from adamerging_lib.tasks.clip.rows import count_rows, read_images, read_labels
+from adamerging_lib.worlds.clip.rows import count_rows, read_images, read_labels
+from adamerging_lib.worlds.clip.tasks import TASKS
 
 EUROSAT, FOOD, MNIST, PCAM, FER = (TASKS[name] for name in ("EuroSAT", "Food101", "MNIST", "PCAM", "FER2013"))
 

@@ -21,10 +21,12 @@ import torch
 from datasets import Value
 
 import adamerging_lib as am
-from adamerging_lib import cache, state
+from adamerging_lib import state
+from adamerging_lib.runtime import cache
 from adamerging_lib.suite import TaskData
-from adamerging_lib.tasks.clip import TASKS, pixels, store
-from adamerging_lib.tasks.clip.store import task_images
+from adamerging_lib.worlds.clip import pixels, store
+from adamerging_lib.worlds.clip.store import task_images
+from adamerging_lib.worlds.clip.tasks import TASKS
 
 EUROSAT, DTD, GTSRB, MNIST, PCAM = (TASKS[name] for name in ("EuroSAT", "DTD", "GTSRB", "MNIST", "PCAM"))
 
@@ -154,7 +156,7 @@ def test_a_preparation_killed_by_the_system_goes_on(eurosat):
     root, images, labels = eurosat
     script = (
         "import os, signal, sys\n"
-        "from adamerging_lib.tasks.clip import TASKS, store\n"
+        "from adamerging_lib.worlds.clip.tasks import TASKS, store\n"
         "store.CHUNK, write, calls = 4, store._write, []\n"
         "def dies(*args):\n"
         "    write(*args)\n"

@@ -7,8 +7,8 @@ from importlib import resources
 
 import pytest
 
-from adamerging_lib.tasks.clip import CORRUPTED, TASKS, hub_split, size_note, split_files, task
-from adamerging_lib.tasks.clip.rows import plain_name
+from adamerging_lib.worlds.clip.rows import plain_name
+from adamerging_lib.worlds.clip.tasks import CORRUPTED, TASKS, hub_split, size_note, split_files, task
 
 CLASSES = dict(
     SUN397=397, Cars=196, RESISC45=45, EuroSAT=10, SVHN=10, GTSRB=43, MNIST=10, DTD=47, Flowers102=102, PCAM=2,

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import Coefficients, tables, verdicts
-from adamerging_lib.experiments import coefficients as study
-from adamerging_lib.figures import coefficients as figures
+from adamerging_lib import Coefficients
+from adamerging_study import tables, verdicts
+from adamerging_study.experiments import coefficients as study
+from adamerging_study.figures import coefficients as figures
 
 LEARNING = {"recipe": "mini", "steps": 7, "batch_size": 4}
 

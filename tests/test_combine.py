@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from adamerging_lib.methods.combine import COMBINERS, combiner, nash_weights, projected_weights, task_weights
-from adamerging_lib.methods.streams import seeded
+from adamerging_lib.learning.combine import COMBINERS, combiner, nash_weights, projected_weights, task_weights
+from adamerging_lib.learning.streams import seeded
 
 TASKS = ("a", "b", "c", "d")
 

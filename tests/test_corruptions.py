@@ -5,8 +5,8 @@ import pytest
 import toy
 from PIL import Image
 
-from adamerging_lib.tasks import corruptions
-from adamerging_lib.tasks.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corrupt, corrupt_images
+from adamerging_lib.worlds import corruptions
+from adamerging_lib.worlds.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corrupt, corrupt_images
 
 CHANCE = ("motion_blur", "impulse_noise", "gaussian_noise", "spatter")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adamerging_lib import cost
+from adamerging_lib.runtime import cost
 
 MEGABYTE = 2**20
 on_linux = pytest.mark.skipif(not cost._cpu_reset(torch.device("cpu")), reason="the system keeps no mark of its memory")

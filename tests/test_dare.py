@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from loops import lists, moved
 from strategies import assert_close, assert_equal, some_checkpoints
 
-from adamerging_lib import TaskVectors, experiments, merge
+from adamerging_lib import TaskVectors, merge
 from adamerging_lib.methods.dare import dropped
+from adamerging_study import experiments
 
 drops = st.sampled_from([0.0, 0.1, 0.5, 0.9])
 

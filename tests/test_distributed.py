@@ -14,7 +14,8 @@ import toy
 from strategies import assert_close
 
 import adamerging_lib as am
-from adamerging_lib import adapt, distributed, state
+from adamerging_lib import adapt, state
+from adamerging_lib.runtime import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = {"steps": 6, "lr": 0.02, "batch_size": 4, "batches": 2, "progress": False}

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import figures, tables, verdicts
-from adamerging_lib.experiments.entropy_loss import binned, correlation, entropy_loss
-from adamerging_lib.figures import entropy_loss as drawn
-from adamerging_lib.verdicts import FAILS, HOLDS
+from adamerging_study import figures, tables, verdicts
+from adamerging_study.experiments.entropy_loss import binned, correlation, entropy_loss
+from adamerging_study.figures import entropy_loss as drawn
+from adamerging_study.verdicts import FAILS, HOLDS
 
 
 def test_bins_are_open_on_the_left_and_the_last_has_no_end():

@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import TaskVectors, diagnostics, evaluate, experiments, merge, places, records, verdicts
+from adamerging_lib import TaskVectors, evaluate, merge, records
+from adamerging_lib import geometry as diagnostics
+from adamerging_lib.runtime import places
+from adamerging_study import experiments, verdicts
 
 
 def test_measure_gives_a_row_a_task_and_the_unweighted_average(suite):

@@ -9,8 +9,8 @@ import shutil
 import pytest
 from mirror import Mirror, put_data, put_models, served
 
-from adamerging_lib import fetch, hub
 from adamerging_lib.cli import main
+from adamerging_lib.worlds.clip import fetch, hub
 
 TASKS = ["MNIST", "EuroSAT"]
 ARGUMENTS = ["fetch", "--profile", "clip-b32", "--tasks", "MNIST,EuroSAT"]

@@ -15,8 +15,9 @@ import matplotlib.pyplot as plt
 from madeup import LEVELS, SCALINGS, performance_rows
 from matplotlib.colors import to_hex, to_rgb
 
-from adamerging_lib import figures, methods, records, tables
-from adamerging_lib.figures.style import spread
+from adamerging_lib import methods, records
+from adamerging_study import figures, tables
+from adamerging_study.figures.style import spread
 
 # Machado, Oliveira and Fernandes 2009, full severity, on linear RGB.
 VISION = {
@@ -149,7 +150,7 @@ def test_readme_picture_is_made_by_one_command(rows, tmp_path):
     plain = [row.dropna().to_dict() for _, row in rows.iterrows()]
     record = records.new("performance", "mini", {}, None, plain, [0], "2026-01-01T00:00:00", 1.0)
     records.write(record, tmp_path / "performance.json")
-    command = [sys.executable, "-W", "error", "-m", "adamerging_lib.figures"]
+    command = [sys.executable, "-W", "error", "-m", "adamerging_study.figures"]
     subprocess.run([*command, tmp_path / "performance.json", tmp_path / "readme.png"], check=True)
     height, width, _ = plt.imread(tmp_path / "readme.png").shape
     assert width > 1000 and height > 400

@@ -11,8 +11,8 @@ from strategies import assert_close, copy
 from torch.func import functional_call
 
 import adamerging_lib as am
-from adamerging_lib.methods.activations import training_images
 from adamerging_lib.methods.fisher import _drawn_classes, _eigenvectors, fisher
+from adamerging_lib.probing.activations import training_images
 
 QUIET = {"images": 6, "progress": False}
 

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import toy
 
-from adamerging_lib import evaluate, merge, records, run_method, verdicts
-from adamerging_lib.experiments import generalisation as study
-from adamerging_lib.figures import generalisation as figures
+from adamerging_lib import evaluate, merge, records, run_method
 from adamerging_lib.published import published
-from adamerging_lib.tables import generalisation as tables
+from adamerging_study import verdicts
+from adamerging_study.experiments import generalisation as study
+from adamerging_study.figures import generalisation as figures
+from adamerging_study.tables import generalisation as tables
 
 LEARNING = {"steps": 3, "lr": 0.05, "batch_size": 4, "batches": 1}
 FIRST, SECOND = "without digits, landcover", "without aerial, housenumbers"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from adamerging_lib.heads import prototype_head, zero_shot_head
+from adamerging_lib.worlds.heads import prototype_head, zero_shot_head
 
 
 def encode(prompts):

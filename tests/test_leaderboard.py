@@ -15,14 +15,15 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from test_figures import VISION, lab
 
-from adamerging_lib import methods, records, tables, verdicts
-from adamerging_lib.experiments import leaderboard as experiment
-from adamerging_lib.figures import leaderboard as figures
-from adamerging_lib.figures import style
+from adamerging_lib import methods, records
 from adamerging_lib.methods.registry import NEEDS
 from adamerging_lib.published import POOLS, pool_averages
 from adamerging_lib.published import leaderboard as published_rows
-from adamerging_lib.tables import leaderboard
+from adamerging_study import tables, verdicts
+from adamerging_study.experiments import leaderboard as experiment
+from adamerging_study.figures import leaderboard as figures
+from adamerging_study.figures import style
+from adamerging_study.tables import leaderboard
 
 METHODS = [method for method in [*LEVELS, *OTHERS] if method in methods().index]
 

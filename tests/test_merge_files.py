@@ -8,19 +8,19 @@ import shutil
 import pytest
 import torch
 import toy
+from adamerging_lib.files.checkpoint.merge import execute_merge, merge_files
+from adamerging_lib.files.checkpoint.plan import plan_merge
 from short import SHORT
 from strategies import assert_equal, checkpoints
 from test_files import shards
 
 import adamerging_lib as am
-from adamerging_lib import diagnostics
+from adamerging_lib import geometry as diagnostics
 from adamerging_lib import state as st
 from adamerging_lib.cli import main
-from adamerging_lib.merge_files import execute_merge, merge_files
-from adamerging_lib.merge_plan import plan_merge
+from adamerging_lib.merged import Merged
 from adamerging_lib.methods import registry
-from adamerging_lib.methods.elementwise import add, total
-from adamerging_lib.methods.merged import Merged
+from adamerging_lib.vectors.elementwise import add, total
 
 FROM_FILES = [id for id in am.methods().index if registry.find(id).takes == "task_vectors"]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, copy, some_checkpoints
 
 import adamerging_lib as am
+from adamerging_lib.learning.objective import Objective
 from adamerging_lib.methods import registry
-from adamerging_lib.methods.objective import Objective
 from adamerging_lib.methods.run import pack, unpack
 
 PERFORMANCE = (

@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from adamerging_lib import directives, methods
+from adamerging_lib import methods
 from adamerging_lib.methods.registry import NEEDS
-from adamerging_lib.tables import leaderboard
+from adamerging_study.book import directives
+from adamerging_study.tables import leaderboard
 
 PAGE = (Path(__file__).resolve().parents[1] / "book/methods.md").read_text(encoding="utf-8")
 

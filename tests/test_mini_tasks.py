@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adamerging_lib.published import STAND_IN
-from adamerging_lib.tasks.mini import SIZES, SPLITS, TASKS, glyphs, pretraining, render
+from adamerging_lib.worlds.mini.tasks import SIZES, SPLITS, TASKS, glyphs, pretraining, render
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -12,8 +12,8 @@ from strategies import assert_equal
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from adamerging_lib.learning.combine import combiner
 from adamerging_lib.methods import registry
-from adamerging_lib.methods.combine import combiner
 from adamerging_lib.methods.mtl import joint_training, labelled_batches
 
 SHORT = {"steps": 5, "lr": 0.01, "batch_size": 4, "progress": False}

@@ -20,8 +20,10 @@ BEFORE = """
 import types
 import torch
 import adamerging_lib as am
-from adamerging_lib import experiments, places, records
-from adamerging_lib.tasks.mini import TASKS
+from adamerging_lib import records
+from adamerging_lib.runtime import places
+from adamerging_study import experiments
+from adamerging_lib.worlds.mini.tasks import TASKS
 kept = records.read(places.committed() / "mini/{name}.json")
 blank = types.SimpleNamespace(images=torch.zeros(10, 3, 32, 32, dtype=torch.uint8))
 test = dict.fromkeys(TASKS, blank)
@@ -43,52 +45,52 @@ experiments.measure = lambda suite, method, **_: [r for r in kept["rows"] if r["
 experiments.sweep = lambda suite, method, *_, **__: [r for r in kept["rows"] if r["method"] == method and not clean(r)]
 """,
     "mini_suite": """
-from adamerging_lib import diagnostics
+from adamerging_lib import geometry
 from adamerging_lib.suite import TaskData
-from adamerging_lib.tasks.mini import SIZES
+from adamerging_lib.worlds.mini.tasks import SIZES
 labels = torch.zeros(SIZES["test"], dtype=torch.int64)
 suite.test = {name: TaskData(blank.images, labels, task.classes) for name, task in TASKS.items()}
-diagnostics.measure_experts = lambda *_, **__: kept["rows"]
+geometry.measure_experts = lambda *_, **__: kept["rows"]
 """,
     "coefficients": """
-from adamerging_lib.experiments import coefficients
+from adamerging_study.experiments import coefficients
 coefficients.coefficients = lambda *_, **__: kept["rows"]
 """,
     "entropy_loss": """
-import adamerging_lib.experiments.entropy_loss
-adamerging_lib.experiments.entropy_loss.entropy_loss = lambda *_, **__: kept["rows"]
+import adamerging_study.experiments.entropy_loss
+adamerging_study.experiments.entropy_loss.entropy_loss = lambda *_, **__: kept["rows"]
 """,
     "similarity": """
-import adamerging_lib.experiments.similarity
-adamerging_lib.experiments.similarity.similarity = lambda *_, **__: kept["rows"]
+import adamerging_study.experiments.similarity
+adamerging_study.experiments.similarity.similarity = lambda *_, **__: kept["rows"]
 """,
     "budget": """
-import adamerging_lib.experiments.budget
-adamerging_lib.experiments.budget.budget = lambda *_, **__: kept["rows"]
+import adamerging_study.experiments.budget
+adamerging_study.experiments.budget.budget = lambda *_, **__: kept["rows"]
 """,
     "reasons": """
-import adamerging_lib.experiments.reasons
-adamerging_lib.experiments.reasons.reasons = lambda *_, **__: kept["rows"]
+import adamerging_study.experiments.reasons
+adamerging_study.experiments.reasons.reasons = lambda *_, **__: kept["rows"]
 """,
     "robustness": """
-from adamerging_lib.experiments import robustness
-from adamerging_lib.tasks import corruptions
+from adamerging_study.experiments import robustness
+from adamerging_lib.worlds import corruptions
 robustness.robustness = lambda *_, **__: [row for row in kept["rows"] if "step" not in row]
 robustness.failure = lambda *_, **__: [row for row in kept["rows"] if "step" in row]
 corruptions.corrupt = lambda suite, *_, **__: suite
 """,
     "generalisation": """
-from adamerging_lib.experiments import generalisation
+from adamerging_study.experiments import generalisation
 generalisation.generalisation = lambda *_, **__: kept["rows"]
 """,
     "leaderboard": """
-from adamerging_lib.experiments import leaderboard
+from adamerging_study.experiments import leaderboard
 leaderboard.leaderboard = lambda *_, **__: kept["rows"]
 """,
     "tinting": """
-import adamerging_lib.experiments.tinting
-adamerging_lib.experiments.tinting.tinting = lambda *_, **__: kept["rows"]
-adamerging_lib.experiments.tinting.pilot_layers = lambda suite: ["head"]
+import adamerging_study.experiments.tinting
+adamerging_study.experiments.tinting.tinting = lambda *_, **__: kept["rows"]
+adamerging_study.experiments.tinting.pilot_layers = lambda suite: ["head"]
 """,
 }
 # Notebooks that measure nothing and so have no record.

@@ -13,9 +13,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
+from adamerging_lib.learning.objective import CLAMPS, Objective, entropy_loss, label_loss
+from adamerging_lib.learning.streams import task_streams
 from adamerging_lib.methods.adamerging import loss_terms
-from adamerging_lib.methods.objective import CLAMPS, Objective, entropy_loss, label_loss
-from adamerging_lib.methods.streams import task_streams
 
 SHORT = {"steps": 6, "lr": 0.05, "batch_size": 4, "batches": 2, "progress": False}
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 from madepacks import CLASSES, pictures, write_arrays, write_jpegs
 from PIL import Image
 
-from adamerging_lib.tasks.packs import find_npz, read_pack
+from adamerging_lib.worlds.tiny.packs import find_npz, read_pack
 
 
 def changed(path, **arrays):

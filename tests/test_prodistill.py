@@ -12,9 +12,9 @@ from strategies import assert_close, copy
 from torch import nn
 
 import adamerging_lib as am
-from adamerging_lib.methods.activations import training_images
+from adamerging_lib.learning.streams import seeded
 from adamerging_lib.methods.prodistill import prodistill
-from adamerging_lib.methods.streams import seeded
+from adamerging_lib.probing.activations import training_images
 
 PREFIXES = ("transformer.resblocks.0.", "transformer.resblocks.1.")
 QUIET = {"images": 4, "epochs": 3, "batch_size": 5, "lr": 0.05, "progress": False}

@@ -18,7 +18,8 @@ from adamerging_lib.published import (
     published,
     slips,
 )
-from adamerging_lib.tasks import mini, tiny
+from adamerging_lib.worlds.mini import tasks as mini
+from adamerging_lib.worlds.tiny import tasks as tiny
 
 KEYS = ["table", "arch", "experiment", "condition", "method", "group"]
 

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import adamerge, evaluate, tables, verdicts
-from adamerging_lib.experiments.reasons import AFTER, BEFORE, narrowed, reasons, sharpened
-from adamerging_lib.figures import reasons as figures
-from adamerging_lib.verdicts.reasons import _rho
+from adamerging_lib import adamerge, evaluate
+from adamerging_study import tables, verdicts
+from adamerging_study.experiments.reasons import AFTER, BEFORE, narrowed, reasons, sharpened
+from adamerging_study.figures import reasons as figures
+from adamerging_study.verdicts.reasons import _rho
 
 LEARNING = {"steps": 2, "lr": 0.05, "batch_size": 4, "batches": 1}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adamerging_lib.methods.recipes import check_setting, resolve
+from adamerging_lib.learning.recipes import check_setting, resolve
 
 RECIPES = {"paper": {"steps": 500, "lr": 1e-3, "batch_size": 16}, "mini": {"steps": 5, "lr": 1e-2, "batch_size": 4}}
 

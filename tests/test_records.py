@@ -10,6 +10,7 @@ import pytest
 
 import adamerging_lib as am
 from adamerging_lib import records
+from adamerging_lib.runtime.environment import environment
 
 
 @pytest.fixture
@@ -17,7 +18,8 @@ def record(suite):
     frame = am.evaluate(suite, am.run_method("task_arithmetic", suite))
     rows = records.rows_of(frame, method="task_arithmetic", condition="clean", group="all", seed=0, scaling=0.3)
     started = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
-    return records.new("performance", "toy", {"recipe": "mini"}, suite, rows, [0], started, 12.34)
+    around = environment()
+    return records.new("performance", "toy", {"recipe": "mini"}, suite, rows, [0], started, 12.34, environment=around)
 
 
 def test_schema(record, suite):

@@ -11,8 +11,8 @@ from byhand import block, embedded
 from strategies import assert_close
 
 import adamerging_lib as am
-from adamerging_lib.methods.activations import training_images
 from adamerging_lib.methods.regmean import NormalEquations, regmean, regmean_pp
+from adamerging_lib.probing.activations import training_images
 
 QUIET = {"images": 25, "progress": False}
 PREFIXES = ("transformer.resblocks.0.", "transformer.resblocks.1.")

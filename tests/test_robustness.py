@@ -14,13 +14,14 @@ import pytest
 import torch
 import toy
 
-from adamerging_lib import adamerge, evaluate, records, run_method, verdicts
+from adamerging_lib import adamerge, evaluate, records, run_method
 from adamerging_lib.evaluation import predictions
-from adamerging_lib.experiments import robustness as study
-from adamerging_lib.figures import robustness as figures
 from adamerging_lib.published import published
-from adamerging_lib.tables import robustness as tables
-from adamerging_lib.tasks.corruptions import CORRUPTIONS, corrupt
+from adamerging_lib.worlds.corruptions import CORRUPTIONS, corrupt
+from adamerging_study import verdicts
+from adamerging_study.experiments import robustness as study
+from adamerging_study.figures import robustness as figures
+from adamerging_study.tables import robustness as tables
 
 LEARNING = {"steps": 4, "lr": 0.05, "batch_size": 4, "batches": 1}
 METHODS = ["task_arithmetic", "ties", "layer_wise_adamerging", "layer_wise_adamerging_pp"]

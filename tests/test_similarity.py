@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from adamerging_lib import TaskVectors, evaluate, merge, tables, verdicts
-from adamerging_lib.experiments.similarity import sign_conflicts, similarity
-from adamerging_lib.figures import similarity as figures
+from adamerging_lib import TaskVectors, evaluate, merge
+from adamerging_study import tables, verdicts
+from adamerging_study.experiments.similarity import sign_conflicts, similarity
+from adamerging_study.figures import similarity as figures
 
 
 def vectors(*rows):

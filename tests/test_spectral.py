@@ -8,7 +8,7 @@ from hypothesis import given
 from matrices import draw, seeds, shapes
 
 from adamerging_lib import TaskVectors
-from adamerging_lib.methods.spectral import block_matrices, matrices, polar, side_by_side, svd
+from adamerging_lib.vectors.spectral import block_matrices, matrices, polar, side_by_side, svd
 
 
 def named(**shapes) -> TaskVectors:

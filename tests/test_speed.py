@@ -14,10 +14,10 @@ from strategies import assert_equal
 
 import adamerging_lib as am
 from adamerging_lib import forward
-from adamerging_lib.devices import advice_on_memory, sent
-from adamerging_lib.methods.combine import combiner
-from adamerging_lib.methods.objective import Objective
-from adamerging_lib.methods.streams import task_streams
+from adamerging_lib.learning.combine import combiner
+from adamerging_lib.learning.objective import Objective
+from adamerging_lib.learning.streams import task_streams
+from adamerging_lib.runtime.devices import advice_on_memory, sent
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = {"steps": 8, "lr": 0.02, "batch_size": 8, "batches": 2, "progress": False}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from adamerging_lib import directives, records, study_costs
-from adamerging_lib.study_costs import QUANTITIES, STUDY
+from adamerging_lib import records
+from adamerging_study import costs as study_costs
+from adamerging_study.book import directives
+from adamerging_study.costs import QUANTITIES, STUDY
 
 ROOT = Path(__file__).resolve().parents[1]
 

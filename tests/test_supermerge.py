@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
-from adamerging_lib.methods.streams import task_streams
+from adamerging_lib.learning.streams import task_streams
 from adamerging_lib.methods.supermerge import supermerge
 
 SHORT = {"images": 20, "steps": 6, "lr": 0.05, "batch_size": 4, "batches": 2, "progress": False}

@@ -15,11 +15,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
+from adamerging_lib.learning.streams import Stream, seeded
 from adamerging_lib.methods import registry, run, run_method, surgery
 from adamerging_lib.methods.registry import find
-from adamerging_lib.methods.streams import Stream, seeded
 from adamerging_lib.methods.surgery import RECIPES
-from adamerging_lib.splits import split_indices
+from adamerging_lib.suite import split_indices
 
 SHORT = {"rank": 3, "steps": 4, "lr": 0.02, "batch_size": 5, "batches": 2, "progress": False}
 BASE = {"recipe": "mini", "steps": 2, "batch_size": 4}

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from madeup import LEVELS, SCALINGS, performance_rows
 
-from adamerging_lib import tables, verdicts
 from adamerging_lib.published import ARCHITECTURES, STAND_IN, published
+from adamerging_study import tables, verdicts
 
 
 @pytest.fixture(scope="module")

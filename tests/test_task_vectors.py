@@ -241,7 +241,7 @@ def test_module_rows_join_weight_and_bias(task_vectors):
 @pytest.mark.slow
 def test_golden_counts_of_vit_b_32():
     """152 tensors and 87,849,216 parameters; embeddings, 12 blocks and head make 14 rows."""
-    from adamerging_lib._compat import import_open_clip
+    from adamerging_lib.runtime.compat import import_open_clip
 
     vision = import_open_clip().transformer.VisionTransformer
     with torch.device("meta"):

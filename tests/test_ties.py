@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, copy, some_checkpoints
 
 from adamerging_lib import TaskVectors, merge, ties_split
-from adamerging_lib.methods.select import kept_above, kth_smallest
 from adamerging_lib.methods.ties import PAPER_EXACT_KEEP, REDUCTIONS, survey
+from adamerging_lib.vectors.select import kept_above, kth_smallest
 
 keeps = st.sampled_from([0.05, 0.2, 0.258, 0.5, 0.9, 1.0])
 

@@ -6,7 +6,7 @@ import toy
 from test_every_method import EVERY, run
 
 import adamerging_lib as am
-from adamerging_lib._compat import import_torchvision
+from adamerging_lib.runtime.compat import import_torchvision
 
 
 @pytest.fixture(scope="module")

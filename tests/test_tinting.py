@@ -12,12 +12,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
-from adamerging_lib.methods import imitation, keeps, pseudo_labels, run_method, tinting
-from adamerging_lib.methods.experts import expert_table, images_used
-from adamerging_lib.methods.imitation import surest, tinted_tensors
-from adamerging_lib.methods.streams import Stream
+from adamerging_lib.learning import imitation
+from adamerging_lib.learning.imitation import surest, tinted_tensors
+from adamerging_lib.learning.streams import Stream
+from adamerging_lib.methods import keeps, pseudo_labels, run_method, tinting
 from adamerging_lib.methods.tinting import RECIPES, _order
-from adamerging_lib.splits import split_indices
+from adamerging_lib.probing.experts import expert_table, images_used
+from adamerging_lib.suite import split_indices
 
 SHORT = {"epochs": 3, "lr": 0.05, "batch_size": 6, "progress": False}
 LAYER = "transformer.resblocks.1.mlp.c_proj"

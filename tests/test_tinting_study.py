@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from adamerging_lib import evaluate, run_method, tables, verdicts
-from adamerging_lib.experiments import tinting as study
-from adamerging_lib.figures import tinting as figures
+from adamerging_lib import evaluate, run_method
+from adamerging_study import tables, verdicts
+from adamerging_study.experiments import tinting as study
+from adamerging_study.figures import tinting as figures
 
 SHORT = {"recipe": "mini", "epochs": 2, "batch_size": 4}
 

@@ -7,12 +7,12 @@ import torch
 from torch.nn.functional import normalize
 
 import adamerging_lib as am
-from adamerging_lib import tiny
-from adamerging_lib.encoders import TINY_MEAN, TINY_STD
 from adamerging_lib.methods import individual, weight_averaging, zero_shot
 from adamerging_lib.state import CheckpointError
 from adamerging_lib.suite import normalise
-from adamerging_lib.tasks.tiny import SETTINGS, TASKS
+from adamerging_lib.worlds.encoders import TINY_MEAN, TINY_STD
+from adamerging_lib.worlds.tiny import world as tiny
+from adamerging_lib.worlds.tiny.tasks import SETTINGS, TASKS
 
 pytestmark = pytest.mark.assets
 
@@ -24,7 +24,7 @@ FLOORS = {"scene15": 40.0, "resisc45": 45.0, "eurosat": 55.0}
 @pytest.fixture(scope="module")
 def files():
     if not os.environ.get("ADAMERGING_ASSETS"):
-        pytest.skip("no real images here: set ADAMERGING_ASSETS to a folder of packs, see adamerging_lib.tasks.packs")
+        pytest.skip("no real images here: set ADAMERGING_ASSETS to a folder of packs, see worlds/tiny/packs.py")
     try:
         return tiny.asset_files(TASKS)
     except CheckpointError as error:

@@ -14,17 +14,20 @@ from mirror import Mirror, put_data, put_vit, served
 from PIL import Image
 
 import adamerging_lib as am
-from adamerging_lib import hub, profiles, tiny
 from adamerging_lib.cli import main
 from adamerging_lib.methods import individual, traditional_mtl
 from adamerging_lib.published import STAND_IN, same_role
 from adamerging_lib.state import CheckpointError
-from adamerging_lib.tasks import clip, packing
-from adamerging_lib.tasks.packs import read_pack
-from adamerging_lib.tasks.tiny import HUB_TASKS, SETTINGS, TASKS, Setting
-from adamerging_lib.zoo import tiny as zoo
-from adamerging_lib.zoo import tiny_build
-from adamerging_lib.zoo.stages import Schedule
+from adamerging_lib.worlds import profiles
+from adamerging_lib.worlds.clip import hub
+from adamerging_lib.worlds.clip import tasks as clip
+from adamerging_lib.worlds.mini.stages import Schedule
+from adamerging_lib.worlds.tiny import build as tiny_build
+from adamerging_lib.worlds.tiny import experts as zoo
+from adamerging_lib.worlds.tiny import packing
+from adamerging_lib.worlds.tiny import world as tiny
+from adamerging_lib.worlds.tiny.packs import read_pack
+from adamerging_lib.worlds.tiny.tasks import HUB_TASKS, SETTINGS, TASKS, Setting
 
 PAIR = ["mnist", "eurosat"]
 MODEL = "models/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"

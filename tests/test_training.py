@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from adamerging_lib.suite import TaskData
-from adamerging_lib.training import batch_indices, contrastive_loss, fine_tune, head_loss, optimise, random_crop
+from adamerging_lib.worlds.training import batch_indices, contrastive_loss, fine_tune, head_loss, optimise, random_crop
 
 
 def test_batches_are_shuffled_passes_that_depend_on_the_step_alone():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from matrices import KEY, assert_others_are_means, counts, draw, moved, of_matrices, seeds, shapes
 
 from adamerging_lib import merge
-from adamerging_lib.methods.spectral import polar, side_by_side
+from adamerging_lib.vectors.spectral import polar, side_by_side
 
 
 @given(seeds, shapes, counts, st.floats(0.1, 2))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adamerging_lib.values import Parameter, check, describe, parse
+from adamerging_lib.runtime.values import Parameter, check, describe, parse
 
 KNOWN = {
     "keep": Parameter("float", 0.2, "share"),

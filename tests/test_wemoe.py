@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import adamerging_lib as am
-from adamerging_lib.methods import mixtures, run_method, wemoe
-from adamerging_lib.methods.streams import Stream
+from adamerging_lib.learning.streams import Stream
+from adamerging_lib.methods import run_method, wemoe
 from adamerging_lib.methods.wemoe import RECIPES, mlp_vectors
-from adamerging_lib.splits import split_indices
+from adamerging_lib.probing import mixtures
+from adamerging_lib.suite import split_indices
 
 SHORT = {"steps": 3, "lr": 0.05, "batch_size": 4, "progress": False}
 

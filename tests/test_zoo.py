@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import adamerging_lib as am
-from adamerging_lib import mini
 from adamerging_lib.methods import individual, traditional_mtl, zero_shot
-from adamerging_lib.mini import load_mini, mini_images
 from adamerging_lib.state import CheckpointError, sha256
-from adamerging_lib.tasks.mini import TASKS
-from adamerging_lib.zoo import SHIPPED, build, load_checkpoint, read_manifest
-from adamerging_lib.zoo.build import Builder, Recipe, Schedule, report
+from adamerging_lib.worlds.mini import build
+from adamerging_lib.worlds.mini import world as mini
+from adamerging_lib.worlds.mini.build import Builder, Recipe, Schedule, report
+from adamerging_lib.worlds.mini.tasks import TASKS
+from adamerging_lib.worlds.mini.world import load_mini, mini_images
+from adamerging_lib.worlds.zoo import SHIPPED, load_checkpoint, read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import warnings
 
 from torch import nn
 
-from .._compat import import_open_clip
+from ..runtime.compat import import_open_clip
 from ..state import CheckpointError
 from .tower import facts_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..files import check_room
+from ..files.checkpoint import check_room
 from ..state import CheckpointError, save
 from .reading import PathLike, Source, check_finite, first_names, head_weight, open_source, recognise, vision_tower
 from .tower import complete

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._compat import import_open_clip
+from ..runtime.compat import import_open_clip
 from ..state import CheckpointError
 from .huggingface import config_facts, from_hf, hf_names
 from .reading import check_finite, open_source

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..files import CheckpointFile
+from ..files.checkpoint import CheckpointFile
 from ..state import CheckpointError, StateDict, is_finite, is_merged, sha256
 from .huggingface import config_facts, find_hf, from_hf
 from .machine import Record, Stored

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ..learning.imitation import keeps as keeps
+from ..merged import Fit as Fit
+from ..merged import Merged as Merged
+from ..probing.experts import pseudo_labels as pseudo_labels
 from .adamerging import RECIPES as RECIPES
 from .adamerging import adamerge as adamerge
 from .adarank import adarank as adarank
@@ -12,15 +16,11 @@ from .doge import doge_ta as doge_ta
 from .doge import doge_vectors as doge_vectors
 from .doge_am import doge_am as doge_am
 from .emr import emr as emr
-from .experts import pseudo_labels as pseudo_labels
 from .fisher import fisher as fisher
 from .given import merge_with as merge_with
-from .imitation import keeps as keeps
 from .iso import iso_c as iso_c
 from .iso import iso_cts as iso_cts
 from .lines import lines as lines
-from .merged import Fit as Fit
-from .merged import Merged as Merged
 from .mtl import joint_training as joint_training
 from .pcb import pcb as pcb
 from .prodistill import prodistill as prodistill

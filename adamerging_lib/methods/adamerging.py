@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ..coefficients import Coefficients
-from ..devices import dtype
 from ..forward import raw_features, resolve_device
+from ..learning.combine import combiner, task_weights
+from ..learning.descent import initial, learn
+from ..learning.objective import entropy_loss
+from ..learning.recipes import check_count, check_positive, check_setting, resolve
+from ..learning.streams import task_streams
+from ..merged import Fit
+from ..runtime.devices import dtype
 from ..task_vectors import TaskVectors
-from .combine import combiner, task_weights
-from .descent import initial, learn
-from .merged import Fit
-from .objective import entropy_loss
-from .recipes import check_count, check_positive, check_setting, resolve
 from .registry import register
-from .streams import task_streams
 from .ties import ties_split
 
 if TYPE_CHECKING:

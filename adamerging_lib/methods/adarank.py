@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from ..coefficients import Coefficients
 from ..forward import entropy, features, logits, prepare_encoder, resolve_device
+from ..learning.history import check_losses, loss_history
+from ..learning.recipes import check_positive, check_setting, resolve
+from ..learning.streams import task_streams
+from ..merged import Merged
 from ..task_vectors import Rows, TaskVectors
-from .history import check_losses, loss_history
-from .merged import Merged
-from .recipes import check_positive, check_setting, resolve
+from ..vectors.spectral import block_matrices, svd
 from .registry import register
-from .spectral import block_matrices, svd
-from .streams import task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .elementwise import add, masked_states
-from .merged import Merged
+from ..vectors.elementwise import add, masked_states
+from ..vectors.select import entries
 from .registry import register
-from .select import entries
 
 THRESHOLD = 0.4
 

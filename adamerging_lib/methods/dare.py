@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..learning.streams import seeded
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .elementwise import add, on_demand, total
-from .merged import Merged
+from ..vectors.elementwise import add, on_demand, total
 from .registry import register
-from .streams import seeded
 from .ties import Whole, ties_vector
 from .ties import survey as ties_survey
 

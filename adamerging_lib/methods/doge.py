@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..learning.recipes import check_count, check_positive
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .elementwise import on_demand
-from .merged import Merged
-from .recipes import check_count, check_positive
+from ..vectors.elementwise import on_demand
+from ..vectors.select import kept_above
+from ..vectors.spectral import block_matrices, side_by_side, svd
 from .registry import register
-from .select import kept_above
-from .spectral import block_matrices, side_by_side, svd
 
 PROJECTIONS = ("gradient", "update")
 

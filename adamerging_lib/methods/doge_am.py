@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..coefficients import Coefficients
 from ..forward import resolve_device
-from .descent import initial, learn
+from ..learning.descent import initial, learn
+from ..learning.recipes import check_setting, resolve
+from ..learning.streams import task_streams
+from ..merged import Fit
 from .doge import doge_vectors
-from .merged import Fit
-from .recipes import check_setting, resolve
 from .registry import register
-from .streams import task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .elementwise import masked_states
-from .merged import Merged
+from ..vectors.elementwise import masked_states
+from ..vectors.select import entries
 from .registry import register
-from .select import entries
 
 RESCALES = ("tensors", "global")
 

@@ -13,12 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from ..forward import compute_state, features, logits, prepare_encoder, resolve_device
-from .activations import training_images
-from .elementwise import add
-from .merged import Merged
-from .recipes import check_count, check_positive
+from ..learning.recipes import check_count, check_positive
+from ..learning.streams import seeded
+from ..merged import Merged
+from ..probing.activations import training_images
+from ..vectors.elementwise import add
 from .registry import register
-from .streams import seeded
 
 if TYPE_CHECKING:
     from ..suite import Suite

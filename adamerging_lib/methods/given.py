@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ..clip_names import TEXT_AFTER, TEXT_BEFORE
 from ..coefficients import Coefficients
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .merged import Merged
 
 _TOWER = "visual."
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .merged import Merged
+from ..vectors.spectral import merge_matrices, polar, svd
 from .registry import register
-from .spectral import merge_matrices, polar, svd
 
 
 @register("iso_c", label="Iso-C", needs="nothing", source="Marczak et al. 2025, Section 4.1", streams=True)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
+from ..vectors.elementwise import alone, total
 from .consensus import THRESHOLD, consensus_vector
-from .elementwise import alone, total
-from .merged import Merged
 from .registry import register
 from .ties import survey as ties_survey
 from .ties import ties_vector

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..forward import compute_state, features, logits, prepare_encoder, resolve_device
+from ..learning.combine import combiner
+from ..learning.history import check_losses, loss_history
+from ..learning.recipes import check_setting, resolve
+from ..learning.streams import task_streams
+from ..merged import Merged
 from ..state import StateDict
-from .combine import combiner
-from .history import check_losses, loss_history
-from .merged import Merged
-from .recipes import check_setting, resolve
 from .registry import register
-from .streams import task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .elementwise import add, on_demand
-from .merged import Merged
+from ..vectors.elementwise import add, on_demand
+from ..vectors.select import entries, kth_smallest
 from .registry import register
-from .select import entries, kth_smallest
 
 Whole = list[tuple[float, float, float, float]]
 """What PCB must know of all tensors, a task: the magnitudes to clip at, low and high; q_k, and the largest of B_k."""

@@ -14,15 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..forward import compute_state, prepare_encoder, resolve_device
+from ..learning.history import check_losses, loss_history
+from ..learning.recipes import resolve
+from ..learning.streams import seeded
+from ..merged import Merged
+from ..probing.activations import training_images
+from ..probing.blocks import BlockChain
 from ..state import StateDict
-from .activations import training_images
-from .blocks import BlockChain
-from .elementwise import add
-from .history import check_losses, loss_history
-from .merged import Merged
-from .recipes import resolve
+from ..vectors.elementwise import add
 from .registry import register
-from .streams import seeded
 
 if TYPE_CHECKING:
     from ..suite import Suite

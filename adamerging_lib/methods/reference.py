@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .merged import Merged
 from .registry import register
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..merged import Merged
+from ..runtime.values import Parameter
 from ..task_vectors import TaskVectors
-from ..values import Parameter
-from .merged import Merged
 
 NEEDS = ("nothing", "unlabelled training images", "unlabelled test images", "labels")
 """What a method needs beyond checkpoints and heads, from little to much; only methods with the same needs compete."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..forward import compute_state, features, prepare_encoder, resolve_device
-from .activations import gram_matrices, training_images
-from .blocks import BlockChain
-from .elementwise import add
-from .merged import Merged
+from ..merged import Merged
+from ..probing.activations import gram_matrices, training_images
+from ..probing.blocks import BlockChain
+from ..vectors.elementwise import add
 from .registry import register
 
 if TYPE_CHECKING:

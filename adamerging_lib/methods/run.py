@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..cache import cached, fingerprint_code, fingerprint_suite
 from ..coefficients import Coefficients
-from ..cost import measured
-from ..distributed import active
 from ..forward import resolve_device
-from ..sources import PACKAGE
-from .merged import Fit, Merged
+from ..merged import Fit, Merged
+from ..runtime.cache import cached, fingerprint_code, fingerprint_suite
+from ..runtime.cost import measured
+from ..runtime.distributed import active
+from ..runtime.sources import LIBRARY
 from .registry import check_hyper, find
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def unpack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Merged:
 
 
 def _named(module: str, name: str) -> Callable[..., Tensor]:
-    if not module.startswith(f"{PACKAGE}."):
-        raise ValueError(f"a kept fit names {module}.{name}, which is no function of {PACKAGE}: delete the cache")
+    if not module.startswith(f"{LIBRARY}."):
+        raise ValueError(f"a kept fit names {module}.{name}, which is no function of {LIBRARY}: delete the cache")
     return getattr(importlib.import_module(module), name)
 
 

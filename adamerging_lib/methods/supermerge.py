@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ..coefficients import Coefficients
 from ..forward import resolve_device
+from ..learning.descent import initial, learn
+from ..learning.objective import label_loss
+from ..learning.recipes import check_setting, resolve
+from ..learning.streams import task_streams
+from ..merged import Merged
 from ..state import StateDict
 from ..task_vectors import TaskVectors
 from .adamerging import RECIPES
-from .descent import initial, learn
-from .merged import Merged
-from .objective import label_loss
-from .recipes import check_setting, resolve
 from .registry import register
-from .streams import task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..forward import raw_features, resolve_device
+from ..learning.history import check_losses, loss_history
+from ..learning.recipes import check_count, check_setting, resolve
+from ..learning.streams import seeded, task_streams
+from ..merged import Merged
+from ..probing.experts import feature_table, images_used
 from ..state import StateDict
-from .experts import feature_table, images_used
-from .history import check_losses, loss_history
-from .merged import Merged
-from .recipes import check_count, check_setting, resolve
 from .registry import find, register
 from .run import run_method
-from .streams import seeded, task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

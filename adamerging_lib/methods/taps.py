@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..forward import compute_state, prepare_encoder, resolve_device
-from .merged import Merged
+from ..learning.recipes import check_positive, check_setting, resolve
+from ..merged import Merged
 from .mtl import labelled_batches, task_losses, train
-from .recipes import check_positive, check_setting, resolve
 from .registry import register
 
 if TYPE_CHECKING:

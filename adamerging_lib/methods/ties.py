@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .elementwise import add
-from .merged import Merged
+from ..vectors.elementwise import add
+from ..vectors.select import kept_above
 from .registry import register
-from .select import kept_above
 
 REDUCTIONS = ("mean", "sum", "max")
 

@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from ..coefficients import Coefficients
 from ..forward import prepare_encoder, resolve_device
+from ..learning.history import check_losses
+from ..learning.imitation import FILTERS, HEAD, TARGETS, Imitation, tinted_tensors
+from ..learning.recipes import check_setting, resolve
+from ..learning.streams import seeded, task_streams
+from ..merged import Fit
+from ..probing.experts import expert_table, images_used
 from ..state import accumulation_dtype
 from ..task_vectors import TaskVectors
-from .experts import expert_table, images_used
-from .history import check_losses
-from .imitation import FILTERS, HEAD, TARGETS, Imitation, tinted_tensors
-from .merged import Fit
-from .recipes import check_setting, resolve
 from .registry import register
-from .streams import seeded, task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .merged import Merged
+from ..vectors.spectral import merge_matrices, polar, side_by_side
 from .registry import register
-from .spectral import merge_matrices, polar, side_by_side
 
 
 @register("tsv_m", label="TSV-M", needs="nothing", source="Gargiulo et al. 2025, Section 4", streams=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .merged import Merged
 from .registry import register
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..forward import compute_state, entropy, logits, prepare_encoder, resolve_device
+from ..learning.history import check_losses, loss_history
+from ..learning.recipes import check_setting, resolve
+from ..learning.streams import seeded, task_streams
+from ..merged import Merged
+from ..probing.mixtures import mixed_by_batch, mixed_by_image
 from ..task_vectors import TaskVectors
-from .history import check_losses, loss_history
-from .merged import Merged
-from .mixtures import mixed_by_batch, mixed_by_image
-from .recipes import check_setting, resolve
 from .registry import register
-from .streams import seeded, task_streams
 
 if TYPE_CHECKING:
     from ..suite import Suite

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..learning.recipes import check_count, check_positive
+from ..merged import Merged
 from ..task_vectors import TaskVectors
-from .merged import Merged
-from .recipes import check_count, check_positive
+from ..vectors.spectral import merge_matrices
 from .registry import register
-from .spectral import merge_matrices
 
 
 @register(

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..forward import compute_state, features, prepare_encoder, resolve_device
+from ..merged import Merged
+from ..probing.activations import recording, training_images
 from ..state import StateDict
 from ..task_vectors import TaskVectors
-from .activations import recording, training_images
-from .elementwise import add
-from .merged import Merged
+from ..vectors.elementwise import add
 from .registry import register
 
 if TYPE_CHECKING:

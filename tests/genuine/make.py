@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, sys.argv[1])
-from adamerging_lib._compat import import_open_clip  # noqa: E402
+from adamerging_lib.runtime.compat import import_open_clip  # noqa: E402
 
 HERE = Path(__file__).parent
 

@@ -1,0 +1,1 @@
+"""Merging files tensor by tensor, without loading a model."""

@@ -1,0 +1,1 @@
+"""What methods that learn share: streams of images, the objective, its descent."""

@@ -1,0 +1,1 @@
+"""Looking into an encoder: activations, blocks, predictions of experts, mixtures."""

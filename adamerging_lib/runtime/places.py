@@ -1,0 +1,38 @@
+"""Where records lie, the committed ones and those that this run writes, and where files for all checkouts lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def committed() -> Path:
+    """The folder of the committed records: ``results`` of the checkout, else of the current folder."""
+    root = Path(__file__).resolve().parents[2]
+    return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "results"
+
+
+def results() -> Path:
+    """The folder that a run writes its records to: $ADAMERGING_RESULTS, else `committed`.
+
+    `make book`, `make rerun` and the tests set the variable, so that only `make accept` changes committed records.
+    """
+    given = os.environ.get("ADAMERGING_RESULTS")
+    return Path(given) if given else committed()
+
+
+def assets() -> Path:
+    """The folder of models and data sets: $ADAMERGING_ASSETS, else ``adamerging/assets`` of the user's cache folder."""
+    if given := os.environ.get("ADAMERGING_ASSETS"):
+        return Path(given).expanduser()
+    return _user_cache() / "assets"
+
+
+def zoo() -> Path:
+    """The folder of models trained on this machine: ``adamerging/zoo`` of the user's cache folder."""
+    return _user_cache() / "zoo"
+
+
+def _user_cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "adamerging"

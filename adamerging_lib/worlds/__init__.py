@@ -1,0 +1,1 @@
+"""The worlds that methods are measured in: tasks, images, encoders, checkpoints."""

@@ -1,0 +1,1 @@
+"""The paper's scale: CLIP and its data sets, from a hub."""

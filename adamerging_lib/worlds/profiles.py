@@ -1,0 +1,189 @@
+"""Profiles: one pipeline at several scales. A profile names encoder, tasks and checkpoints; the rest is shared."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ..published import ARCHITECTURES, POOLS, same_role
+from ..suite import Suite
+from .clip import hub
+from .tiny.tasks import HUB, SETTINGS, task_set
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile is, and how it is loaded.
+
+    Arguments:
+        name: its id.
+        summary: one line for people.
+        tasks: its tasks, in order.
+        recipe: the AdaMerging recipe that fits its hardware.
+        load: tasks → suite.
+        further: tasks that it has beside, taken when they are named.
+        parameters: notebook → its parameters that a re-run takes from here where they are not given, see `rerun`;
+            under "" those of all notebooks.
+        base: the profile of which this one changes a setting; empty where it is a world of its own. The claims page
+            has no column for it beside that one's.
+        without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
+    """
+
+    name: str
+    summary: str
+    tasks: tuple[str, ...]
+    recipe: str
+    load: Callable[[Sequence[str]], Suite]
+    further: tuple[str, ...] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    base: str = ""
+
+
+def _load_mini(tasks: Sequence[str]) -> Suite:
+    from .mini.world import load_mini  # open_clip and the generators cost seconds that other profiles need not pay
+
+    return load_mini(tasks)
+
+
+def _load_clip(name: str, tasks: Sequence[str]) -> Suite:
+    from .clip.world import load_clip
+
+    return load_clip(name, tasks)
+
+
+def _load_tiny(name: str, tasks: Sequence[str]) -> Suite:
+    from .tiny.world import load_tiny
+
+    return load_tiny(name, tasks)
+
+
+# An image costs nine times what it does in the mini world. So that the study takes two cores one hour and a half: fewer
+# levels, rounds and layers, and of the methods that train with labels or keep parts for each task the quicker ones.
+_TINY_PARAMETERS = {
+    "leaderboard": {
+        "methods": [
+            "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties", "lines",
+            "consensus_ta", "pcb", "doge_ta", "iso_c", "iso_cts", "tsv_m", "wudi", "tall_masks", "emr", "fisher",
+            "regmean", "regmean_pp", "prodistill", "task_wise_adamerging", "task_wise_adamerging_pp",
+            "layer_wise_adamerging", "layer_wise_adamerging_pp", "doge_am", "surgery", "tint", "supermerge",
+            "joint_training",
+        ],
+    },
+    "tinting": {"epochs": 20, "layers": ["head", *(f"blocks.{block}.mlp.fc2" for block in (11, 7, 3))]},
+    "budget": {
+        "batch_size": 16, "steps_shown": [0, 25, 50, 100, 200], "lrs": [0.01], "batch_sizes": [8, 16], "images": [0],
+        "granularities": ["task", "tensor"], "ranges": [], "starts": [0.2], "diversities": [0.1, 1.0], "seeds": [],
+        "task_counts": [2, 8],
+    },
+    "reasons": {"classes": [10]},
+}  # fmt: skip
+
+
+def _tiny(name: str, hardware: str) -> Profile:
+    images = "some images of the paper's eight data sets" if name == HUB else "eight sets of real photographs"
+    setting = SETTINGS[name]
+    experts = f", experts trained for 1/{setting.shorter} of the steps" if setting.shorter > 1 else ""
+    return Profile(
+        name=name,
+        summary=f"{images} at {setting.image_size} px, a pretrained ViT-Ti/16{experts}; {hardware}",
+        tasks=tuple(task_set(name)),
+        recipe="mini",
+        load=partial(_load_tiny, name),
+        parameters=_TINY_PARAMETERS,
+        base="" if name in ("tiny", HUB) else "tiny",
+    )
+
+
+def _clip(base: str, hardware: str, pool: str = "P2") -> Profile:
+    """A profile at the paper's scale, with the paper's budgets."""
+    name, arch = base if pool == "P2" else f"{base}-{pool.lower()}", hub.ARCHITECTURES[base]
+    return Profile(
+        name=name,
+        summary=f"the paper's eight data sets at 224 px, {ARCHITECTURES[arch]}, {POOLS[pool]}; {hardware}",
+        tasks=hub.EIGHT,
+        recipe="paper",
+        load=partial(_load_clip, name),
+        further=hub.TWENTY[len(hub.EIGHT) :],
+        parameters={
+            "": {
+                "recipe": "paper", "steps": 500, "lr": 1e-3, "batches": 2, "test_images": 0,
+                "adamerging_steps": 500, "adamerging_lr": 1e-3,
+                "reference": arch, "arch": arch, "pool": pool, "device": "auto",
+            },
+            # Every corruption of every image at 224 px would take days of a CPU and a hundred gigabytes of cache.
+            "robustness": {"test_images": 1000, "severities": [3]},
+        },
+        without=("traditional_mtl",),
+    )  # fmt: skip
+
+
+_HARDWARE = {"clip-b32": "a GPU", "clip-b16": "a GPU", "clip-l14": "a large GPU"}
+PROFILES: dict[str, Profile] = {
+    "mini": Profile(
+        name="mini",
+        summary="eight procedural tasks at 32 px, a CLIP of our own with a six-block ViT; two CPU cores, minutes",
+        tasks=("scenes", "vehicles", "aerial", "landcover", "housenumbers", "signs", "digits", "textures"),
+        recipe="mini",
+        load=_load_mini,
+    ),
+    **{name: _tiny(name, "two CPU cores, two hours to train the experts once") for name in SETTINGS},
+    **{
+        clip.name: clip
+        for base, hardware in _HARDWARE.items()
+        for clip in (_clip(base, hardware, pool) for pool in ("P2", "P1", "P3"))
+    },
+}
+
+
+def profile(name: str) -> Profile:
+    """A profile by name.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one.
+    """
+    if name not in PROFILES:
+        near = difflib.get_close_matches(name, PROFILES, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown profile {name!r}: {hint}the profiles are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def check_tasks(profile: Profile, tasks: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The tasks chosen of a profile, under its own names; all by default.
+
+    Arguments:
+        profile: whose.
+        tasks: names, each its own or that of another profile's task with the same role (``digits`` for ``MNIST``).
+
+    Raises:
+        ValueError: for an unknown task, a task named twice, or none.
+    """
+    known = (*profile.tasks, *profile.further)
+    tasks = profile.tasks if tasks is None else tuple(same_role(tasks, known))
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
+    if unknown := [task for task in tasks if task not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"profile {profile.name!r} has no task {unknown[0]!r}: {hint}its tasks are {', '.join(known)}")
+    return tasks
+
+
+def load_suite(name: str = "mini", *, tasks: Sequence[str] | None = None) -> Suite:
+    """Everything of a profile: encoder, θ0, θ_k, joint model, heads and test images.
+
+    Arguments:
+        name: profile id.
+        tasks: some of its tasks, in the order wanted; see `check_tasks`. All by default; of a clip profile the
+            paper's eight, and ``hub.FOURTEEN`` or ``hub.TWENTY`` name the larger suites.
+
+    Raises:
+        ValueError: for an unknown profile or task, a task named twice, or none.
+        CheckpointError: for a checkpoint that is missing or does not have its checksum.
+    """
+    chosen = profile(name)
+    return chosen.load(check_tasks(chosen, tasks))

@@ -1,0 +1,1 @@
+"""Photographs: eight real image sets and a pretrained ViT-Ti/16."""

@@ -1,0 +1,1 @@
+"""The study: what makes the book from measurements."""

@@ -1,0 +1,1 @@
+"""From executed notebooks to pages: rerun, build, roles and directives."""

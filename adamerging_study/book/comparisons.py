@@ -1,0 +1,104 @@
+"""Texts that set worlds and runs side by side: claims, reasons, and a variant beside the default run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adamerging_lib import records
+from adamerging_lib.methods import methods
+from adamerging_lib.worlds.profiles import PROFILES
+
+from .. import claims, verdicts
+from ..tables import reasons
+from .markdown import measured, table
+
+
+def claims_beside_text(*profiles: str) -> str:
+    """Those claims, of all that were measured on each of some profiles, whose verdicts differ; and how many do not."""
+    rows, count = [], 0
+    for number, claim in enumerate(claims.read(), start=1):
+        found = [claims.verdict(claim, profile) for profile in profiles]
+        if any(v.word == verdicts.NOT_RUN for v in found):
+            continue
+        count += 1
+        if len({v.word for v in found}) > 1:
+            cells = [measured(v) for v in found]
+            rows.append([number, claim.claim, *cells, f"{claim.required} {claim.unit}"])
+    told = f"Of {count} claims that were measured on each, {count - len(rows)} have the same verdict"
+    if not rows:
+        return f"{told}.\n"
+    return f"{told}. The others:\n\n{table(rows, ['', 'claim', *profiles, 'holds here if'])}"
+
+
+def reasons_beside_text(*profiles: str) -> str:
+    """Experts and what adaptation gained, task by task, on profiles with the same tasks.
+
+    Raises:
+        ValueError: for a profile without a record of the experiment.
+    """
+    paths = {profile: claims.record_of("reasons", profile) for profile in profiles}
+    if missing := [profile for profile, path in paths.items() if path is None]:
+        raise ValueError(f"no record of reasons for {', '.join(missing)}: run the notebook on that profile")
+    frame = reasons.beside({profile: pd.DataFrame(claims.rows_of(path)) for profile, path in paths.items()})
+    return table(frame.reset_index().to_numpy(), ["task", *frame])
+
+
+def comparison_text(name: str, run: str) -> str:
+    """Averages of a variant's record beside those of the default run; empty where one of them has no record."""
+    path = next(iter(sorted(Path("book/runs", run, name).glob("*/*.json"))), None)
+    if path is None:
+        return ""
+    variant = records.read(path)
+    own = claims.record_of(variant["experiment"], variant["profile"])
+    if own is None or own.resolve() == path.resolve():  # the only run of its world: beside the one that it changes
+        worlds = [PROFILES[variant["profile"]].base or "mini", "mini"]
+        own = next(filter(None, (claims.record_of(variant["experiment"], world) for world in worlds)))
+    default = records.read(own)
+    sides = [side(default["rows"]), side(variant["rows"])]
+    if not len(sides[0]) or not len(sides[1]):
+        return ""
+    both = pd.concat(sides, axis=1, keys=["default", "this run"])
+    both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
+    if both.index.nlevels > 1:  # what is the same in every row says nothing
+        both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
+    names = methods()["label"]
+    rows = [
+        [
+            names.get(key[0], key[0]),
+            *("–" if pd.isna(part) else f"{part:g}" if isinstance(part, float) else part for part in key[1:]),
+            *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)),
+            "–" if pd.isna(b - a) else f"{b - a:+.1f}",
+        ]
+        for key, (a, b) in zip(map(_parts, both.index), both.to_numpy(), strict=True)
+    ]
+    header = [
+        *(name.replace("_", " ") for name in both.index.names),
+        f"default ({default['profile']})",
+        f"this run ({variant['profile']})",
+        "difference",
+    ]
+    return f"## Beside the default run\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
+
+
+def _parts(key: object) -> tuple:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
+    """Average accuracy by method and by what else tells its rows apart; mean over seeds.
+
+    Sweeps over λ and looks along the way are left out: a page of its own shows them.
+    """
+    keys = ["method", "condition", "severity", "adapted_on", "group", "setting"]
+    frame = pd.DataFrame(
+        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not {"scaling", "step"} & r.keys()]
+    )
+    if frame.empty:
+        return pd.Series(dtype=float)
+    if "condition" in frame:
+        frame["condition"] = frame["condition"].str.replace("_", " ")
+    return frame.groupby([key for key in keys if key in frame], sort=False, dropna=False)["accuracy"].mean()

@@ -1,0 +1,168 @@
+"""Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
+
+The directives ``{claims}``, ``{claims-count}``, ``{claims-beside}``, ``{reasons-beside}``, ``{run-status}``,
+``{benchmarks}``, ``{costs}``, ``{run-comparison}`` and ``{methods-table}`` write MyST text and let the book's own
+parser read it, so that links and badges are checked like those of any page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from adamerging_lib import records
+from adamerging_lib.methods import methods
+from adamerging_lib.runtime import places
+
+from .. import claims, verdicts
+from .. import costs as study_costs
+from .comparisons import claims_beside_text, comparison_text, reasons_beside_text
+from .markdown import badge, measured, table
+
+
+def claims_text() -> str:
+    """All claims, one section a document, with published value, measured values and verdicts; failures explained."""
+    known = claims.read()
+    profiles = claims.profiles(known)
+    parts = []
+    for source in dict.fromkeys(claim.where.partition(",")[0] for claim in known):
+        rows, reasons = [], []
+        for number, claim in enumerate(known, start=1):
+            if claim.where.partition(",")[0] != source:
+                continue
+            found = [claims.verdict(claim, profile) for profile in profiles]
+            cells = [measured(v) for v in found]
+            place = claim.where.partition(",")[2].strip()
+            rows.append([
+                number, f"{claim.claim} ({place})", *cells, claim.published and f"*{claim.published}*",
+                f"{claim.required} {claim.unit}", f"{{doc}}`page </{claim.page}>`",
+            ])  # fmt: skip
+            for profile, v in zip(profiles, found, strict=True):
+                if v.word == verdicts.FAILS:
+                    reason = claim.why.get(profile, "no reason known yet")
+                    reasons.append(f"* **{number}, {profile}**: {reason}")
+        header = ["", "claim", *profiles, "published", "holds here if", "proof"]
+        parts.append(f"## {source}\n\n{table(rows, header)}")
+        if reasons:
+            parts.append("**Why some do not hold**\n\n" + "\n".join(reasons) + "\n")
+    return "\n".join(parts)
+
+
+def claims_count_text() -> str:
+    """How many claims hold, one line a profile."""
+    known = claims.read()
+    lines = []
+    for profile in claims.profiles(known):
+        count = claims.count([claims.verdict(claim, profile) for claim in known])
+        told = ", ".join(f"{number} {badge(word)}" for word, number in count.items() if number)
+        lines.append(f"* `{profile}`: of {len(known)} claims, {told}")
+    return "\n".join(lines) + "\n"
+
+
+def status_text() -> str:
+    """Every record, of default notebooks and of variants: time, device, versions, seeds and assets."""
+    rows, assets, versions = [], {}, {}
+    runs = Path("book/runs")
+    for path in [*sorted(places.committed().glob("*/*.json")), *sorted(runs.glob("*/*/*/*.json"))]:
+        default = runs not in path.parents
+        fresh = places.results() / path.relative_to(places.committed()) if default else path
+        record = records.read(fresh if fresh.is_file() else path)
+        environment = record["environment"]
+        assets |= record["assets"]
+        digest = hashlib.sha256(repr(sorted(record["assets"].items())).encode()).hexdigest()[:8]
+        name = record["experiment"]
+        address = f"notebooks/{name}" if default else path.parents[1].relative_to(".").as_posix()
+        told = name if default else f"{name}, run {path.parts[2]}"
+        page = f"{{doc}}`{told} </{address}>`" if Path(f"{address}.ipynb").is_file() else told
+        versions[tuple(sorted(environment["versions"].items()))] = None
+        rows.append([
+            page, record["profile"], f"{record['seconds']:.0f}", environment["device"], environment["threads"],
+            ", ".join(map(str, record["seeds"])), record["started"][:10], f"`{digest}`",
+        ])  # fmt: skip
+    header = ["notebook", "profile", "seconds", "device", "threads", "seeds", "date", "assets"]
+    listed = "\n".join(f"{name} {checksum}" for name, checksum in sorted(assets.items()))
+    made = "\n".join(", ".join(f"{k} {v}" for k, v in one) for one in versions)
+    return (
+        f"{table(rows, header)}\n:::{{dropdown}} Versions\n```text\n{made}\n```\n:::\n\n"
+        f":::{{dropdown}} SHA-256 of the assets\n```text\n{listed}\n```\n:::\n"
+    )
+
+
+def benchmarks_text() -> str:
+    """Every row of the benchmarks' records: what was measured, beside what, and their ratio."""
+    rows = []
+    for path in sorted(Path("benchmarks/results").glob("*.json")):
+        record = records.read(path)
+        for row in record["rows"]:
+            told = ", ".join(str(row[key]) for key in ("case", "method") if key in row)
+            numbers = [f"{row[key]:.4g}" for key in ("value", "baseline", "ratio")]
+            rows.append([record["experiment"], told, row["quantity"], *numbers, record["environment"]["device"]])
+    return table(rows, ["benchmark", "case", "quantity", "value", "against", "ratio", "device"])
+
+
+def costs_text(which: str) -> str:
+    """``step``: what an adaptive step costs, measured; ``study``: what the published study would take."""
+    found = study_costs.measured()
+    if which == "study":
+        header, *rows = study_costs.study_rows(found)
+        return table(rows, header)
+    targets = ["plain (≤ 1.15)", "backward a task (≥ 3)", "merge a forward (≥ 10)", "memory, (K + 3) encoders (≤ 1)"]
+    header = ["arch", "K", "device", "numbers", "images", "seconds a step", "GB at the peak", *targets]
+    return table(study_costs.step_rows(found), header)
+
+
+def methods_text() -> str:
+    """Every method of the registry: what it needs and keeps, whether it asks for the task, and its source."""
+    yes = {True: "yes", False: "no"}
+    rows = [
+        [f"{row.label}<br>`{id}`", row.needs, row.task_specific, yes[row.task_id], yes[row.static], row.source]
+        for id, row in methods().iterrows()
+    ]
+    return table(rows, ["method", "needs", "keeps a task", "asks for the task", "one fixed model", "source"])
+
+
+class _Text(SphinxDirective):
+    """A directive whose text a function gives."""
+
+    optional_arguments = 5
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed text."""
+        text = self.make(*self.arguments)
+        self.env.note_dependency(str(claims.FILE))
+        for path in places.committed().glob("*/*.json"):
+            self.env.note_dependency(str(path))
+        node = nodes.container()
+        node.document = self.state.document
+        self.state.nested_parse(
+            StringList(text.splitlines(), source=self.name), self.content_offset, node, match_titles=1
+        )
+        return node.children
+
+
+def directive(make) -> type[_Text]:
+    """A directive from a function of its arguments that gives MyST text."""
+    return type(make.__name__, (_Text,), {"make": staticmethod(make)})
+
+
+DIRECTIVES = {
+    "claims": claims_text,
+    "claims-count": claims_count_text,
+    "claims-beside": claims_beside_text,
+    "reasons-beside": reasons_beside_text,
+    "run-status": status_text,
+    "benchmarks": benchmarks_text,
+    "costs": costs_text,
+    "run-comparison": comparison_text,
+    "methods-table": methods_text,
+}
+
+
+def setup(app) -> None:
+    """Add the directives to Sphinx."""
+    for name, make in DIRECTIVES.items():
+        app.add_directive(name, directive(make))

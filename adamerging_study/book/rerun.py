@@ -1,0 +1,204 @@
+"""Variants of the notebooks: run one with other parameters and give it a page of the book.
+
+`runs.yml` says which variants there are, `book/runs/RUN/NAME.ipynb` is the executed page with its records in `NAME/`
+beside it, and `_toc.yml` lists the page below the default one. `make rerun` goes through `add`, Snakemake, `publish`.
+
+    python -m adamerging_study.book.rerun parameters performance
+    python -m adamerging_study.book.rerun add performance long steps=1000 seed=3
+    python -m adamerging_study.book.rerun publish performance long
+    python -m adamerging_study.book.rerun remove performance long
+    python -m adamerging_study.book.rerun execute performance out.ipynb --results out --parameters '{"steps": 1000}'
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from adamerging_lib.runtime.values import Parameter, describe, parse
+from adamerging_lib.worlds.profiles import profile
+
+from . import notebooks
+
+RUNS_FILE = Path("runs.yml")
+TOC_FILE = Path("_toc.yml")
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def template(name: str) -> Path:
+    """The notebook called ``name``; ValueError with the nearest known name if there is none."""
+    known = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"There is no notebook {name!r}.{hint} Known notebooks: {', '.join(known)}.")
+    return Path("notebooks", f"{name}.ipynb")
+
+
+def page(name: str, run: str) -> Path:
+    """Where run ``run`` of notebook ``name`` has its page; its records lie beside it, in a folder of the same name."""
+    if not RUN_NAME.fullmatch(run):
+        raise ValueError(f"Run name {run!r} should be lower-case letters, digits, '-' and '_', as in 'long' or 'lr-2'.")
+    return Path("book/runs", run, f"{name}.ipynb")
+
+
+def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> dict[str, object]:
+    """Enter run ``run`` of notebook ``name`` in ``runs.yml``, checked; an entry of the same name is replaced."""
+    page(name, run)
+    values = parse(template(name), notebooks.parameters(template(name)), pairs)
+    if not values:
+        raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
+    values = filled(name, values, notebooks.parameters(template(name)))
+    text = _load(runs_file)
+    text.setdefault("runs", {}).setdefault(run, {})[name] = values
+    _save(runs_file, text)
+    return values
+
+
+def filled(name: str, values: Mapping[str, object], known: Mapping[str, Parameter]) -> dict[str, object]:
+    """The parameters of a variant, with what its profile goes with where nothing else was given.
+
+    The notebooks' own defaults are sized for the mini world; another profile has the paper's budgets, the architecture
+    whose published numbers belong beside it, and methods that it cannot have.
+
+    Arguments:
+        name: the notebook.
+        values: the parameters given.
+        known: the notebook's parameters.
+    """
+    if "profile" not in values or "profile" not in known or values["profile"] == known["profile"].default:
+        return dict(values)
+    chosen = profile(values["profile"])
+    own = {**chosen.parameters.get("", {}), **chosen.parameters.get(name, {})}
+    own = {key: value for key, value in own.items() if key in known}
+    for key in ("methods", "swept"):
+        if key in known and set(chosen.without) & set(known[key].default):
+            own[key] = [method for method in known[key].default if method not in chosen.without]
+    return {**values, **{key: value for key, value in own.items() if key not in values}}
+
+
+def listing(name: str) -> str:
+    """The parameters of notebook ``name``, one a line."""
+    return describe(notebooks.parameters(template(name)))
+
+
+def publish(name: str, run: str, toc_file: Path = TOC_FILE) -> None:
+    """List the page of run ``run`` below the default page of ``name`` in the table of contents."""
+    if not page(name, run).exists():
+        raise ValueError(f"{page(name, run)} is not there; `make rerun NOTEBOOK={name} RUN={run} P=...` makes it.")
+    toc = _load(toc_file)
+    toc_add(toc, name, run)
+    _save(toc_file, toc)
+
+
+def remove(name: str, run: str, toc_file: Path = TOC_FILE, runs_file: Path = RUNS_FILE) -> None:
+    """Undo `add` and `publish`: the page, its entry in the contents, its entry in ``runs.yml``."""
+    path, toc, text = page(name, run), _load(toc_file), _load(runs_file)
+    if name not in text.get("runs", {}).get(run, {}):
+        raise ValueError(f"{runs_file} has no run {run!r} of notebook {name!r}.")
+    del text["runs"][run][name]
+    if not text["runs"][run]:
+        del text["runs"][run]
+    path.unlink(missing_ok=True)
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    for folder in path.parents[:2]:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+    toc_remove(toc, name, run)
+    _save(toc_file, toc)
+    _save(runs_file, text)
+
+
+def toc_add(toc: dict, name: str, run: str) -> None:
+    """Add the page of a run to ``toc`` (in place), below the default page; once, however often called."""
+    chapter = _chapter(toc, name)
+    entry = {"file": page(name, run).with_suffix("").as_posix(), "title": f"Run {run}"}
+    sections = chapter.setdefault("sections", [])
+    if entry not in sections:
+        sections.append(entry)
+
+
+def toc_remove(toc: dict, name: str, run: str) -> None:
+    """Take the page of a run out of ``toc`` (in place); a page that is not listed is no error."""
+    chapter = _chapter(toc, name)
+    address = page(name, run).with_suffix("").as_posix()
+    chapter["sections"] = [entry for entry in chapter.get("sections", []) if entry.get("file") != address]
+    if not chapter["sections"]:
+        del chapter["sections"]
+
+
+def _chapter(toc: dict, name: str) -> dict:
+    for part in toc.get("parts", []):
+        for chapter in part["chapters"]:
+            if chapter["file"] == f"notebooks/{name}":
+                return chapter
+    raise ValueError(f"_toc.yml lists no page notebooks/{name}; add the default page first.")
+
+
+def _load(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def _save(path: Path, content: dict) -> None:
+    # The comment on top of the file stays; PyYAML would drop it.
+    comment = re.match(r"(?:#.*\n|\n)*", path.read_text(encoding="utf-8"))[0]
+    path.write_text(comment + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _execute(name: str, output: Path, results: Path, values: dict[str, object], log: Path) -> None:
+    os.environ["ADAMERGING_RESULTS"] = str(results.resolve())
+    started = time.monotonic()
+    print(f"{name}: running", flush=True)
+    try:
+        notebooks.execute(template(name), output, filled(name, values, notebooks.parameters(template(name))), log=log)
+    except PapermillExecutionError as error:
+        raise SystemExit(f"{error}\nNotebook {name!r} failed at In [{error.exec_count}]; see {log}.") from error
+    print(f"{name}: {output} in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(prog="python -m adamerging_study.book.rerun", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in ("parameters", "add", "publish", "remove", "execute"):
+        sub = commands.add_parser(command)
+        sub.add_argument("notebook")
+        if command in ("add", "publish", "remove"):
+            sub.add_argument("run")
+        if command == "add":
+            sub.add_argument("pairs", nargs="*", metavar="name=value")
+        if command == "execute":
+            sub.add_argument("output", type=Path)
+            sub.add_argument("--results", type=Path, required=True, help="folder that the notebook writes records to")
+            sub.add_argument("--parameters", type=json.loads, default={}, help="JSON object")
+            sub.add_argument("--log", type=Path, help="the notebook while it runs; default: OUTPUT.log.ipynb")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "parameters":
+            print(listing(given.notebook))
+        elif given.command == "add":
+            print(f"{given.notebook}, run {given.run}: {add(given.notebook, given.run, given.pairs)}")
+        elif given.command == "publish":
+            publish(given.notebook, given.run)
+        elif given.command == "remove":
+            remove(given.notebook, given.run)
+        else:
+            log = given.log or given.output.with_suffix(".log.ipynb")
+            _execute(given.notebook, given.output, given.results, given.parameters, log)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

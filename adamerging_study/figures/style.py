@@ -1,0 +1,125 @@
+"""What all figures share: colours of the methods, sizes, and a few drawing helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
+
+from adamerging_lib.methods import methods
+from adamerging_lib.methods.registry import NEEDS
+
+# Chosen so that any two differ by at least 15 in CIELAB, also as seen with protan-, deuter- and tritanopia
+# (tests/test_figures.py). A new method takes a colour that keeps the test green, or shares one with a new dash.
+METHOD_COLOURS = {
+    "zero_shot": "#A8A8A8",
+    "individual": "#000000",
+    "traditional_mtl": "#5F5F5F",
+    "weight_averaging": "#C05A9A",
+    "task_arithmetic": "#1F6FB5",
+    "ties": "#E69F00",
+    "task_wise_adamerging": "#56B4E9",
+    "task_wise_adamerging_pp": "#009E73",
+    "layer_wise_adamerging": "#D55E00",
+    "layer_wise_adamerging_pp": "#661100",
+}
+# Other methods take the muted colour of what they need, and always stand with their name and that marker. Any two of
+# these differ by 20 in the same sense, and from the colours above by 12.
+NEEDS_COLOURS = dict(zip(NEEDS, ("#3C4E7C", "#7F8039", "#D09AC5", "#7DC392"), strict=True))
+NEEDS_MARKERS = dict(zip(NEEDS, "osD^", strict=True))
+METHOD_DASHES = {"zero_shot": ":", "traditional_mtl": "--", "weight_averaging": "-."}  # all others are solid
+WIDTH = 5.6  # inches; 10.5 pt text is then still 9 px on a page of 360 px
+STYLE = {
+    **sns.axes_style("ticks"),
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "figure.dpi": 160,
+    "figure.constrained_layout.use": True,
+}
+
+
+# Eight tasks (or kinds of tensor) as lines with their names beside; all dark enough for text on white.
+TASK_COLOURS = ("#0072B2", "#B8860B", "#00795B", "#C44E00", "#B0508A", "#7A4B22", "#5B3A9B", "#555555")
+
+
+def task_colours(count: int) -> list[str]:
+    """Colours of so many tasks, in the suite's order; beyond eight they repeat."""
+    return [TASK_COLOURS[i % len(TASK_COLOURS)] for i in range(count)]
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorator: draw in the house style, whatever the caller's matplotlib settings are."""
+
+    @wraps(draw)
+    def styled(*args, **kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def colour(method: str) -> str:
+    """The colour of a method: its own, or that of what it needs; an unregistered method without one is a ValueError."""
+    if method in METHOD_COLOURS:
+        return METHOD_COLOURS[method]
+    if method not in methods().index:
+        raise ValueError(f"method {method!r} has no colour: add one to METHOD_COLOURS in {__name__}")
+    return NEEDS_COLOURS[methods().loc[method, "needs"]]
+
+
+def marker(method: str) -> str:
+    """The marker of a method: that of what it needs."""
+    return NEEDS_MARKERS[methods().loc[method, "needs"]]
+
+
+def heatmap(axes: Axes, frame: pd.DataFrame, digits: int, **options) -> None:
+    """Heat map with its numbers in it, without a colour bar."""
+    text = {"annot": frame.round(digits) + 0.0, "fmt": f".{digits}f", "annot_kws": {"size": 8.5}}  # + 0.0: no "-0"
+    sns.heatmap(frame, ax=axes, cbar=False, linewidths=0.6, **text, **options)
+    axes.set(xlabel="", ylabel="")
+    axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)
+
+
+def spread(values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """The values, moved as little as possible (least squares) so that they lie ``gap`` apart and in [low, high]."""
+    values = np.asarray(values, float)
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(values))
+    spread = np.empty_like(values)
+    moved = isotonic_regression(values[order] - steps).x
+    spread[order] = np.clip(moved, low, max(low, high - gap * (len(values) - 1))) + steps
+    return spread
+
+
+def edge_labels(axes: Axes, labels: Mapping[str, tuple[float, float]], side: str, size: float = 9) -> None:
+    """Names beside the axes in the order of their points' heights, none over another, each with a line to its point.
+
+    Arguments:
+        axes: with final limits, and everything else around them in place: its height decides how close names may stand.
+        labels: text → point, in data units.
+        side: ``left`` or ``right``.
+        size: of the text, in points.
+    """
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    gap = 1.25 * size / 72 * axes.figure.dpi / axes.get_window_extent().height * (high - low)
+    x, align, start = (-0.04, "right", 1) if side == "left" else (1.04, "left", 0)
+    line = {"arrowstyle": "-", "color": "#B0B0B0", "lw": 0.6, "shrinkA": 1, "shrinkB": 3, "relpos": (start, 0.5)}
+    places = spread([y for _, y in labels.values()], gap, low, high)
+    for (text, point), y in zip(labels.items(), places, strict=True):
+        axes.annotate(
+            text, xy=point, xycoords="data", xytext=(x, y), textcoords=axes.get_yaxis_transform(), ha=align,
+            va="center", fontsize=size, annotation_clip=False, zorder=1, arrowprops=line,
+        )  # fmt: skip
