@@ -179,9 +179,10 @@ def _claim(entry: Any) -> Claim:
         raise ValueError(f"has unknown fields {sorted(map(str, unknown))}; known: {sorted(_FIELDS)}")
     if missing := _REQUIRED - entry.keys():
         raise ValueError(f"lacks {sorted(missing)}")
-    for name in ("id", "claim", "value"):
-        if not isinstance(entry[name], str) or not entry[name]:
-            raise ValueError(f"{name!r} is {entry[name]!r}, where text is asked for")
+    for name in ("id", "claim", "value", "where", "published", "unit"):
+        text = entry.get(name, "")
+        if not isinstance(text, str) or (name in _REQUIRED and not text):
+            raise ValueError(f"{name!r} is {text!r}, where text is asked for: write it in quotes")
     if not entry["value"].isidentifier():
         raise ValueError(f"'value' is {entry['value']!r}, where the name of a number is asked for, not an expression")
     if entry["by"] not in SPEAKERS:
@@ -195,8 +196,8 @@ def _claim(entry: Any) -> Claim:
         raise ValueError("'why' maps profiles to reasons, as in 'mini: …'")
     low, high = _range(entry)
     return Claim(
-        entry["id"], entry["claim"], entry["by"], entry.get("where") or "", entry["value"], low, high,
-        str(entry.get("published") or ""), entry.get("unit", "points"), entry.get("exact", False), dict(why),
+        entry["id"], entry["claim"], entry["by"], entry.get("where", ""), entry["value"], low, high,
+        entry.get("published", ""), entry.get("unit", "points"), entry.get("exact", False), dict(why),
     )  # fmt: skip
 
 
