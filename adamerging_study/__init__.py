@@ -1,1 +1,1 @@
-"""The study: what makes the book from measurements."""
+"""The study that the book shows: one folder per experiment, what was measured, how sure it is, which claims hold."""
