@@ -26,6 +26,7 @@ def evaluate(
     split: str | None = None,
     device: str | torch.device = "cpu",
     batch_size: int | None = None,
+    outcomes: bool = False,
 ) -> pd.DataFrame:
     """Measure a merged model on every task of a suite; one code path for all methods.
 
@@ -37,10 +38,11 @@ def evaluate(
             was fitted in, transductive for all others.
         split: ``all`` or ``held_out``. Default: ``held_out`` in the inductive setting, else ``all``.
         device: ``cpu``, ``cuda`` or ``auto``.
-        batch_size: images a forward pass; by default 512 on a GPU, and 128 on a CPU, whose caches hold that many.
+        batch_size: images per forward pass; by default 512 on a GPU, and 128 on a CPU, whose caches hold that many.
+        outcomes: add a column ``right`` with a bool array ``[n]`` per row: which images are classified correctly.
 
     Returns:
-        One row a task: task, accuracy (percent), n, entropy (nats, mean), loss (nats, mean cross-entropy),
+        One row per task: task, accuracy (percent), n, entropy (nats, mean), loss (nats, mean cross-entropy),
         calibration (expected calibration error, percent), setting, split.
 
     Raises:
@@ -48,9 +50,12 @@ def evaluate(
     """
     setting, split = _setting(merged, setting, split)
     return pd.DataFrame(
-        {"task": task, **_measure(scores, labels), "setting": setting, "split": split}
+        {
+            "task": task, **_measure(scores, labels), "setting": setting, "split": split,
+            **({"right": (scores.argmax(-1) == labels).numpy()} if outcomes else {}),
+        }
         for task, scores, labels in predictions(suite, merged, split=split, device=device, batch_size=batch_size)
-    )
+    )  # fmt: skip
 
 
 def predictions(

@@ -19,19 +19,18 @@ from .runtime.atomic import atomic
 if TYPE_CHECKING:
     from .suite import Suite
 
-SCHEMA = 1
+SCHEMA = 2
 FIELDS = (
-    "schema", "experiment", "profile", "parameters", "seeds", "environment", "assets", "started", "seconds", "rows",
+    "schema", "experiment", "profile", "parameters", "seeds", "environment", "assets", "started", "seconds", "methods",
+    "measured", "rows",
 )  # fmt: skip
 
 # What a run costs differs from one to the next.
 COST = ("seconds", "memory")
-# What a row measures; every other field, but n, says which row it is.
-MEASURED = (
-    "coefficient", "accuracy", "entropy", "loss", "calibration", "share", "value", "baseline", "ratio", "low", "high",
-    "storage",
-    *COST,
-)  # fmt: skip
+MEASURED = ("accuracy", "entropy", "loss", "calibration", "right", "storage", *COST)
+"""What `evaluate` and the methods themselves give. Every field that is not measured, but n, says which row it is."""
+ABOUT_METHODS = ("label", "needs", "task_specific", "task_id", "static")
+"""What a record keeps of each of its methods, see `methods`: so that who reads it need not import them."""
 
 _MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")
 
@@ -113,6 +112,8 @@ def new(
     seconds: float,
     *,
     environment: Mapping[str, Any] | None = None,
+    methods: Mapping[str, Mapping[str, Any]] | None = None,
+    measured: Iterable[str] = MEASURED,
 ) -> dict[str, Any]:
     """A record of one run.
 
@@ -126,6 +127,8 @@ def new(
         started: time of the start; an aware or naive datetime, or ISO text.
         seconds: wall-clock time.
         environment: what it ran with, see `runtime.environment`; empty where nothing was run.
+        methods: method id → what ``ABOUT_METHODS`` names, of every method in the rows; others are left out.
+        measured: the fields of rows that hold measurements; every other one, but n, says which row it is.
 
     Raises:
         ValueError: for values that are no plain finite JSON, or that hold a path of this machine.
@@ -140,8 +143,13 @@ def new(
         "assets": dict(suite.assets) if suite is not None else {},
         "started": started if isinstance(started, str) else started.isoformat(timespec="seconds"),
         "seconds": round(float(seconds), 1),
+        "methods": {},
+        "measured": list(measured),
         "rows": [{key: _native(value) for key, value in row.items()} for row in rows],
     }
+    known = methods or {}
+    for name in dict.fromkeys(row["method"] for row in record["rows"] if row.get("method") in known):
+        record["methods"][name] = {key: _native(known[name][key]) for key in ABOUT_METHODS}
     check(record)
     return record
 
@@ -150,7 +158,8 @@ def check(record: Mapping[str, Any], where: str = "record") -> None:
     """Raise ValueError unless a record has this schema, plain finite values, and no path of a machine."""
     if not isinstance(record, Mapping) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
-        raise ValueError(f"{where} has schema {found!r}, this version reads {SCHEMA}: run the experiment again")
+        mend = "`python -m adamerging_study.migrate FILE` lifts it" if found == 1 else "run the experiment again"
+        raise ValueError(f"{where} has schema {found!r}, this version reads {SCHEMA}: {mend}")
     if difference := set(FIELDS) ^ record.keys():
         raise ValueError(f"{where} lacks or adds the fields {sorted(difference)}: run the experiment again")
     if not isinstance(record["rows"], list) or not all(isinstance(row, Mapping) for row in record["rows"]):
@@ -184,6 +193,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
+def frame(record: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a record as a data frame, with ``label`` and ``needs`` of each row's method."""
+    rows = pd.DataFrame(record["rows"])
+    if "method" in rows:
+        for field in ("label", "needs"):
+            rows[field] = rows["method"].map({name: about[field] for name, about in record["methods"].items()})
+    return rows
+
+
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float | Mapping[str, float] = 1.0) -> list[str]:
     """Differences between two records of one experiment, as sentences; an empty list where they agree.
 
@@ -200,7 +218,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float | M
         for field in ("experiment", "profile", "parameters", "seeds")
         if old[field] != new[field]
     ]
-    before, now = _by_identity(old["rows"], "old", differences), _by_identity(new["rows"], "new", differences)
+    measured = {*old["measured"], *new["measured"], "n"}
+    before = _by_identity(old["rows"], measured, "old", differences)
+    now = _by_identity(new["rows"], measured, "new", differences)
     differences += [f"row is gone: {name}" for name in before if name not in now]
     differences += [f"row is new: {name}" for name in now if name not in before]
     for name in (name for name in before if name in now):
@@ -217,10 +237,12 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float | M
     return differences
 
 
-def _by_identity(rows: list[Mapping[str, Any]], which: str, differences: list[str]) -> dict[str, Mapping[str, Any]]:
+def _by_identity(
+    rows: list[Mapping[str, Any]], measured: set[str], which: str, differences: list[str]
+) -> dict[str, Mapping[str, Any]]:
     table: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        name = ", ".join(f"{k}={v}" for k, v in sorted(row.items()) if k not in MEASURED and k != "n")
+        name = ", ".join(f"{k}={v}" for k, v in sorted(row.items()) if k not in measured)
         if name in table:
             differences.append(f"row twice in the {which} record: {name}")
         table[name] = row

@@ -19,7 +19,7 @@ POINT_ONLY = "point value only"
 SPEAKERS = ("paper", "study")
 
 _REQUIRED = {"id", "claim", "by", "value"}
-_FIELDS = _REQUIRED | {"where", "published", "unit", "at_least", "at_most", "exact", "why"}
+_FIELDS = _REQUIRED | {"where", "published", "unit", "at_least", "at_most", "exact", "only", "why"}
 # Averages that are equal on paper differ in their last bits; no threshold is finer.
 _DIGITS = 9
 
@@ -38,6 +38,7 @@ class Claim:
         published: the number that the paper gives, as text; empty where it gives none.
         unit: of the number.
         exact: nothing random is behind the number (a count, a size in bytes): its value alone decides.
+        only: profiles that the claim is about; empty for all.
         why: profile → the reason why the claim does not hold there, as far as it is known.
     """
 
@@ -51,6 +52,7 @@ class Claim:
     published: str = ""
     unit: str = "points"
     exact: bool = False
+    only: tuple[str, ...] = ()
     why: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -194,10 +196,13 @@ def _claim(entry: Any) -> Claim:
     why = entry.get("why", {})
     if not isinstance(why, Mapping) or not all(isinstance(reason, str) for reason in why.values()):
         raise ValueError("'why' maps profiles to reasons, as in 'mini: …'")
+    only = entry.get("only", [])
+    if not isinstance(only, list) or not all(isinstance(profile, str) for profile in only):
+        raise ValueError(f"'only' is {only!r}, where a list of profiles is asked for, as in '[mini]'")
     low, high = _range(entry)
     return Claim(
         entry["id"], entry["claim"], entry["by"], entry.get("where", ""), entry["value"], low, high,
-        entry.get("published", ""), entry.get("unit", "points"), entry.get("exact", False), dict(why),
+        entry.get("published", ""), entry.get("unit", "points"), entry.get("exact", False), tuple(only), dict(why),
     )  # fmt: skip
 
 
