@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from . import outcomes
 
@@ -31,7 +32,8 @@ class Sample:
 
     Rows of one task with equal n were measured on the same images in the same order (or on corrupted versions of
     them), and share c: methods, conditions and seeds are compared image by image. Tasks are resampled separately and
-    are not exchanged for others: an interval speaks of these tasks.
+    are not exchanged for others: an interval speaks of these tasks. c hangs on seed, task and n alone, so the numbers
+    of two samples of equal ``seed`` and ``draws`` are paired as well.
 
     **Seeds.** Where rows of S > 1 seeds match, the value is the mean over seeds, ā, and its draw
 
@@ -81,18 +83,18 @@ class Sample:
         Arguments:
             method: its id.
             task: its name; ``Average`` for what `average` gives.
-            columns: further columns of the rows, see `matching`.
+            columns: further columns of the rows, see `rows`.
         """
         if task == AVERAGE:
             return self.average(method, **columns)
-        return self._mean_accuracy(self.matching(method=method, task=task, **columns))
+        return self._mean_accuracy(self._matching(method=method, task=task, **columns))
 
     def average(self, method: str, **columns: Any) -> np.ndarray:
         """Unweighted mean over tasks of a method's accuracy, percent, then mean over seeds, ``[1 + draws]``.
 
         The tasks are those of the rows that match. Where only an ``Average`` row does, its value has no draws.
         """
-        matching = self.matching(method=method, **columns)
+        matching = self._matching(method=method, **columns)
         of_a_task = matching[~self._mask("task", AVERAGE)[matching]]
         return self._mean_accuracy(of_a_task) if len(of_a_task) else self.value("accuracy", method=method, **columns)
 
@@ -101,9 +103,9 @@ class Sample:
 
         Arguments:
             field: ``entropy``, ``coefficient``, ``value``, …
-            columns: of the rows, see `matching`; name ``task="Average"`` for the mean over tasks.
+            columns: of the rows, see `rows`; name ``task="Average"`` for the mean over tasks.
         """
-        matching = self.matching(**columns)
+        matching = self._matching(**columns)
         values = self._numbers(field) if len(matching) else np.empty(0)
         matching = matching[~np.isnan(values[matching])]
         by_seed = self._by_seed(matching)
@@ -118,9 +120,9 @@ class Sample:
         Arguments:
             field: ``accuracy`` (needs ``method``), or another measured field.
             by: the column; rows that lack it, and rows of ``Average`` with ``by="task"``, are left out.
-            columns: of the rows, see `matching`.
+            columns: of the rows, see `rows`.
         """
-        matching = self.matching(**{**columns, by: ...})
+        matching = self._matching(**{**columns, by: ...})
         keys = self.frame[by].iloc[matching].dropna().unique().tolist() if by in self.frame else []
         look_up = self.accuracy if field == "accuracy" else lambda **which: self.value(field, **which)
         return {key: look_up(**{**columns, by: key}) for key in keys if (by, key) != ("task", AVERAGE)}
@@ -129,13 +131,17 @@ class Sample:
         """A number that has no outcomes behind it, such as a rank correlation of two columns, as ``[1 + draws]``."""
         return np.concatenate([[float(number)], np.full(self.draws, np.nan)])
 
-    def matching(self, **columns: Any) -> np.ndarray:
-        """Positions of the rows that match, in the order of ``frame``.
+    def rows(self, **columns: Any) -> pd.DataFrame:
+        """The rows that match, for numbers that need more than one field (to be handed on by `point`).
 
         Arguments:
             columns: column → the value asked for; a list, tuple or set asks for any of its values, None for rows that
                 lack the column, ``...`` for any row. Columns not named are asked for as in ``where``.
         """
+        return self.frame.iloc[self._matching(**columns)]
+
+    def _matching(self, **columns: Any) -> np.ndarray:
+        """Positions of the rows that match, in the order of ``frame``."""
         mask = np.ones(len(self.frame), bool)
         for column, wanted in {**self.where, **columns}.items():
             if wanted is not ...:
@@ -256,6 +262,24 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, element by element; NaN where the whole is 0, so that no interval is claimed for it."""
     part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+
+
+def positive(values: np.ndarray) -> np.ndarray:
+    """1 where a number is above 0, 0 where it is not, NaN where it is NaN; their sum counts, and stays *not run*."""
+    return np.where(np.isnan(values), np.nan, np.round(values, 9) > 0)
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's ρ over the first axis, draw by draw: the correlation of ranks, ties sharing their mean rank.
+
+    Arguments:
+        x, y: ``[items, 1 + draws]``, such as one accuracy per task.
+
+    Returns:
+        ``[1 + draws]``, NaN where an item is NaN or all items of x or of y are equal.
+    """
+    x, y = (ranks - ranks.mean(axis=0) for ranks in (rankdata(x, axis=0), rankdata(y, axis=0)))
+    return ratio((x * y).sum(axis=0), np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0)))
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float | None, float | None]:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 
 from adamerging_study.outcomes import pack, unpack
-from adamerging_study.sample import Sample, image_counts, interval, ratio, seed_weights
+from adamerging_study.sample import Sample, image_counts, interval, positive, rank_correlation, ratio, seed_weights
 
 DATA_SETS = 1000
 IMAGES = 60
@@ -136,8 +137,6 @@ def test_conditions_and_seeds_share_the_images_and_equal_outcomes_do_not_differ(
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_seed_weights_give_the_t_interval_of_a_mean(count):
-    from scipy import stats
-
     values = np.random.default_rng(count).normal(60, 3, count)
     weights = seed_weights(range(count), 200_000, seed=0)
     assert np.abs(weights.sum(axis=1)).max() < 1e-9
@@ -218,6 +217,8 @@ def test_where_holds_for_every_look_up_that_does_not_say_otherwise():
     assert sample.average("a", scaling=0.3)[0] == 25
     assert sample.average("a", setting=None, scaling=...)[0] == 25
     assert math.isnan(sample.average("a", setting="inductive")[0])
+    assert sample.rows(condition=["clean", "fog"], scaling=...)["accuracy"].tolist() == [100, 50, 25, 0]
+    assert sample.rows(method="b").index.tolist() == [3]
 
 
 def test_rows_that_a_look_up_cannot_tell_apart_are_refused():
@@ -266,6 +267,19 @@ def test_gaps_in_the_seed_column_do_not_part_equal_seeds():
 
 def test_ratio_is_nan_where_the_whole_is_zero():
     assert ratio(np.array([1.0, 2.0]), np.array([4.0, 0.0])) == pytest.approx([0.25, math.nan], nan_ok=True)
+
+
+def test_positive_counts_and_stays_not_run():
+    assert positive(np.array([2.0, 1e-13, 0.0, -1.0, math.nan])) == pytest.approx([1, 0, 0, 0, math.nan], nan_ok=True)
+
+
+def test_rank_correlation_is_scipys_in_every_draw():
+    generator = np.random.default_rng(3)
+    x, y = generator.integers(0, 5, (2, 8, 20)).astype(float)
+    by_hand = [stats.spearmanr(x[:, draw], y[:, draw]).statistic for draw in range(20)]
+    assert rank_correlation(x, y) == pytest.approx(by_hand)
+    x[:, 0], y[2, 1] = 7, math.nan
+    assert np.isnan(rank_correlation(x, y)).tolist() == [True, True] + 18 * [False]
 
 
 def test_interval_is_made_of_percentiles():
