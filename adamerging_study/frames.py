@@ -1,14 +1,15 @@
-"""What the tables of several experiments share: names of methods, averages, intervals.
+"""What the tables and figures of several experiments share: names of methods, averages, intervals.
 
-A *row* of a record: ``method, condition, group, task, accuracy, n, seed, setting``; every method and condition also
-has a row of the task ``Average``. Points of a λ sweep carry ``scaling`` and the condition ``lambda=...``.
+A frame is that of `records.frame`: ``method, condition, group, task, accuracy, n, seed, setting``, the experiment's own
+factors, and ``label`` and ``needs`` of the method. Every method and condition also has a row of the task ``Average``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
-from adamerging_lib.methods import methods
 from adamerging_lib.records import average_confidence_interval, confidence_interval
 
 AVERAGE = "Average"
@@ -16,18 +17,27 @@ BOUNDS = ("zero_shot", "individual", "traditional_mtl")
 """Reference points, not merging methods: they merge nothing, or need all the labelled training images."""
 
 
-def label(method: str) -> str:
-    """A method's name in tables and figures."""
-    known = methods()["label"]
-    if method not in known:
-        raise ValueError(f"method {method!r} of the record is unknown; known: {', '.join(known.index)}")
-    return known[method]
+def labels(rows: pd.DataFrame) -> dict[str, str]:
+    """Method id → its name in tables and figures, of all methods in the rows."""
+    named = rows.dropna(subset=["method", "label"]).drop_duplicates("method")
+    return dict(zip(named["method"], named["label"], strict=True))
+
+
+def needs(rows: pd.DataFrame) -> dict[str, str]:
+    """Method id → what it needs beyond checkpoints and heads, of all methods in the rows."""
+    named = rows.dropna(subset=["method", "needs"]).drop_duplicates("method")
+    return dict(zip(named["method"], named["needs"], strict=True))
+
+
+def without(rows: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
+    """Rows in which none of these factors was varied."""
+    varied = rows.reindex(columns=list(factors)).notna().any(axis=1)
+    return rows[~varied].reset_index(drop=True)
 
 
 def headline(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the comparison itself, at each method's default: clean test images, no point of a sweep."""
-    keep = rows["condition"] == "clean"
-    return rows[keep].reset_index(drop=True)
+    """Rows of the comparison itself, at each method's default: clean test images, no point of a sweep over λ."""
+    return without(rows[rows["condition"] == "clean"], ["scaling"])
 
 
 def averages(rows: pd.DataFrame) -> pd.Series:
@@ -58,6 +68,17 @@ def average_half_widths(rows: pd.DataFrame) -> pd.Series:
     return pd.Series({method: _half(average_confidence_interval(group)) for method, group in groups})
 
 
+def labelled(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The frame with methods by name instead of id in its index; the names stand in ``rows``."""
+    return frame.rename(index=labels(rows)).rename_axis(index=None)
+
+
+def points(difference: float) -> str:
+    """A difference in words: "3.0 points above"."""
+    side = "above" if difference >= 0 else "below"
+    return f"{abs(difference):.1f} points {side}"
+
+
 def _single(rows: pd.DataFrame) -> pd.DataFrame:
     rows = headline(rows)
     keys = ["method", "task"]
@@ -66,14 +87,3 @@ def _single(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _half(interval: tuple[float, float]) -> float:
     return (interval[1] - interval[0]) / 2
-
-
-def labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with methods by name instead of id."""
-    return frame.rename(index={method: label(method) for method in frame.index}).rename_axis(index=None)
-
-
-def points(difference: float) -> str:
-    """A difference in words: "3.0 points above"."""
-    side = "above" if difference >= 0 else "below"
-    return f"{abs(difference):.1f} points {side}"

@@ -122,8 +122,8 @@ def judge(claim: Claim, numbers: Mapping[str, np.ndarray]) -> Verdict:
 
     *holds*: the whole 95 % interval lies inside the range. *does not hold*: none of it does. *undecided*: an end of the
     range lies in the interval, its ends included (an interval from 0 to 0 does not decide ``at_least: 0``). *not run*:
-    the number is NaN. Without an interval the point value decides, ends of the range included, and the verdict is
-    marked as `Verdict.point_only`, unless the claim is exact.
+    the number is NaN. Without an interval the point value decides, and the verdict is marked as `Verdict.point_only`; a
+    tie with an end of the range does not hold then. An exact claim's value decides, ends of the range included.
 
     Arguments:
         claim: the claim.
@@ -138,7 +138,8 @@ def judge(claim: Claim, numbers: Mapping[str, np.ndarray]) -> Verdict:
     if math.isnan(point):
         return Verdict(claim, NOT_RUN, point)
     if low is None or high is None:
-        inside = claim.low <= round(point, _DIGITS) <= claim.high
+        value = round(point, _DIGITS)
+        inside = claim.low <= value <= claim.high if claim.exact else claim.low < value < claim.high
         return Verdict(claim, HOLDS if inside else FAILS, point)
     if claim.exact:
         raise ValueError(f"claim {claim.id!r} is called exact, but {claim.value!r} has draws: leave out 'exact'")

@@ -15,11 +15,11 @@ import torch
 
 from adamerging_lib import records
 from adamerging_lib.evaluation import evaluate
+from adamerging_lib.forward import resolve_device
 from adamerging_lib.merged import Fit, Merged
 from adamerging_lib.methods import methods, run_method
 from adamerging_lib.methods.registry import find
 from adamerging_lib.runtime import places
-from adamerging_lib.runtime.devices import resolve_device
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.suite import Suite
 

@@ -13,9 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from adamerging_lib.methods import methods
-from adamerging_lib.methods.registry import NEEDS
-
 # Chosen so that any two differ by at least 15 in CIELAB, also as seen with protan-, deuter- and tritanopia
 # (tests/test_figures.py). A new method takes a colour that keeps the test green, or shares one with a new dash.
 METHOD_COLOURS = {
@@ -32,8 +29,13 @@ METHOD_COLOURS = {
 }
 # Other methods take the muted colour of what they need, and always stand with their name and that marker. Any two of
 # these differ by 20 in the same sense, and from the colours above by 12.
-NEEDS_COLOURS = dict(zip(NEEDS, ("#3C4E7C", "#7F8039", "#D09AC5", "#7DC392"), strict=True))
-NEEDS_MARKERS = dict(zip(NEEDS, "osD^", strict=True))
+NEEDS_COLOURS = {
+    "nothing": "#3C4E7C",
+    "unlabelled training images": "#7F8039",
+    "unlabelled test images": "#D09AC5",
+    "labels": "#7DC392",
+}
+NEEDS_MARKERS = dict(zip(NEEDS_COLOURS, "osD^", strict=True))
 METHOD_DASHES = {"zero_shot": ":", "traditional_mtl": "--", "weight_averaging": "-."}  # all others are solid
 WIDTH = 5.6  # inches; 10.5 pt text is then still 9 px on a page of 360 px
 STYLE = {
@@ -69,18 +71,21 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-def colour(method: str) -> str:
-    """The colour of a method: its own, or that of what it needs; an unregistered method without one is a ValueError."""
+def colour(method: str, needs: str | None = None) -> str:
+    """The colour of a method: its own, or that of what it needs.
+
+    Arguments:
+        method: its id.
+        needs: what it needs, as its record says, see `frames.needs`; for methods without a colour of their own.
+
+    Raises:
+        ValueError: for a method that has neither.
+    """
     if method in METHOD_COLOURS:
         return METHOD_COLOURS[method]
-    if method not in methods().index:
-        raise ValueError(f"method {method!r} has no colour: add one to METHOD_COLOURS in {__name__}")
-    return NEEDS_COLOURS[methods().loc[method, "needs"]]
-
-
-def marker(method: str) -> str:
-    """The marker of a method: that of what it needs."""
-    return NEEDS_MARKERS[methods().loc[method, "needs"]]
+    if needs not in NEEDS_COLOURS:
+        raise ValueError(f"method {method!r} has no colour: say what it needs, or add it to {__name__}.METHOD_COLOURS")
+    return NEEDS_COLOURS[needs]
 
 
 def heatmap(axes: Axes, frame: pd.DataFrame, digits: int, **options) -> None:
