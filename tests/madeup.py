@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from adamerging_lib.methods import methods
 from adamerging_lib.published import STAND_IN
 
 LEVELS = {
@@ -87,3 +88,9 @@ def _one(method, condition, accuracies, n):
     ]
     average = {"task": "Average", "accuracy": float(np.mean(accuracies)), "n": n * len(rows)}
     return [*rows, first | average | last]
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with ``label`` and ``needs`` of its methods, as `records.frame` gives it."""
+    known = methods()
+    return frame.assign(label=frame["method"].map(known["label"]), needs=frame["method"].map(known["needs"]))
