@@ -15,3 +15,4 @@ def pytest_configure(config) -> None:
         config.add_cleanup(folder.cleanup)
         os.environ["ADAMERGING_CACHE"] = os.path.join(folder.name, "fits")
         os.environ["ADAMERGING_RESULTS"] = os.path.join(folder.name, "results")
+        os.environ["ADAMERGING_COMPARE"] = "1"  # a run that differs from its committed record fails

@@ -40,6 +40,12 @@ def verdicts_of(record: Mapping[str, Any]) -> list[Verdict]:
     return [judge(claim, numbers) for claim in claims]
 
 
+def words_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Every word that the record's experiment has a name for, such as the best method's; none in most rooms."""
+    words = getattr(rooms.part(record["experiment"], "numbers"), "words", None)
+    return words(records.frame(record)) if words else {}
+
+
 def numbers_at(path: Path) -> dict[str, np.ndarray]:
     """As `numbers_of`, of the record in a file; kept until the file changes."""
     return _numbers(path, path.stat().st_mtime_ns)
@@ -56,6 +62,26 @@ def record_of(experiment: str, profile: str) -> Path | None:
     runs = places.committed().parent / "book" / "runs"
     paths = [places.results() / name, places.committed() / name, runs / profile / experiment / name]
     return next((path for path in paths if path.is_file()), None)
+
+
+def every() -> list[tuple[str, Claim]]:
+    """Every claim of every experiment, with its room."""
+    return [(room, claim) for room in rooms.rooms() for claim in claims_of(room)]
+
+
+def by_papers() -> list[tuple[str, Claim]]:
+    """The claims of papers, with their rooms."""
+    return [(room, claim) for room, claim in every() if claim.by == "paper"]
+
+
+def profiles(bases: Mapping[str, str]) -> list[str]:
+    """Profiles that some experiment has a record of; a changed world only where the one that it changes has none.
+
+    Arguments:
+        bases: profile → the one that it changes a setting of, or empty; in the order wanted.
+    """
+    found = [name for name in bases if any(record_of(room, name) for room in rooms.rooms())]
+    return [name for name in found if bases[name] not in found]
 
 
 def verdict(room: str, id: str, profile: str) -> Verdict | None:

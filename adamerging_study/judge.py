@@ -15,6 +15,7 @@ import yaml
 from .sample import interval
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+WORDS = (HOLDS, FAILS, UNDECIDED, NOT_RUN)
 POINT_ONLY = "point value only"
 SPEAKERS = ("paper", "study")
 
@@ -148,7 +149,7 @@ def judge(claim: Claim, numbers: Mapping[str, np.ndarray]) -> Verdict:
 
 def count(verdicts: Iterable[Verdict]) -> dict[str, int]:
     """How many claims got each word; those judged by their point value only are counted apart."""
-    words = [HOLDS, FAILS, UNDECIDED, NOT_RUN, *(f"{word} ({POINT_ONLY})" for word in (HOLDS, FAILS))]
+    words = [*WORDS, *(f"{word} ({POINT_ONLY})" for word in (HOLDS, FAILS))]
     said = [str(verdict) for verdict in verdicts]
     return {word: said.count(word) for word in words}
 

@@ -1,221 +1,228 @@
-"""The claims engine, and the committed claims: every verdict is as the page says, and every page exists."""
+"""Claims over records: which record is asked, what pages show of the verdicts, and that the committed ones are told."""
 
 from __future__ import annotations
 
-import math
+import csv
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
 from adamerging_lib import records
+from adamerging_lib.runtime import places
 from adamerging_lib.runtime.environment import environment
-from adamerging_study import claims, verdicts
+from adamerging_lib.worlds.profiles import PROFILES
+from adamerging_study import claims, judge, outcomes, rooms
 from adamerging_study.book import comparisons, directives, roles
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = [
-    {"method": "a", "condition": "clean", "task": "x", "accuracy": 10.0},
-    {"method": "a", "condition": "clean", "task": "Average", "accuracy": 20.0},
-    {"method": "b", "condition": "clean", "task": "Average", "accuracy": 30.0},
-    {"method": "b", "condition": "fog", "task": "Average", "accuracy": 5.0, "severity": 3},
-    {"quantity": "spearman", "value": 0.87},
-]
+CLAIM = {"id": "one", "claim": "c", "by": "paper", "where": "Paper, Table 1", "value": "gain", "at_least": 0}
+ROOM = '''
+from ..rooms import Face
+FACE = Face(question="Which?", factors={"severity": "level"})
+'''
+NUMBERS = '''
+def numbers(sample):
+    return {"gain": sample.average("b") - sample.average("a"), "b": sample.average("b"),
+            "fog": sample.average("b", condition="fog", severity=3), "missing": sample.average("c")}
+
+def words(rows):
+    return {"best": "method b"}
+'''
 
 
-@pytest.mark.parametrize(
-    "expression, value",
-    [
-        ("mean('accuracy', method='b', condition='clean') - mean('accuracy', method='a')", 10.0),
-        ("mean('accuracy', method='a', task='x')", 10.0),
-        ("mean('accuracy', condition=['clean', 'fog'])", 55 / 3),
-        ("most('accuracy', severity=None) - least('accuracy')", 25.0),
-        ("mean('value', quantity='spearman')", 0.87),
-        ("count('accuracy', condition='clean')", 2.0),
-        ("average('b') - average('b', 'fog')", 25.0),
-        ("max(1, 2) + abs(-3)", 5.0),
-        ("mean('accuracy', method='c')", math.nan),
-        ("max(1, mean('accuracy', method='c'))", math.nan),
-        ("1 / (mean('value') - 0.87)", math.nan),
-    ],
-)
-def test_expressions(expression, value):
-    assert claims.evaluate(expression, ROWS) == pytest.approx(value, nan_ok=True)
+def rows(shift=0.0):
+    """Ten images of one task: method a is right on 2, b on 7 of them (with shift 10: on 8)."""
+    found = []
+    for method, condition, right in (("a", "clean", 2), ("b", "clean", 7), ("b", "fog", 1)):
+        share = 10.0 * right + (shift if (method, condition) == ("b", "clean") else 0)
+        about = {"method": method, "condition": condition, "seed": 0, "n": 10, "accuracy": share}
+        about |= {"severity": 3} if condition == "fog" else {}
+        hits = np.arange(10) < round(share / 10)
+        found += [{**about, "task": "x", "right": outcomes.pack(hits)}, {**about, "task": "Average"}]
+    return found
 
 
-@pytest.mark.parametrize("expression", ["mean(", "open('x')", "__import__('os')", "mean.__class__", "unknown + 1"])
-def test_expressions_that_are_none(expression):
-    with pytest.raises(ValueError, match="is no expression over a record"):
-        claims.evaluate(expression, ROWS)
-
-
-CLAIM = {"id": "one", "claim": "c", "where": "w", "record": "r", "value": "1", "page": "p", "at_least": 0}
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"vlaue": 1}, "'one' has unknown fields .'vlaue'"),
-        ({"page": None}, "'one' lacks .'page'"),
-        ({"at_least": None}, "'one' says neither at_least nor at_most"),
-    ],
-)
-def test_claims_that_are_refused(tmp_path, change, message):
-    path = tmp_path / "claims.yml"
-    entry = {key: value for key, value in {**CLAIM, **change}.items() if value is not None}
-    path.write_text(yaml.safe_dump([entry]))
-    with pytest.raises(ValueError, match=message):
-        claims.read(path)
-    path.write_text(yaml.safe_dump([CLAIM, CLAIM]))
-    with pytest.raises(ValueError, match="two claims are called 'one'"):
-        claims.read(path)
-
-
-def test_ranges_in_words(tmp_path):
-    path = tmp_path / "claims.yml"
-    ranges = [{"at_least": 1}, {"at_most": 2.5}, {"at_least": 1, "at_most": 2}]
-    entries = [{**CLAIM, "id": str(i), "at_least": None, **r} for i, r in enumerate(ranges)]
-    path.write_text(yaml.safe_dump([{k: v for k, v in e.items() if v is not None} for e in entries]))
-    assert [claim.required for claim in claims.read(path)] == ["≥ 1", "≤ 2.5", "1 to 2"]
+def record(profile="mini", shift=0.0):
+    known = {m: {"label": m.upper(), "needs": "nothing", "task_specific": "nothing", "task_id": False, "static": True}
+             for m in "ab"}  # fmt: skip
+    head = ("exp", profile, {"steps": 1}, None, rows(shift), [0], "2026-01-01T00:00:00", 7.0)
+    return records.new(*head, environment=environment(), methods=known)
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A checkout with one claim, one record, and a variant of it."""
+    """A checkout with one experiment of one claim, its record, and a variant of it."""
+    package = tmp_path / "package"
+    (package / "exp").mkdir(parents=True)
+    for name, text in {"__init__": ROOM, "numbers": NUMBERS}.items():
+        (package / "exp" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(rooms, "HERE", package)
+    import adamerging_study
+
+    monkeypatch.setattr(adamerging_study, "__path__", [*adamerging_study.__path__, str(package)])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(claims.places, "committed", lambda: tmp_path / "results")
+    monkeypatch.setattr(places, "committed", lambda: tmp_path / "results")
     monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path / "fresh"))
-    text = "mean('accuracy', method='b', condition='clean')"
-    Path("claims.yml").write_text(
-        yaml.safe_dump([{**CLAIM, "where": "Paper, Table 1", "record": "exp", "value": text}])
-    )
-    for folder, shift in (("results/mini", 0), ("book/runs/long/exp/mini", 1.5)):
-        rows = [{**row, "accuracy": row["accuracy"] + shift} if "accuracy" in row else row for row in ROWS]
-        head = ("exp", "mini", {"steps": 1}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
-        record = records.new(*head, environment=environment())
-        records.write(record, tmp_path / folder / "exp.json")
-    return tmp_path
+    claim(package)
+    records.write(record(), tmp_path / "results/mini/exp.json")
+    records.write(record(shift=10.0), tmp_path / "book/runs/long/exp/mini/exp.json")
+    yield tmp_path
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("adamerging_study.exp")]:
+        del sys.modules[name]
+
+
+def claim(package, *changes):
+    """Write the room's claims: one, each change of it another."""
+    entries = [{**CLAIM, **change} for change in changes or ({},)]
+    (package / "exp/claims.yml").write_text(yaml.safe_dump(entries))
 
 
 def test_verdict_and_its_page(world):
-    (claim,) = claims.read()
-    assert claims.verdict(claim, "mini").word == verdicts.HOLDS
-    assert claims.profiles([claim]) == ["mini"]
+    found = claims.verdict("exp", "one", "mini")
+    assert found.word == judge.HOLDS and found.point == 50.0 and found.low < 50 < found.high
+    assert claims.profiles({"mini": "", "tiny": ""}) == ["mini"]
     text = directives.claims_text()
-    assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>30.0" in text
+    assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>50.0<br><small>" in text
+    assert "{doc}`page </notebooks/exp>`" in text
     assert directives.claims_count_text() == "* `mini`: of 1 claims, 1 {bdg-success}`holds`\n"
 
 
+def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
+    bare = record()
+    for row in bare["rows"]:
+        row.pop("right", None)
+    records.write(bare, world / "fresh/mini/exp.json")
+    assert claims.verdict("exp", "one", "mini").point_only
+    assert "{bdg-success}`holds`\\*<br>50.0 |" in directives.claims_text()
+    assert "1 of these words rest on the point value alone" in directives.claims_count_text()
+
+
 def test_failures_are_shown_with_their_reason(world):
-    entry = yaml.safe_load(Path("claims.yml").read_text())[0] | {"at_least": 99, "why": {"mini": "too small"}}
-    missing = {**entry, "id": "two", "record": "other"}
-    Path("claims.yml").write_text(yaml.safe_dump([entry, missing]))
+    claim(world / "package", {"at_least": 99, "why": {"mini": "too small"}}, {"id": "two", "value": "missing"})
     text = directives.claims_text()
     assert "{bdg-danger}`does not hold`" in text and "* **1, mini**: too small" in text
     assert "{bdg-secondary}`not run`" in text and "**2, mini**" not in text
 
 
+def test_a_claim_about_another_profile_is_not_judged(world):
+    claim(world / "package", {"only": ["tiny"]})
+    assert claims.verdict("exp", "one", "mini") is None
+
+
 def test_a_fresh_record_goes_first(world):
-    record = records.read(world / "results/mini/exp.json")
-    record["rows"] = [{**ROWS[2], "accuracy": -5.0}]
-    records.write(record, world / "fresh/mini/exp.json")
-    assert claims.verdict(claims.read()[0], "mini").word == verdicts.FAILS
+    worse = record(shift=-60.0)
+    records.write(worse, world / "fresh/mini/exp.json")
+    assert claims.verdict("exp", "one", "mini").point == -10.0
 
 
 def test_variant_beside_default(world):
     text = comparisons.comparison_text("exp", "long")
-    assert "| b | fog | 3 | 5.0 | 6.5 | +1.5 |" in text and "| a | clean | – | 20.0 |" in text
+    assert "| B | clean | 70.0 | 80.0 | +10.0 |" in text and "| A | clean | 20.0 | 20.0 | +0.0 |" in text
     assert comparisons.comparison_text("exp", "other") == ""
 
 
 def test_claims_of_several_worlds_side_by_side(world):
-    record = records.read(world / "results/mini/exp.json")
+    claim(world / "package", {}, {"id": "two", "value": "missing"})
     put = world / "book/runs/tiny/exp/tiny/exp.json"
-    records.write(record | {"profile": "tiny"}, put)
-    entry = yaml.safe_load(Path("claims.yml").read_text())[0]
-    Path("claims.yml").write_text(yaml.safe_dump([entry, {**entry, "id": "two", "record": "other"}]))
+    records.write(record("tiny"), put)
     assert comparisons.claims_beside_text("mini", "tiny") == (
         "Of 1 claims that were measured on each, 1 have the same verdict.\n"
     )
-    put.unlink()
-    records.write(record | {"profile": "tiny", "rows": [{**row, "accuracy": -5.0} for row in ROWS[:4]]}, put)
+    records.write(record("tiny", shift=-60.0), put)
     text = comparisons.claims_beside_text("mini", "tiny")
     assert "1 claims that were measured on each, 0 have" in text
-    assert "| 1 | c | {bdg-success}`holds`<br>30.0 | {bdg-danger}`does not hold`<br>-5.0 | ≥ 0 points |" in text
+    assert "| 1 | c | {bdg-success}`holds`<br>50.0<br>" in text and "<br>-10.0<br>" in text
 
 
 def test_a_changed_world_has_a_column_only_where_its_base_has_none(world):
-    record = records.read(world / "results/mini/exp.json")
     for profile in ("tiny-64", "tiny"):
-        records.write(record | {"profile": profile}, world / f"book/runs/{profile}/exp/{profile}/exp.json")
-        assert claims.profiles(claims.read()) == ["mini", profile]
-
-
-def test_reasons_of_several_worlds_side_by_side(world):
-    rows = [
-        {"condition": "clean", "task": task, "method": method, "accuracy": accuracy}
-        for task, accuracies in {"x": (90, 50, 70), "y": (80, 60, 55), "z": (60, 59.5, 50)}.items()
-        for method, accuracy in zip(
-            ("individual", "task_arithmetic", "layer_wise_adamerging", "zero_shot"), (*accuracies, 9), strict=True
-        )
-    ]
-    for trait in ("classes", "spearman"):
-        rows += [{"condition": trait, "task": task, "value": 1.0} for task in "xyz"]
-    record = records.new("reasons", "mini", {}, None, rows, [0], "2026-01-01T00:00:00", 7.0)
-    records.write(record, world / "results/mini/reasons.json")
-    lines = comparisons.reasons_beside_text("mini").splitlines()
-    assert "| x | 90.0 | +20.0 | 50 |" in lines and "| z | 60.0 | -9.5 | – |" in lines
-    assert "| Average | 76.7 | +1.8 |  |" in lines and any(line.startswith("| expert and share |  |") for line in lines)
-    with pytest.raises(ValueError, match="no record of reasons for tiny: run the notebook on that profile"):
-        comparisons.reasons_beside_text("mini", "tiny")
+        records.write(record(profile), world / f"book/runs/{profile}/exp/{profile}/exp.json")
+        assert claims.profiles({name: p.base for name, p in PROFILES.items()}) == ["mini", profile]
 
 
 def test_status_of_runs(world):
     assert "| exp | mini | 7 | cpu |" in directives.status_text()
 
 
-def test_every_committed_claim_names_a_page_and_a_value_that_exists(monkeypatch):
+def said(role, text):
+    """What a role makes of its text: what the reader sees, or the error."""
+    inliner = SimpleNamespace(reporter=SimpleNamespace(error=lambda text, line: text))
+    found, errors = role("x", text, text, 1, inliner)
+    return [node.astext() for node in found] + errors
+
+
+def test_numbers_in_prose(world):
+    assert said(roles.number_role, "mini/exp: gain") == ["50.0"]
+    assert said(roles.number_role, "+mini/exp: gain") == ["+50.0"]
+    assert said(roles.number_role, "mini/exp: fog:.0f") == ["10"]
+    assert said(roles.number_role, "mini/exp: best") == ["method b"]
+    for wrong in ("mini/exp: missing", "mini/exp: nothing", "tiny/exp: gain", "mini/other: gain", "gain"):
+        (error,) = said(roles.number_role, wrong)
+        assert wrong in error
+
+
+def test_intervals_and_verdicts_in_prose(world):
+    (told,) = said(roles.interval_role, "mini/exp: gain")
+    low, high = map(float, told.split(" to "))
+    assert low < 50 < high
+    assert said(roles.verdict_role, "mini/exp: one") == ["holds"]
+    for wrong in ("mini/exp: two", "tiny/exp: one"):
+        (error,) = said(roles.verdict_role, wrong)
+        assert wrong in error
+
+
+def test_the_only_run_of_a_world_stands_beside_the_mini_world(world):
+    records.write(record("tiny", shift=10.0), world / "book/runs/tiny/exp/tiny/exp.json")
+    text = comparisons.comparison_text("exp", "tiny")
+    assert "default (mini) | this run (tiny)" in text and "| B | clean | 70.0 | 80.0 | +10.0 |" in text
+    records.write(record("tiny-64"), world / "book/runs/tiny-64/exp/tiny-64/exp.json")
+    text = comparisons.comparison_text("exp", "tiny-64")
+    assert "default (tiny) | this run (tiny-64)" in text
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """The committed records, whatever a build has left."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("ADAMERGING_RESULTS", raising=False)
-    for claim in claims.read():
-        assert any(Path(claim.page + suffix).is_file() for suffix in (".md", ".ipynb")), claim.id
-        found = claims.verdict(claim, "mini")
-        assert found.word != verdicts.NOT_RUN, f"{claim.id}: the record of the mini world lacks a row that it names"
-        for profile in claims.profiles(claims.read()):
-            if claims.verdict(claim, profile).word == verdicts.FAILS:
-                assert profile in claim.why, f"{claim.id} does not hold on {profile}: say why, or that nobody knows"
-            else:
-                assert profile not in claim.why, f"{claim.id} does not fail on {profile}, and yet claims.yml says why"
+    monkeypatch.setattr(places, "results", places.committed)
+
+
+def test_every_failure_of_a_papers_claim_has_a_reason_and_no_other_has(committed):
+    shown = claims.profiles({name: profile.base for name, profile in PROFILES.items()})
+    for room, claim in claims.by_papers():
+        for profile in shown:
+            found = claims.verdict(room, claim.id, profile)
+            if found is not None and found.word == judge.FAILS:
+                assert profile in claim.why, f"{room}: say why {claim.id} does not hold on {profile}, or that nobody knows"
+        for profile in claim.why:
+            found = claims.verdict(room, claim.id, profile)
+            assert found is not None and found.word == judge.FAILS, f"{room}: {claim.id} does not fail on {profile}"
+
+
+def test_ids_of_claims_are_unique_over_all_experiments():
+    ids = [claim.id for _, claim in claims.every()]
+    assert sorted(set(ids)) == sorted(ids)
+
+
+def test_words_are_those_of_the_golden_list(committed):
+    """A word on a committed record changes only together with this list."""
+    with (ROOT / "tests/golden/verdicts.csv").open(encoding="utf-8", newline="") as file:
+        golden = {(row["record"], row["claim"]): row["word"] for row in csv.DictReader(file)}
+    paths = [*(ROOT / "results").glob("*/*.json"), *(ROOT / "book/runs").glob("*/*/*/*.json")]
+    found = {
+        (path.relative_to(ROOT).as_posix(), verdict.claim.id): str(verdict)
+        for path in paths
+        for verdict in claims.verdicts_at(path)
+    }
+    assert found == golden
 
 
 def test_benchmarks_are_listed(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = directives.benchmarks_text()
     assert "| merge_memory | ViT-L-14, task_arithmetic |" in text and "| adamerging_step |" in text
-
-
-def test_a_measured_number_in_prose(world):
-    inliner = SimpleNamespace(reporter=SimpleNamespace(error=lambda text, line: text))
-
-    def said(text):
-        found, errors = roles.measured_role("measured", text, text, 1, inliner)
-        return [node.astext() for node in found] + errors
-
-    assert said("mini/exp: average('b')") == ["30.0"]
-    assert said("+mini/exp: average('b')") == ["+30.0"]
-    assert said("+mini/exp: average('b', 'fog') - average('b')") == ["−25.0"]
-    for wrong in ("mini/exp: average('c')", "tiny/exp: average('b')", "average('b')"):
-        assert said(wrong) == [f"{wrong}: no record has that."]
-
-
-def test_the_only_run_of_a_world_stands_beside_the_mini_world(world):
-    record = records.read(world / "results/mini/exp.json")
-    for row in record["rows"]:
-        row["accuracy"] = row.get("accuracy", 0) + 2
-    records.write(record | {"profile": "tiny"}, world / "book/runs/tiny/exp/tiny/exp.json")
-    text = comparisons.comparison_text("exp", "tiny")
-    assert "default (mini) | this run (tiny)" in text and "| b | fog | 3 | 5.0 | 7.0 | +2.0 |" in text
-    records.write(record | {"profile": "tiny-64"}, world / "book/runs/tiny-64/exp/tiny-64/exp.json")
-    text = comparisons.comparison_text("exp", "tiny-64")
-    assert "default (tiny) | this run (tiny-64)" in text

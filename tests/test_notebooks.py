@@ -13,20 +13,23 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from adamerging_study import rooms
+
 ROOT = Path(__file__).resolve().parents[1]
 
-# Run before the notebook's own cells: loading gives next to nothing, measuring the rows of the committed record.
+# Run before the notebook's own cells: loading gives next to nothing, measuring the committed record.
 BEFORE = """
 import types
 import torch
 import adamerging_lib as am
-from adamerging_lib import records
 from adamerging_lib.runtime import places
-from adamerging_study import experiments
-from adamerging_lib.worlds.mini.tasks import TASKS
-kept = records.read(places.committed() / "mini/{name}.json")
-blank = types.SimpleNamespace(images=torch.zeros(10, 3, 32, 32, dtype=torch.uint8))
-test = dict.fromkeys(TASKS, blank)
+from adamerging_lib.suite import TaskData
+from adamerging_lib.worlds.mini.tasks import SIZES, TASKS
+from adamerging_study import measuring
+kept = am.records.read(places.committed() / "mini/{name}.json")
+blank = torch.zeros(SIZES["test"], 3, 1, 1, dtype=torch.uint8)
+labels = torch.zeros(SIZES["test"], dtype=torch.int64)
+test = {{name: TaskData(blank, labels, task.classes) for name, task in TASKS.items()}}
 suite = types.SimpleNamespace(assets=kept["assets"], tasks=tuple(TASKS), test=test)
 suite.some_images = lambda *_: suite
 
@@ -37,62 +40,8 @@ def load_suite(profile, tasks=None):
 
 
 am.load_suite = load_suite
+measuring.Run.measure = lambda run, suite: kept
 """
-PATCH = {
-    "performance": """
-clean = lambda row: row["condition"] == "clean"
-experiments.measure = lambda suite, method, **_: [r for r in kept["rows"] if r["method"] == method and clean(r)]
-experiments.sweep = lambda suite, method, *_, **__: [r for r in kept["rows"] if r["method"] == method and not clean(r)]
-""",
-    "mini_suite": """
-from adamerging_lib import geometry
-from adamerging_lib.suite import TaskData
-from adamerging_lib.worlds.mini.tasks import SIZES
-labels = torch.zeros(SIZES["test"], dtype=torch.int64)
-suite.test = {name: TaskData(blank.images, labels, task.classes) for name, task in TASKS.items()}
-geometry.measure_experts = lambda *_, **__: kept["rows"]
-""",
-    "coefficients": """
-from adamerging_study.experiments import coefficients
-coefficients.coefficients = lambda *_, **__: kept["rows"]
-""",
-    "entropy_loss": """
-import adamerging_study.experiments.entropy_loss
-adamerging_study.experiments.entropy_loss.entropy_loss = lambda *_, **__: kept["rows"]
-""",
-    "similarity": """
-import adamerging_study.experiments.similarity
-adamerging_study.experiments.similarity.similarity = lambda *_, **__: kept["rows"]
-""",
-    "budget": """
-import adamerging_study.experiments.budget
-adamerging_study.experiments.budget.budget = lambda *_, **__: kept["rows"]
-""",
-    "reasons": """
-import adamerging_study.experiments.reasons
-adamerging_study.experiments.reasons.reasons = lambda *_, **__: kept["rows"]
-""",
-    "robustness": """
-from adamerging_study.experiments import robustness
-from adamerging_lib.worlds import corruptions
-robustness.robustness = lambda *_, **__: [row for row in kept["rows"] if "step" not in row]
-robustness.failure = lambda *_, **__: [row for row in kept["rows"] if "step" in row]
-corruptions.corrupt = lambda suite, *_, **__: suite
-""",
-    "generalisation": """
-from adamerging_study.experiments import generalisation
-generalisation.generalisation = lambda *_, **__: kept["rows"]
-""",
-    "leaderboard": """
-from adamerging_study.experiments import leaderboard
-leaderboard.leaderboard = lambda *_, **__: kept["rows"]
-""",
-    "tinting": """
-import adamerging_study.experiments.tinting
-adamerging_study.experiments.tinting.tinting = lambda *_, **__: kept["rows"]
-adamerging_study.experiments.tinting.pilot_layers = lambda suite: ["head"]
-""",
-}
 # Notebooks that measure nothing and so have no record.
 NO_RECORD = {"merge_your_own"}
 
@@ -110,10 +59,10 @@ def shown(cell):
     return found
 
 
-def replayed(notebook, patch):
+def replayed(notebook, before):
     """A copy of the notebook, run from its committed record."""
     again = copy.deepcopy(notebook)
-    again.cells.insert(0, nbformat.v4.new_code_cell(patch))
+    again.cells.insert(0, nbformat.v4.new_code_cell(before))
     where = {"metadata": {"path": str(ROOT / "notebooks")}}
     NotebookClient(again, timeout=300, kernel_name="python3", resources=where).execute()
     del again.cells[0]
@@ -125,37 +74,34 @@ def differences(stored, again):
     return [a.id for a, b in zip(stored.cells, again.cells, strict=True) if shown(a) != shown(b)]
 
 
-@pytest.fixture(scope="module", params=PATCH)
-def pair(request, tmp_path_factory):
-    stored = nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("ADAMERGING_RESULTS", str(tmp_path_factory.mktemp("results")))
-        environment.setenv("PYTHONPATH", str(ROOT))
-        return stored, replayed(stored, BEFORE.format(name=request.param) + PATCH[request.param])
-
-
-def test_every_notebook_is_replayed():
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= PATCH.keys() | NO_RECORD
-
-
-def test_notebook_shows_its_record(pair):
-    stored, again = pair
+@pytest.mark.parametrize("room", rooms.rooms())
+def test_notebook_shows_its_record(room, tmp_path, monkeypatch):
+    stored = nbformat.read(ROOT / "notebooks" / f"{room}.ipynb", as_version=4)
+    monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    again = replayed(stored, BEFORE.format(name=room))
     assert differences(stored, again) == []
 
 
-def test_an_altered_digit_is_found(pair):
-    stored, again = pair
-    for place, cell in enumerate(stored.cells):
-        for kind, text in (item for item in shown(cell) if len(item) == 2 and any(c.isdigit() for c in item[1])):
-            altered = copy.deepcopy(stored)
-            digit = next(c for c in reversed(text) if c.isdigit())
-            other = "8" if digit != "8" else "3"
-            for output in altered.cells[place].outputs:
-                if output.get("text") == text:
-                    output.text = other.join(text.rsplit(digit, 1))
-                elif output.get("data", {}).get(kind) == text:
-                    output.data[kind] = other.join(text.rsplit(digit, 1))
-            assert differences(altered, again) == [cell.id]
+def test_every_notebook_is_of_an_experiment():
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == {*rooms.rooms(), *NO_RECORD}
+
+
+def test_an_altered_digit_is_found():
+    """What `differences` sees: a digit in a table, in printed text, an error."""
+
+    def cell(**output):
+        made = nbformat.v4.new_code_cell("x", id="one")
+        made.outputs = [nbformat.v4.new_output(**output)]
+        return nbformat.v4.new_notebook(cells=[made])
+
+    table = {"output_type": "execute_result", "data": {"text/plain": "a 1.5", "text/html": "<td>1.5</td>"}}
+    altered = {**table, "data": {**table["data"], "text/html": "<td>1.6</td>"}}
+    assert differences(cell(**table), cell(**table)) == []
+    assert differences(cell(**table), cell(**altered)) == ["one"]
+    printed = {"output_type": "stream", "name": "stdout", "text": "holds 3"}
+    assert differences(cell(**printed), cell(**{**printed, "text": "holds 4"})) == ["one"]
+    assert differences(cell(**printed), cell(output_type="error", ename="E", evalue="v", traceback=[])) == ["one"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)

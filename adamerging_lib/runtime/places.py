@@ -13,12 +13,12 @@ def committed() -> Path:
 
 
 def results() -> Path:
-    """The folder that a run writes its records to: $ADAMERGING_RESULTS, else `committed`.
+    """The folder that a run writes its records to: $ADAMERGING_RESULTS, else ``_build/results`` beside `committed`.
 
-    `make book`, `make rerun` and the tests set the variable, so that only `make accept` changes committed records.
+    So that no run changes a committed record: only `make accept` does.
     """
     given = os.environ.get("ADAMERGING_RESULTS")
-    return Path(given) if given else committed()
+    return Path(given) if given else committed().parent / "_build" / "results"
 
 
 def assets() -> Path:

@@ -10,7 +10,6 @@ python -m adamerging_study.book.build pdf _build/singlehtml _build/book.pdf
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from . import notebooks
 
-SOURCES = ("_config.yml", "_toc.yml", "claims.yml", "requirements.lock", "book", "notebooks")
+SOURCES = ("_config.yml", "_toc.yml", "requirements.lock", "book", "notebooks")
 EXECUTED = Path("_build/executed")
 FRESH_RESULTS = Path("_build/results")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -54,29 +53,11 @@ def accept() -> list[Path]:
     for path, committed in zip(fresh, accepted, strict=True):
         if notebooks.source_digest(path) != notebooks.source_digest(committed):
             raise ValueError(f"{committed} was edited after its last run; `make book` runs it again.")
-    moved = _moved_records()
     for path, committed in zip(fresh, accepted, strict=True):
         shutil.copy2(path, committed)
     if FRESH_RESULTS.exists():
         shutil.copytree(FRESH_RESULTS, "results", dirs_exist_ok=True)
-    # Such a notebook's last cell still speaks of the record that was just replaced: it has to run once more.
-    for name in moved:
-        (EXECUTED / f"{name}.ipynb").unlink(missing_ok=True)
-        print(f"{name}: the record changed; run `make book accept` once more", file=sys.stderr)
     return accepted
-
-
-def _moved_records() -> list[str]:
-    """Experiments whose fresh record has other rows or parameters than the committed one, or none to compare with."""
-    from adamerging_lib.records import COST  # torch comes with it, which staging and checking can do without
-
-    def found(path: Path) -> list[object]:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        rows = [{key: row[key] for key in row if key not in COST} for row in record.get("rows", [])]
-        return [record.get("parameters"), record.get("seeds"), rows]
-
-    fresh = sorted(FRESH_RESULTS.rglob("*.json"))
-    return [path.stem for path in fresh if found(path) != found(Path("results", path.relative_to(FRESH_RESULTS)))]
 
 
 # ---------------------------------------------------------------------------------------------------------- offline

@@ -9,25 +9,23 @@ from typing import Any
 import pandas as pd
 
 from adamerging_lib import records
-from adamerging_lib.methods import methods
 from adamerging_lib.worlds.profiles import PROFILES
 
-from .. import claims, verdicts
-from ..tables import reasons
+from .. import claims, judge, rooms
+from ..reasons import show as reasons
 from .markdown import measured, table
 
 
 def claims_beside_text(*profiles: str) -> str:
-    """Those claims, of all that were measured on each of some profiles, whose verdicts differ; and how many do not."""
+    """Those of the papers' claims, of all that were measured on each of some profiles, whose verdicts differ."""
     rows, count = [], 0
-    for number, claim in enumerate(claims.read(), start=1):
-        found = [claims.verdict(claim, profile) for profile in profiles]
-        if any(v.word == verdicts.NOT_RUN for v in found):
+    for number, (room, claim) in enumerate(claims.by_papers(), start=1):
+        found = [claims.verdict(room, claim.id, profile) for profile in profiles]
+        if any(v is None or v.word == judge.NOT_RUN for v in found):
             continue
         count += 1
         if len({v.word for v in found}) > 1:
-            cells = [measured(v) for v in found]
-            rows.append([number, claim.claim, *cells, f"{claim.required} {claim.unit}"])
+            rows.append([number, claim.claim, *map(measured, found), f"{claim.required} {claim.unit}"])
     told = f"Of {count} claims that were measured on each, {count - len(rows)} have the same verdict"
     if not rows:
         return f"{told}.\n"
@@ -43,7 +41,7 @@ def reasons_beside_text(*profiles: str) -> str:
     paths = {profile: claims.record_of("reasons", profile) for profile in profiles}
     if missing := [profile for profile, path in paths.items() if path is None]:
         raise ValueError(f"no record of reasons for {', '.join(missing)}: run the notebook on that profile")
-    frame = reasons.beside({profile: pd.DataFrame(claims.rows_of(path)) for profile, path in paths.items()})
+    frame = reasons.beside({profile: records.frame(records.read(path)) for profile, path in paths.items()})
     return table(frame.reset_index().to_numpy(), ["task", *frame])
 
 
@@ -58,17 +56,18 @@ def comparison_text(name: str, run: str) -> str:
         worlds = [PROFILES[variant["profile"]].base or "mini", "mini"]
         own = next(filter(None, (claims.record_of(variant["experiment"], world) for world in worlds)))
     default = records.read(own)
-    sides = [side(default["rows"]), side(variant["rows"])]
+    factors = rooms.face(variant["experiment"]).factors
+    sides = [side(record["rows"], factors) for record in (default, variant)]
     if not len(sides[0]) or not len(sides[1]):
         return ""
     both = pd.concat(sides, axis=1, keys=["default", "this run"])
     both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
     if both.index.nlevels > 1:  # what is the same in every row says nothing
         both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
-    names = methods()["label"]
+    known = {**default["methods"], **variant["methods"]}
     rows = [
         [
-            names.get(key[0], key[0]),
+            known[key[0]]["label"] if key[0] in known else key[0],
             *("–" if pd.isna(part) else f"{part:g}" if isinstance(part, float) else part for part in key[1:]),
             *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)),
             "–" if pd.isna(b - a) else f"{b - a:+.1f}",
@@ -88,14 +87,19 @@ def _parts(key: object) -> tuple:
     return key if isinstance(key, tuple) else (key,)
 
 
-def side(rows: Iterable[Mapping[str, Any]]) -> pd.Series:
+def side(rows: Iterable[Mapping[str, Any]], factors: Iterable[str]) -> pd.Series:
     """Average accuracy by method and by what else tells its rows apart; mean over seeds.
 
-    Sweeps over λ and looks along the way are left out: a page of its own shows them.
+    Sweeps over λ, looks along the way and single levels of other factors are left out: a page of its own shows them.
+
+    Arguments:
+        rows: of a record.
+        factors: those of its experiment.
     """
-    keys = ["method", "condition", "severity", "adapted_on", "group", "setting"]
+    keys = ["method", "condition", "severity", "adapted_on", "unseen", "group", "setting"]
+    varied = set(factors) - set(keys)
     frame = pd.DataFrame(
-        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not {"scaling", "step"} & r.keys()]
+        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not varied & r.keys()]
     )
     if frame.empty:
         return pd.Series(dtype=float)

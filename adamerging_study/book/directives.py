@@ -8,6 +8,7 @@ parser read it, so that links and badges are checked like those of any page.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 from docutils import nodes
@@ -17,32 +18,31 @@ from sphinx.util.docutils import SphinxDirective
 from adamerging_lib import records
 from adamerging_lib.methods import methods
 from adamerging_lib.runtime import places
+from adamerging_lib.worlds.profiles import PROFILES
 
-from .. import claims, verdicts
+from .. import claims, judge, rooms
 from .. import costs as study_costs
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text
 from .markdown import badge, measured, table
 
 
 def claims_text() -> str:
-    """All claims, one section a document, with published value, measured values and verdicts; failures explained."""
-    known = claims.read()
-    profiles = claims.profiles(known)
+    """The papers' claims, one section per document, with published and measured values, verdicts and reasons."""
+    known, profiles = claims.by_papers(), claims.profiles(_bases())
     parts = []
-    for source in dict.fromkeys(claim.where.partition(",")[0] for claim in known):
+    for source in dict.fromkeys(claim.where.partition(",")[0] for _, claim in known):
         rows, reasons = [], []
-        for number, claim in enumerate(known, start=1):
+        for number, (room, claim) in enumerate(known, start=1):
             if claim.where.partition(",")[0] != source:
                 continue
-            found = [claims.verdict(claim, profile) for profile in profiles]
-            cells = [measured(v) for v in found]
+            found = [claims.verdict(room, claim.id, profile) for profile in profiles]
             place = claim.where.partition(",")[2].strip()
             rows.append([
-                number, f"{claim.claim} ({place})", *cells, claim.published and f"*{claim.published}*",
-                f"{claim.required} {claim.unit}", f"{{doc}}`page </{claim.page}>`",
+                number, f"{claim.claim} ({place})", *map(measured, found), claim.published and f"*{claim.published}*",
+                f"{claim.required} {claim.unit}", f"{{doc}}`page </notebooks/{room}>`",
             ])  # fmt: skip
             for profile, v in zip(profiles, found, strict=True):
-                if v.word == verdicts.FAILS:
+                if v is not None and v.word == judge.FAILS:
                     reason = claim.why.get(profile, "no reason known yet")
                     reasons.append(f"* **{number}, {profile}**: {reason}")
         header = ["", "claim", *profiles, "published", "holds here if", "proof"]
@@ -53,14 +53,20 @@ def claims_text() -> str:
 
 
 def claims_count_text() -> str:
-    """How many claims hold, one line a profile."""
-    known = claims.read()
-    lines = []
-    for profile in claims.profiles(known):
-        count = claims.count([claims.verdict(claim, profile) for claim in known])
-        told = ", ".join(f"{number} {badge(word)}" for word, number in count.items() if number)
+    """How many of the papers' claims got which word, one line per profile."""
+    known, lines = claims.by_papers(), []
+    for profile in claims.profiles(_bases()):
+        found = [claims.verdict(room, claim.id, profile) for room, claim in known]
+        words = Counter(judge.NOT_RUN if v is None else v.word for v in found)
+        told = ", ".join(f"{words[word]} {badge(word)}" for word in judge.WORDS if words[word])
+        alone = sum(v is not None and v.point_only for v in found)
+        told += f"; {alone} of these words rest on the point value alone" if alone else ""
         lines.append(f"* `{profile}`: of {len(known)} claims, {told}")
     return "\n".join(lines) + "\n"
+
+
+def _bases() -> dict[str, str]:
+    return {name: profile.base for name, profile in PROFILES.items()}
 
 
 def status_text() -> str:
@@ -133,8 +139,7 @@ class _Text(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The parsed text."""
         text = self.make(*self.arguments)
-        self.env.note_dependency(str(claims.FILE))
-        for path in places.committed().glob("*/*.json"):
+        for path in [*rooms.HERE.glob("*/claims.yml"), *places.committed().glob("*/*.json")]:
             self.env.note_dependency(str(path))
         node = nodes.container()
         node.document = self.state.document

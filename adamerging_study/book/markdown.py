@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .. import verdicts
+from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED, Verdict
 
-BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
+_COLOURS = {HOLDS: "success", FAILS: "danger", UNDECIDED: "warning", NOT_RUN: "secondary"}
+
+
+def badge_colour(word: str) -> str:
+    """The colour of sphinx-design that a verdict's word has."""
+    return _COLOURS[word]
 
 
 def badge(word: str) -> str:
-    """A verdict as a badge of sphinx-design."""
-    return f"{{bdg-{BADGES[word]}}}`{word}`"
+    """A verdict's word as a badge of sphinx-design."""
+    return f"{{bdg-{badge_colour(word)}}}`{word}`"
 
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
@@ -22,7 +27,17 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
     return f"::::{{table}}\n:class: dataframe\n\n{body}\n::::\n"
 
 
-def measured(verdict: verdicts.Verdict) -> str:
-    """A verdict as its badge, and below it what was measured, where anything was."""
-    told = badge(verdict.word)
-    return told if verdict.word == verdicts.NOT_RUN else f"{told}<br>{verdict.value:.{verdict.digits}f}"
+def measured(verdict: Verdict | None) -> str:
+    """A verdict as its badge, and below it what was measured, with its 95 % interval where there is one.
+
+    An asterisk marks a word that rests on the point value alone; None is a claim without a record.
+    """
+    if verdict is None or verdict.word == NOT_RUN:
+        return badge(NOT_RUN)
+    digits = 2 if abs(verdict.point) < 1 else 1
+    mark = r"\*" if verdict.point_only else ""
+    told = f"{badge(verdict.word)}{mark}<br>{verdict.point:.{digits}f}"
+    if verdict.interval is not None:
+        low, high = verdict.interval
+        told += f"<br><small>{low:.{digits}f} to {high:.{digits}f}</small>"
+    return told

@@ -6,7 +6,6 @@ import ast
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -136,13 +135,8 @@ def execute(path: str | Path, output: str | Path, values: Mapping[str, object] |
 def of_another_world(notebook: NotebookNode) -> NotebookNode:
     """A copy without what is about the default profile's run, or shows images that may not be passed on.
 
-    Cells tagged ``default-only`` go; captions keep their first sentence, which says what is shown, and lose the others,
-    which say what was found.
+    Those cells are tagged ``default-only``.
     """
     notebook = copy.deepcopy(notebook)
     notebook.cells = [cell for cell in notebook.cells if "default-only" not in cell.metadata.get("tags", ())]
-    for cell in notebook.cells:
-        figure = cell.metadata.get("mystnb", {}).get("figure", {})
-        if "caption" in figure:
-            figure["caption"] = re.split(r"(?<=\.)\s", figure["caption"], maxsplit=1)[0]
     return notebook

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
-import pandas as pd
+import numpy as np
 from docutils import nodes
 
 from adamerging_lib import records
 from adamerging_lib.published import figure1, published
-from adamerging_lib.runtime import places
 
-from .. import claims, verdicts
+from .. import claims, rooms
+from ..sample import interval
+from .markdown import badge_colour
 
-_BADGES = {verdicts.HOLDS: "success", verdicts.FAILS: "danger", verdicts.NOT_RUN: "secondary"}
+# A record's place, the name of a number, and how to format it: ``+tiny/robustness: gain_impulse_noise:.2f``.
+_ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
 
 
 def published_role(name, rawtext, text, lineno, inliner, options=None, content=None):
@@ -27,26 +30,50 @@ def published_role(name, rawtext, text, lineno, inliner, options=None, content=N
     return [nodes.inline(rawtext, str(rows["accuracy"].item()), classes=["published"])], []
 
 
-def measured_role(name, rawtext, text, lineno, inliner, options=None, content=None):
-    """A number of a record, by an expression of `claims.evaluate`: ``tiny/performance: average('ties')``.
+def number_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """A number, or a word, of a record by its name in the room's `numbers`: ``tiny/robustness: gain_impulse_noise``.
 
-    A ``+`` before it asks for the sign: ``+tiny/performance: average('ties') - average('task_arithmetic')``.
+    A ``+`` before it asks for the sign; a format after the name (``:.0f``) for other digits than one (two below 1).
     """
-    asked = re.fullmatch(r"(\+?)([\w-]+)/(\w+): *(.+)", text, re.DOTALL)
-    path = asked and claims.record_of(asked[3], asked[2])
-    value = claims.evaluate(asked[4], claims.rows_of(path)) if path else math.nan
-    if math.isnan(value):
-        return [], [inliner.reporter.error(f"{rawtext}: no record has that.", line=lineno)]
-    digits = 2 if abs(value) < 1 else 1  # as verdicts have it
-    return [nodes.inline(rawtext, f"{value:{asked[1]}.{digits}f}".replace("-", "−"))], []
+    return _looked_up(rawtext, text, lineno, inliner, lambda values, style: style(float(values[0])))
+
+
+def interval_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The 95 % interval of a number, as in "4.9 to 7.6"; *no interval* where the record holds no outcomes."""
+
+    def told(values: np.ndarray, style: Callable[[float], str]) -> str:
+        _, low, high = interval(values)
+        return "no interval" if low is None or high is None else f"{style(low)} to {style(high)}"
+
+    return _looked_up(rawtext, text, lineno, inliner, told)
 
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):
-    """The verdict of the performance record of the mini world on one statement of `verdicts`, as a badge."""
-    record = records.read(places.results() / "mini" / "performance.json")
-    found = {v.check: v.word for v in verdicts.performance(pd.DataFrame(record["rows"]), "mini")}
-    if text not in found:
-        known = "; ".join(found)
-        return [], [inliner.reporter.error(f"{rawtext} is no statement of the record. Known: {known}", line=lineno)]
-    colour = _BADGES[found[text]]
-    return [nodes.inline(rawtext, found[text], classes=["sd-badge", f"sd-bg-{colour}", f"sd-bg-text-{colour}"])], []
+    """The verdict of a record on a claim, as a badge: ``mini/performance: lw-over-ta``."""
+    asked = _ASKED.fullmatch(text)
+    verdict = asked and claims.verdict(asked["room"], asked["name"], asked["profile"])
+    if not verdict:
+        return [], [inliner.reporter.error(f"{rawtext}: no record or no claim has that name.", line=lineno)]
+    colour = badge_colour(verdict.word)
+    return [nodes.inline(rawtext, str(verdict), classes=["sd-badge", f"sd-bg-{colour}", f"sd-bg-text-{colour}"])], []
+
+
+def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) -> tuple[list, list]:
+    asked = _ASKED.fullmatch(text)
+    path = asked and asked["room"] in rooms.rooms() and claims.record_of(asked["room"], asked["profile"])
+    if not path:
+        return [], [inliner.reporter.error(f"{rawtext}: there is no such record.", line=lineno)]
+    values = claims.numbers_at(path).get(asked["name"])
+    if values is None:
+        words = claims.words_of(records.read(path))
+        if asked["name"] in words:
+            return [nodes.inline(rawtext, words[asked["name"]])], []
+    if values is None or math.isnan(values[0]):
+        return [], [inliner.reporter.error(f"{rawtext}: the record has no such number.", line=lineno)]
+    form = f"{asked['sign']}{(asked['format'] or f':.{digits(values[0])}f')[1:]}"
+    return [nodes.inline(rawtext, told(values, lambda value: f"{value:{form}}".replace("-", "−")))], []
+
+
+def digits(value: float) -> int:
+    """How many digits after the point a measured number has on a page."""
+    return 2 if abs(value) < 1 else 1

@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import directives
-from .roles import measured_role, published_role, verdict_role
+from .roles import interval_role, number_role, published_role, verdict_role
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
 
@@ -30,8 +30,8 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
 
     Returns:
         A copy with a line of links under the title and a target before the parameters; for a variant also a banner
-        with run and parameters, labels that end in the run's name, captions marked as the default
-        run's, both parameter cells folded away, and its averages beside those of the default run.
+        with run and parameters, labels that end in the run's name, both parameter cells folded away, and its averages
+        beside those of the default run.
 
     Raises:
         ValueError: the notebook does not begin with a title, or has no parameters cell.
@@ -39,7 +39,6 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
     notebook, name, run = copy.deepcopy(notebook), Path(docname).name, run_of(docname)
     if run:
         _rename_labels(notebook, run)
-        _mark_captions(notebook)
     target = f"parameters-of-{name}" + (f"-{run}" if run else "")
     cells = []
     for cell in notebook.cells:
@@ -88,19 +87,6 @@ def _rename_labels(notebook: NotebookNode, run: str) -> None:
             cell.source = use.sub(rf"\2-{run}", cell.source)
 
 
-def _mark_captions(notebook: NotebookNode) -> None:
-    """Captions state a finding, and it is the default run's: say so where another run's picture stands above.
-
-    Those of another world's run were shortened to what they show, see `notebooks.of_another_world`.
-    """
-    if "profile" in notebook.metadata.get("papermill", {}).get("parameters", {}):
-        return
-    for cell in notebook.cells:
-        figure = cell.metadata.get("mystnb", {}).get("figure", {})
-        if "caption" in figure:
-            figure["caption"] = f"(Caption of the default run.) {figure['caption']}"
-
-
 def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, docname: str) -> None:
     first = notebook.cells[0]
     title, _, rest = first.source.partition("\n")
@@ -130,7 +116,8 @@ def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
     app.connect("config-inited", _add_buttons)
-    app.add_role("measured", measured_role)
+    app.add_role("number", number_role)
+    app.add_role("interval", interval_role)
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)

@@ -7,7 +7,7 @@ import re
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from .style import WIDTH, styled
+from ..style import WIDTH, styled
 
 _NODE = re.compile(r'(\d+)\[label = "([^"]*)"')
 _EDGE = re.compile(r"(\d+) -> (\d+)")
