@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from adamerging_lib.runtime.sources import notebook_files
-from adamerging_study.book.notebooks import code_cells, source_digest
+from adamerging_study.book.notebooks import code_cells, parameters, source_digest
+from adamerging_study.book.rerun import filled
 
 configfile: "runs.yml"
 
@@ -25,6 +26,12 @@ def dependencies(wildcards):
     """The modules that a notebook imports, transitively; what prints, builds and trains is not among them."""
     files = notebook_files(code_cells(f"notebooks/{wildcards.page}.ipynb"))
     return [os.path.relpath(file) for file in files] + DATA
+
+
+def values(wildcards):
+    """The parameters of a variant, with what its profile takes."""
+    given, known = config["runs"][wildcards.run][wildcards.page], parameters(f"notebooks/{wildcards.page}.ipynb")
+    return filled(wildcards.page, given, known)
 
 
 EXECUTE = f"{sys.executable} -m adamerging_study.book.rerun execute {{wildcards.page}} {{output}}"
@@ -67,7 +74,7 @@ rule variant:
     log: notebook="_build/logs/{run}/{page}.ipynb"
     params:
         source=lambda w: source_digest(f"notebooks/{w.page}.ipynb"),
-        values=lambda w: json.dumps(config["runs"][w.run][w.page], sort_keys=True),
+        values=lambda w: json.dumps(values(w), sort_keys=True),
     threads: 1
     resources: mem_mb=4000, runtime=60
     shell: EXECUTE + " --results book/runs/{wildcards.run}/{wildcards.page} --log {log.notebook} --parameters {params.values:q}"

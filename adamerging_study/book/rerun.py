@@ -26,12 +26,15 @@ from pathlib import Path
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from adamerging_lib.runtime import places
 from adamerging_lib.runtime.values import Parameter, describe, parse
 from adamerging_lib.worlds.profiles import profile
 
 from . import notebooks
 
 RUNS_FILE = Path("runs.yml")
+# Beside the notebooks, wherever a variant is made.
+BUDGETS_FILE = places.committed().parent / "budgets.yml"
 TOC_FILE = Path("_toc.yml")
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -59,7 +62,7 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
     values = parse(template(name), notebooks.parameters(template(name)), pairs)
     if not values:
         raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
-    values = filled(name, values, notebooks.parameters(template(name)))
+    filled(name, values, notebooks.parameters(template(name)))  # an unknown profile is refused before it is written
     text = _load(runs_file)
     text.setdefault("runs", {}).setdefault(run, {})[name] = values
     _save(runs_file, text)
@@ -69,8 +72,9 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
 def filled(name: str, values: Mapping[str, object], known: Mapping[str, Parameter]) -> dict[str, object]:
     """The parameters of a variant, with what its profile goes with where nothing else was given.
 
-    The notebooks' own defaults are sized for the mini world; another profile has the paper's budgets, the architecture
-    whose published numbers belong beside it, and methods that it cannot have.
+    The notebooks' own defaults are sized for the drawn world; what another profile takes stands in ``budgets.yml``:
+    steps, the architecture whose published numbers belong beside it, fewer levels. Methods that it has no checkpoints
+    for are left out.
 
     Arguments:
         name: the notebook.
@@ -80,7 +84,8 @@ def filled(name: str, values: Mapping[str, object], known: Mapping[str, Paramete
     if "profile" not in values or "profile" not in known or values["profile"] == known["profile"].default:
         return dict(values)
     chosen = profile(values["profile"])
-    own = {**chosen.parameters.get("", {}), **chosen.parameters.get(name, {})}
+    budget = _load(BUDGETS_FILE).get(chosen.name, {})
+    own = {**budget.get("all", {}), **budget.get(name, {})}
     own = {key: value for key, value in own.items() if key in known}
     for key in ("methods", "swept"):
         if key in known and set(chosen.without) & set(known[key].default):
