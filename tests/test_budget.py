@@ -156,12 +156,13 @@ def test_claims_follow_the_numbers():
     assert {v.word for v in claims.verdicts_of(made_record(alone))} == {NOT_RUN}
 
 
-def test_advice_in_three_sentences():
-    steps, images, grain = show.advice(made_up())
-    assert steps.startswith("Take 50 steps") and "(+9.0 points over λ = 0.3)" in steps
+def test_advice_in_four_sentences():
+    steps, rates, images, grain = show.advice(made_up())
+    assert steps.startswith("Take 50 steps") and "within 200" in steps and "(+9.0 points over λ = 0.3)" in steps
     short = made_up()
     short = short[(short["factor"] != "steps") | short["level"].isin(["0", "50"])]
     assert show.advice(short)[0].startswith("Take 50 steps or more: no earlier look")
+    assert rates == "Of the rates tried, 0.01 did best at the base run's number of steps (66.0 percent)."
     assert images == "Within a point of the best come 32 unlabelled images per task, of those tried (8, 32, all)."
     assert "One coefficient per tensor did best (66.0 percent), one per task worst (63.0)." == grain
 
@@ -169,7 +170,7 @@ def test_advice_in_three_sentences():
 @pytest.mark.parametrize("factor", ["steps", "lr", "images", "granularity", "tasks"])
 def test_a_factor_that_is_left_out_is_not_spoken_of(factor):
     rows = made_up().query("factor != @factor")
-    assert len(show.advice(rows)) == (3 if factor == "tasks" else 2)
+    assert len(show.advice(rows)) == (4 if factor == "tasks" else 3)
     assert factor not in set(show.ablation(rows)["factor"])
 
 

@@ -51,7 +51,7 @@ def by_task_count(rows: pd.DataFrame) -> pd.DataFrame:
 
 def advice(rows: pd.DataFrame) -> list[str]:
     """What a user should choose, in sentences computed from the record; nothing is said of what was not varied."""
-    return [*_on_steps(rows), *_on_images(rows), *_on_granularity(rows)]
+    return [*_on_steps(rows), *_on_rates(rows), *_on_images(rows), *_on_granularity(rows)]
 
 
 @styled
@@ -124,26 +124,35 @@ def _base_row(rows: pd.DataFrame) -> pd.Series:
 
 
 def _on_steps(rows: pd.DataFrame) -> list[str]:
-    steps, rate = levels(rows, STEPS), levels(rows, "lr")
-    if len(steps) < 2 or not len(rate):
+    steps = levels(rows, STEPS)
+    if len(steps) < 2:
         return []
     gain, last = steps - steps.iloc[0], steps.index[-1]
     enough = next(step for step, value in gain.items() if value >= 0.9 * gain.max())
     if enough == last:
         take = f"Take {last} steps or more: no earlier look has nine tenths of their gain"
     else:
-        take = f"Take {enough} steps at the learning rate of the base run: nine tenths of the gain of {last} are there"
+        take = (
+            f"Take {enough} steps at the learning rate of the base run: nine tenths of the largest gain within {last} "
+            "are there"
+        )
+    return [f"{take} ({gain.max():+.1f} points over λ = 0.3)."]
+
+
+def _on_rates(rows: pd.DataFrame) -> list[str]:
+    rate = levels(rows, "lr")
+    if len(rate) < 2:
+        return []
     return [
-        f"{take} ({gain.max():+.1f} points over λ = 0.3); of the rates tried, {rate.idxmax()} did best at the base "
-        f"run's number of steps ({rate.max():.1f} percent)."
+        f"Of the rates tried, {rate.idxmax()} did best at the base run's number of steps ({rate.max():.1f} percent)."
     ]
 
 
 def _on_images(rows: pd.DataFrame) -> list[str]:
     images = levels(rows, "images")
-    few = next((level for level, value in images.items() if value >= images.max() - 1), None)
-    if few is None:
+    if len(images) < 2:
         return []
+    few = next(level for level, value in images.items() if value >= images.max() - 1)
     tried = ", ".join(images.index)
     return [f"Within a point of the best come {few} unlabelled images per task, of those tried ({tried})."]
 
