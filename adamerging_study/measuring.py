@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
+from torch import Tensor
 
 from adamerging_lib import records
 from adamerging_lib.evaluation import evaluate
@@ -119,6 +121,17 @@ def at_step(suite: Suite, fit: Fit, step: int) -> Merged:
     """The model that a fit of plain task vectors had after so many steps."""
     state = suite.task_vectors().merge(fit.trajectory[step], fit.coefficients.granularity)
     return Merged(state, fit.method, {**fit.hyper, "steps": step}, fit.tasks)
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> float | None:
+    """Spearman's rank correlation of two measurements of the same images; None where one of the two is constant.
+
+    Arguments:
+        x, y: ``[n]``, on the CPU.
+    """
+    if len(x.unique()) < 2 or len(y.unique()) < 2:
+        return None
+    return float(spearmanr(x.numpy(), y.numpy()).statistic)
 
 
 @dataclass(frozen=True)
