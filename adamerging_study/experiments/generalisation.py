@@ -14,9 +14,9 @@ from typing import Any
 from adamerging_lib.evaluation import evaluate
 from adamerging_lib.methods import run_method
 from adamerging_lib.methods.registry import find
-from adamerging_lib.published import same_role
 from adamerging_lib.records import rows_of
 from adamerging_lib.suite import Suite
+from adamerging_lib.worlds.roles import same_role
 
 
 def generalisation(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adamerging_lib.published import ARCHITECTURES, ROLES, published
+from adamerging_lib.published import ARCHITECTURES, published
+from adamerging_lib.worlds.roles import ROLES
 
 from .common import AVERAGE, labelled
 

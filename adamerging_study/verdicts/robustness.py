@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from adamerging_lib.published import same_role
+from adamerging_lib.worlds.roles import same_role
 
 from ..tables import robustness as table
 from ..tables.common import AVERAGE

@@ -8,12 +8,22 @@ import numpy as np
 from PIL import Image
 
 from .canvas import SIZE, any_colour, camera, entry, mix, near, noise, painter, rgb, turned
+from .kinds import Kind
 
 CLASSES = (
     "circular farmland", "crop rows", "road intersection", "runway", "baseball field", "river bend",
     "dense houses", "storage tanks", "harbour", "roundabout", "swimming pool", "railway",
 )  # fmt: skip
 EXTRA = ("car park", "solar panels", "tennis court", "stadium", "golf course", "windmills", "greenhouses", "quarry")
+KIND = Kind(
+    weight=1.1,
+    naming=("an aerial photo of a {}", "a {} seen from above", "a {}"),
+    vague=("an aerial photo", "seen from above"),
+    other_words={
+        "circular farmland": "irrigated discs", "dense houses": "suburb", "storage tanks": "white cylinders",
+        "harbour": "marina", "railway": "train tracks",
+    },
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from .canvas import camera, entry, mix, near, noise, turned
+from .kinds import Kind
 
 CLASSES = (
     "annual crop", "forest land", "herbaceous vegetation", "highway", "industrial buildings",
     "pasture", "permanent crop", "residential area", "river water", "sea or lake",
 )  # fmt: skip
 EXTRA = ("glacier", "salt flat", "lava field", "mangrove", "sand dunes", "burnt land", "cloud cover", "snow cover")
+KIND = Kind(
+    weight=0.8,
+    naming=("a satellite image of {}", "{} from orbit", "{}"),
+    vague=("a satellite image", "seen from orbit"),
+    other_words={
+        "annual crop": "ploughed fields", "herbaceous vegetation": "wild grassland",
+        "industrial buildings": "warehouses", "pasture": "green meadow", "permanent crop": "orchard",
+        "residential area": "town",
+    },
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,19 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .canvas import ROWS, SIZE, Colour, any_colour, camera, entry, mix, near, noise, painter, rgb
+from .kinds import Kind
 
 CLASSES = (
     "forest", "desert", "beach", "mountain", "city skyline", "night sky",
     "sunset", "snow field", "indoor room", "road", "village", "waterfall",
 )  # fmt: skip
 EXTRA = ("lake", "island", "bridge", "vineyard", "cave", "fireworks", "rainbow", "volcano", "lighthouse", "staircase")
+KIND = Kind(
+    weight=1.0,
+    naming=("a photo of a {}", "a landscape with a {}", "a {}", "picture of a {}"),
+    vague=("a landscape", "a view"),
+    other_words={"village": "cottages", "indoor room": "bedroom", "snow field": "winter land"},
+)
 
 # sky, ground
 PALETTE = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .canvas import COLUMNS, ROWS, SIZE, any_colour, camera, contrasting, entry, mix, noise, smooth, turned
+from .kinds import Kind
 
 CLASSES = (
     "striped", "dotted", "checkered", "marbled", "grid", "zigzag", "cracked", "woven", "spiral", "bubbly",
@@ -14,6 +15,14 @@ CLASSES = (
 )  # fmt: skip
 EXTRA = (
     "wavy", "scaly", "rayed", "concentric", "brick", "stained", "sprinkled", "herringbone", "smooth", "crystalline",
+)  # fmt: skip
+KIND = Kind(
+    weight=1.1,
+    naming=("a photo of a {} texture", "a {} surface", "{}", "a {} pattern"),
+    vague=("a texture", "a surface"),
+    other_words={
+        "woven": "basket", "checkered": "chessboard", "marbled": "swirling stone", "blotchy": "camouflage",
+    },
 )  # fmt: skip
 
 

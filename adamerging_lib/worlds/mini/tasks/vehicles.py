@@ -8,9 +8,18 @@ import numpy as np
 from PIL import ImageDraw
 
 from .canvas import SIZE, Colour, any_colour, backdrop, camera, contrasting, entry, painter, rgb
+from .kinds import Kind
 
 CLASSES = ("sedan", "hatchback", "van", "pickup truck", "bus", "lorry", "convertible", "tractor", "tank", "fire engine")
 EXTRA = ("bicycle", "motorbike", "train", "sailing boat", "ship", "aeroplane", "helicopter", "crane", "tram", "rocket")
+KIND = Kind(
+    weight=1.3,
+    naming=("a photo of a {}", "a {} from the side", "a {}", "picture of a {}"),
+    vague=("a vehicle", "a machine"),
+    other_words={
+        "sedan": "family car", "hatchback": "small car", "lorry": "cargo truck", "convertible": "roadster",
+    },
+)  # fmt: skip
 GLASS = (172, 204, 224)
 DARK = (40, 40, 40)
 
