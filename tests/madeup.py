@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from adamerging_lib.methods import methods
-from adamerging_lib.published import STAND_IN
+from adamerging_lib.worlds.roles import STAND_IN
 
 LEVELS = {
     "zero_shot": 48.0,

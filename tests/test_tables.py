@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from madeup import LEVELS, SCALINGS, performance_rows
 
-from adamerging_lib.published import ARCHITECTURES, STAND_IN, published
+from adamerging_lib.published import ARCHITECTURES, published
+from adamerging_lib.worlds.roles import STAND_IN
 from adamerging_study import tables, verdicts
 
 

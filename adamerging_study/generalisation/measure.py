@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from adamerging_lib.evaluation import evaluate
-from adamerging_lib.published import same_role
 from adamerging_lib.suite import Suite
+from adamerging_lib.worlds.roles import same_role
 
 from .. import measuring
 

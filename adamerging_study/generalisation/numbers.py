@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from adamerging_lib.published import ROLES
+from adamerging_lib.worlds.roles import ROLES
 
 from ..sample import Sample
 

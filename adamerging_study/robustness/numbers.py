@@ -7,7 +7,7 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
-from adamerging_lib.published import same_role
+from adamerging_lib.worlds.roles import same_role
 
 from ..sample import AVERAGE, Sample
 

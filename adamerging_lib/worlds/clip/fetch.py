@@ -21,6 +21,7 @@ from filelock import FileLock
 from ...files.checkpoint import check_room
 from ...state import CheckpointError, sha256
 from .hub import SITE, WEIGHTS, Repository, present, whole
+from .tasks import TASKS, split_files
 
 MISSING, CUT, DIFFERENT, THERE = "missing", "cut short", "not the hub's file", "there"
 
@@ -81,16 +82,12 @@ def ask(repositories: Iterable[Repository]) -> Iterator[File]:
 
 def _licence(repository: Repository, tags: list[str]) -> str:
     if repository.kind == "datasets":
-        from .tasks import TASKS
-
         tags = tags or [TASKS[repository.task].licence]
     return tags[0] if tags else "none stated"
 
 
 def _chosen(repository: Repository, names: list[str]) -> list[str]:
     if repository.kind == "datasets":
-        from .tasks import TASKS, split_files
-
         chosen = []
         for split in repository.splits:
             own = split_files(names, TASKS[repository.task], split)

@@ -2,8 +2,9 @@
 
     python -m adamerging_lib.worlds.mini.build [--out FOLDER] [--device auto] [--workers 2] [--install]
 
-Stages: draw captioned images, pre-train the CLIP, fine-tune eight experts, train the joint model, write the manifest.
-Each stage resumes where it was cut off; a finished one is not done again. On two cores it takes about an hour.
+Stages: draw captioned images, pre-train the CLIP, fine-tune an expert for each task, train the joint model, write the
+manifest. Each stage resumes where it was cut off; a finished one is not done again. On two cores it takes about an
+hour.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ class Builder:
     """The stages, sharing a work folder."""
 
     def __init__(self, recipe: Recipe, work: Path, device: str, workers: int):
-        digest = hashlib.sha256(json.dumps(recipe.plain(), sort_keys=True).encode()).hexdigest()[:12]
+        # Of the tasks too: a further one is in the joint model, and its words are among the text tower's.
+        plan = {"tasks": list(TASKS), **recipe.plain()}
+        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
         self.recipe, self.device, self.workers = recipe, str(resolve_device(device)), workers
         self.work = work / digest
         self.out = self.work / "mini"
