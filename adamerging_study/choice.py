@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adamerging_lib.competitions import BOUNDS, GIVES, NEEDS
 from adamerging_lib.methods import methods
-from adamerging_lib.methods.registry import NEEDS, find
-
-from .common import BOUNDS
-from .leaderboard import ONE, PARTS, kind
+from adamerging_lib.methods.registry import find
 
 
 def choice() -> pd.DataFrame:
     """Merging methods grouped by what they need, the kind of model that comes out, and how they are called."""
     rows = []
-    known = methods().drop(index=list(BOUNDS))
+    known = [find(id) for id in methods().index if id not in BOUNDS]
     for needs in NEEDS:
-        for comes in (ONE, PARTS):
-            group = [method for method in known.index[known["needs"] == needs] if kind(method) == comes]
+        for gives in GIVES:
+            group = [method for method in known if (method.needs, method.gives) == (needs, gives)]
             if group:
-                files = all(find(method).takes == "task_vectors" for method in group)
+                files = all(method.takes == "task_vectors" for method in group)
                 rows.append({
                     "besides the checkpoints": needs,
-                    "comes out": comes,
+                    "comes out": gives,
                     "call": "adamerging merge" if files else "am.run_method",
-                    "methods": ", ".join(group),
+                    "methods": ", ".join(method.id for method in group),
                 })  # fmt: skip
     return pd.DataFrame(rows)
