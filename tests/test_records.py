@@ -6,11 +6,13 @@ import copy
 import datetime as dt
 import json
 
+import numpy as np
 import pytest
 
 import adamerging_lib as am
 from adamerging_lib import records
 from adamerging_lib.runtime.environment import environment
+from adamerging_study import outcomes
 
 
 @pytest.fixture
@@ -64,6 +66,15 @@ def test_readers_refuse_what_they_do_not_know(record, tmp_path):
         records.read(path)
     with pytest.raises(ValueError, match="no record at .*nowhere.json"):
         records.read(tmp_path / "nowhere.json")
+
+
+def test_outcomes_that_look_like_a_path_are_kept(record, tmp_path):
+    """Of 400 images the first twelve right: base64 of ones is a slash for each six."""
+    right = outcomes.pack(np.arange(400) < 200)
+    assert right.startswith("//")
+    record["rows"][0]["right"] = right
+    records.write(record, tmp_path / "r.json")
+    assert records.read(tmp_path / "r.json")["rows"][0]["right"] == right
 
 
 @pytest.mark.parametrize(

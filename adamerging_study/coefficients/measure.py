@@ -1,30 +1,26 @@
-"""What AdaMerging learns: coefficients over steps, over depth and kind of tensor, at the clamp, and over seeds.
-
-Rows of a record: accuracies as in `measure`; ``condition="path"`` with ``task, step, coefficient`` (task-wise);
-``condition="final"`` with ``task, row, block, kind, coefficient`` (layer-wise), one set a method and seed.
-"""
+"""The measurement behind Figures 4, 5 and 7 to 10, and the authors' own coefficients beside it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from adamerging_lib.block_names import block_rows
 from adamerging_lib.coefficients import Coefficients, read_authors_file
-from adamerging_lib.methods import Fit, run_method
+from adamerging_lib.merged import Fit
+from adamerging_lib.methods import methods, run_method
 from adamerging_lib.suite import Suite
 
-from . import measure
+from .. import measuring
+from . import LAYER_WISE, TASK_WISE
 
-TASK_WISE = ("task_wise_adamerging", "task_wise_adamerging_pp")
-LAYER_WISE = ("layer_wise_adamerging", "layer_wise_adamerging_pp")
 PATH_EVERY = 5  # steps between two points of a path that are kept
 
-# What a tensor is, by its name: open_clip, Hugging Face and timm. The first that fits counts.
-KINDS = {
+# What a tensor does, by its name: open_clip, Hugging Face and timm. The first that fits counts.
+ROLES = {
     "attention in": r"in_proj_weight$|[qkv]_proj\.weight$|attn\.qkv\.weight$",
     "attention out": r"attn\.out_proj\.weight$|attn\.proj\.weight$",
     "MLP in": r"c_fc\.weight$|mlp\.fc1\.weight$",
@@ -35,32 +31,38 @@ KINDS = {
 }
 
 
-def kind_of(row: str) -> str:
-    """The kind of tensor that a row's name tells."""
-    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, row))
+def role_of(row: str) -> str:
+    """What a tensor does, told by its name."""
+    return next(role for role, pattern in ROLES.items() if re.search(pattern, row))
 
 
-def coefficients(
-    suite: Suite, seeds: Sequence[int], learning: Mapping[str, Any], *, setting: str, device: str
+def measure(
+    suite: Suite,
+    *,
+    seeds: Sequence[int],
+    test_images: int = 0,
+    setting: str = "transductive",
+    device: str = "cpu",
+    **learning: Any,
 ) -> list[dict[str, Any]]:
     """Fit all four variants with the first seed, and layer-wise AdaMerging with every seed.
 
     Arguments:
         suite: what to merge, and the test images.
         seeds: of the order of images.
+        test_images: drawn per task; 0 for all.
+        setting, device: as in `measuring.measure`.
         learning: steps, lr and so on.
-        setting: ``transductive`` or ``inductive``.
-        device: ``cpu``, ``cuda`` or ``auto``.
 
     Returns:
         Rows of a record.
     """
-    options = {"setting": setting, "device": device}
+    suite, options = suite.some_images(test_images or None), {"setting": setting, "device": device}
     runs = [(method, seeds[0]) for method in (*TASK_WISE, *LAYER_WISE)] + [(LAYER_WISE[0], s) for s in seeds[1:]]
     rows = []
     for method, seed in runs:
-        rows += measure(suite, method, learning=learning, seed=seed, **options)
-        fit = run_method(method, suite, **learning, seed=seed, progress=False, **options)
+        rows += measuring.measure(suite, method, learning=learning, seed=seed, **options)
+        fit = run_method(method, suite, **learning, seed=seed, progress=False, **options)  # from the cache
         rows += rows_of(fit, seed)
     return rows
 
@@ -73,18 +75,18 @@ def rows_of(fit: Fit, seed: int) -> list[dict[str, Any]]:
     last = len(fit.trajectory) - 1
     steps = sorted({*range(0, last, PATH_EVERY), last})
     return [
-        {**about, "condition": "path", "task": task, "step": step, "coefficient": float(fit.trajectory[step, k, 0])}
+        {**about, "kind": "path", "task": task, "step": step, "coefficient": float(fit.trajectory[step, k, 0])}
         for k, task in enumerate(fit.tasks)
         for step in steps
     ]
 
 
 def final_rows(table: Coefficients, **about: Any) -> list[dict[str, Any]]:
-    """Coefficients as rows, each with its tensor's block and kind."""
+    """Coefficients as rows, each with its tensor's block and role."""
     blocks = block_rows(table.rows)
     return [
         {
-            **about, "condition": "final", "task": task, "row": row, "block": blocks[row], "kind": kind_of(row),
+            **about, "kind": "final", "task": task, "row": row, "block": blocks[row], "role": role_of(row),
             "coefficient": float(table.values[k, r]),
         }
         for k, task in enumerate(table.tasks)
@@ -93,7 +95,7 @@ def final_rows(table: Coefficients, **about: Any) -> list[dict[str, Any]]:
 
 
 def published_rows(path: str, arch: str = "ViT-B-32") -> pd.DataFrame:
-    """The authors' released layer-wise coefficients as rows, from their own file; parsed, never executed.
+    """The authors' released layer-wise coefficients as a frame of rows, from their own file; parsed, never executed.
 
     Arguments:
         path: their ``merging_cofficient.py``.
@@ -109,4 +111,5 @@ def published_rows(path: str, arch: str = "ViT-B-32") -> pd.DataFrame:
     }
     if not tables:
         raise ValueError(f"{path} holds no layer-wise table of {arch}: give the authors' merging_cofficient.py")
-    return pd.DataFrame([row for method, table in tables.items() for row in final_rows(table, method=method, seed=0)])
+    rows = [row for method, table in tables.items() for row in final_rows(table, method=method, seed=0)]
+    return pd.DataFrame(rows).assign(label=lambda rows: rows["method"].map(methods()["label"]))
