@@ -73,7 +73,7 @@ def register(
         static: whether one encoder, the same for every task and image, is what comes out.
         takes: ``task_vectors`` or ``suite``, the function's only positional argument.
         adaptive: whether it learns from images by a seeded run; such fits are cached and take ``seed, setting,
-            device, progress``.
+            device, progress``, see `learns`.
         trains: whether it reads ``suite.train``; its fits are then kept under those images' digests too.
         streams: whether each tensor can be merged without the others. True: the function, given one tensor, gives
             that tensor of the whole result. A function ``survey(tv, **hyper)``: the same, once it has what survey

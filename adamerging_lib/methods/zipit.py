@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,9 +10,9 @@ import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..forward import compute_state, features, prepare_encoder, resolve_device
+from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.activations import recording, training_images
 from ..state import StateDict
@@ -66,14 +65,12 @@ class Part:
     adaptive=True,
     trains=True,
 )
+@learns(images="train")
 def zipit(
     suite: Suite,
+    run: Adaptation,
     *,
     images: int = 64,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """θ = (1/K) Σ_k π_k(θ_k), π_k the order of units and heads that correlates most with the first expert's.
 
@@ -81,9 +78,6 @@ def zipit(
         suite: encoder, checkpoints and training images; labels are never read.
         images: training images a task; all tasks' images run through every expert.
         seed: of the choice of images.
-        setting: taken for the calling convention only: no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         The shared encoder. `unit_matches` says which share of the units had to move.
@@ -113,9 +107,9 @@ def zipit(
         through the network. Here the residual stream is shared, as it is where all experts were fine-tuned from one
         model; heads are compared as wholes, by the mean correlation of their channels.
     """
-    vectors, tv, _ = _aligned(suite, images, seed, device, progress)
+    vectors, tv, _ = _aligned(suite, run, images)
     state = add(tv, {key: t.mean(0) for key, t in vectors.items()})
-    return Merged(state, "zipit", {"images": images, "seed": seed}, tv.tasks)
+    return Merged(state, "zipit", {"images": images, "seed": run.seed}, tv.tasks)
 
 
 def unit_matches(
@@ -129,20 +123,19 @@ def unit_matches(
     Returns:
         One row an expert but the first, block and kind: ``task, block, kind, units, in_place`` (share).
     """
-    return _aligned(suite, images, seed, device, progress)[2]
+    run = Adaptation(images="train", seed=seed, device=resolve_device(device), progress=progress)
+    return _aligned(suite, run, images)[2]
 
 
-def _aligned(
-    suite: Suite, images: int, seed: int, device: str | torch.device, progress: bool
-) -> tuple[dict[str, Tensor], TaskVectors, pd.DataFrame]:
+def _aligned(suite: Suite, run: Adaptation, images: int) -> tuple[dict[str, Tensor], TaskVectors, pd.DataFrame]:
     """Task vectors of the permuted experts, the plain ones, and the table of matches."""
-    tv, device = suite.task_vectors(), resolve_device(device)
+    tv, device = suite.task_vectors(), run.device
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     parts = list(parts_of(encoder, tv.pretrained))
-    drawn = torch.cat(list(training_images(suite, images, seed).values()))
+    drawn = torch.cat(list(training_images(suite, images, run.seed).values()))
     vectors, rows = dict(tv.vectors), []
     first = compute_state(suite.experts[tv.tasks[0]], device)
-    for k in tqdm(range(1, len(tv.tasks)), desc="zipit", unit="expert", file=sys.stderr, disable=not progress):
+    for k in run.bar(range(1, len(tv.tasks)), "zipit", "expert"):
         other = compute_state(suite.experts[tv.tasks[k]], device)
         batches = (suite.normalise(batch.to(device)) for batch in drawn.split(BATCH))
         similar = correlations(encoder, first, other, batches, [part.columns for part in parts])
