@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..forward import compute_state, entropy, logits, prepare_encoder
+from ..layers import is_mlp
 from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.mixtures import mixed_by_batch, mixed_by_image
@@ -145,7 +146,7 @@ def mlp_vectors(encoder: nn.Module, tv: TaskVectors) -> dict[str, dict[str, Tens
     Raises:
         ValueError: for an encoder without modules named ``mlp``, or one that does not put images first.
     """
-    names = [name for name, _ in encoder.named_modules() if name.rpartition(".")[2] == "mlp"]
+    names = [name for name, _ in encoder.named_modules() if is_mlp(name)]
     vectors = {}
     for mlp in names:
         keys = [key for key in tv.pretrained if key.startswith(f"{mlp}.") and tv.tied.get(key, key) in tv.vectors]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from adamerging_lib.block_names import block_rows
 from adamerging_lib.coefficients import Coefficients, read_authors_file
+from adamerging_lib.layers import ROLES, block_rows, role
 from adamerging_lib.merged import Fit
 from adamerging_lib.methods import methods, run_method
 from adamerging_lib.suite import Suite
@@ -19,21 +18,16 @@ from . import LAYER_WISE, TASK_WISE
 
 PATH_EVERY = 5  # steps between two points of a path that are kept
 
-# What a tensor does, by its name: open_clip, Hugging Face and timm. The first that fits counts.
-ROLES = {
-    "attention in": r"in_proj_weight$|[qkv]_proj\.weight$|attn\.qkv\.weight$",
-    "attention out": r"attn\.out_proj\.weight$|attn\.proj\.weight$",
-    "MLP in": r"c_fc\.weight$|mlp\.fc1\.weight$",
-    "MLP out": r"c_proj\.weight$|mlp\.fc2\.weight$",
-    "LayerNorm": r"(^|[._])(ln|norm|layer_norm|layernorm|layrnorm)[._\d]",
-    "bias": r"bias$",
-    "embedding, projection": r"",
+# What a tensor does → the role under which its coefficients are summed up.
+SUMMED = dict.fromkeys(ROLES, "embedding, projection") | {
+    **{name: name for name in ("attention in", "attention out", "MLP in", "MLP out", "bias")},
+    "norm": "LayerNorm",
 }
 
 
 def role_of(row: str) -> str:
     """What a tensor does, told by its name."""
-    return next(role for role, pattern in ROLES.items() if re.search(pattern, row))
+    return SUMMED[role(row)]
 
 
 def measure(
