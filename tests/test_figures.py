@@ -12,12 +12,12 @@ import pytest
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from adamerging_study.figures.style import spread
 from madeup import LEVELS, SCALINGS, performance_rows
 from matplotlib.colors import to_hex, to_rgb
 
 from adamerging_lib import methods, records
 from adamerging_study import figures, tables
-from adamerging_study.figures.style import spread
 
 # Machado, Oliveira and Fernandes 2009, full severity, on linear RGB.
 VISION = {
