@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adamerging_lib import TaskVectors, evaluate, merge, records
-from adamerging_lib import geometry as diagnostics
 from adamerging_lib.runtime import places
+from adamerging_lib.vectors import geometry as diagnostics
 from adamerging_study import experiments, verdicts
 
 

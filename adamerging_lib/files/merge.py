@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..geometry import compare
 from ..runtime.cost import measured
 from ..state import is_finite, is_merged
+from ..vectors.geometry import compare
 from .by_tensor import Part, merge_by_tensor, survey
 from .checkpoint import lazy_task_vectors, writing
 from .plan import PathLike, Plan, plan_merge

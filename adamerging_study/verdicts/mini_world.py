@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from adamerging_lib.geometry import cosines_of, gain_share, path_of
+from adamerging_lib.vectors.geometry import cosines_of, gain_share, path_of
 
 from .common import Verdict
 

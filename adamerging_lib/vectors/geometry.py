@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .evaluation import evaluate
-from .methods import Merged
-from .records import rows_of
-from .suite import Suite
-from .task_vectors import TaskVectors
+from ..evaluation import evaluate
+from ..methods import Merged
+from ..records import rows_of
+from ..suite import Suite
+from ..task_vectors import TaskVectors
 
 
 def cosines(tv: TaskVectors) -> pd.DataFrame:
