@@ -29,7 +29,7 @@ class Report:
 
     Arguments:
         plan: what was to be done.
-        experts: one row an expert, see `diagnostics.compare`.
+        experts: one row per expert, see `geometry.compare`.
         buffers: names of the integer and bool tensors copied from θ0 although an expert has other values.
         warnings: what looks wrong with the inputs, as sentences.
         seconds: time that it took.
