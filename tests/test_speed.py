@@ -264,7 +264,10 @@ def test_make_gpu_without_a_gpu_says_so_and_runs_nothing(tmp_path):
 
 
 def test_the_benchmark_keeps_rows_of_other_sizes(tmp_path, monkeypatch, capsys):
-    """Called again on the same device, it adds rows, and replaces only those that it measured again."""
+    """Called again on the same device, it adds rows, and replaces only those that it measured again.
+
+    Four images per batch: with one, rounding to bfloat16 alone may move the gradient by more than the check allows.
+    """
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import adamerging_step
 
@@ -276,16 +279,16 @@ def test_the_benchmark_keeps_rows_of_other_sizes(tmp_path, monkeypatch, capsys):
         record = am.records.read(tmp_path / "adamerging_step.json")
         return [(row["tasks"], row.get("autocast"), row["quantity"]) for row in record["rows"]]
 
-    first = run("--tasks", "2", "--batch-size", "1")
-    both = run("--tasks", "2", "--batch-size", "1", "--autocast", "bfloat16", "--passes", "2")
+    first = run("--tasks", "2", "--batch-size", "4")
+    both = run("--tasks", "2", "--batch-size", "4", "--autocast", "bfloat16", "--passes", "2")
     assert len(set(both)) == 2 * len(first) and both[: len(first)] == first
-    assert sorted(run("--tasks", "2", "--batch-size", "1"), key=str) == sorted(both, key=str)
+    assert sorted(run("--tasks", "2", "--batch-size", "4"), key=str) == sorted(both, key=str)
     assert {quantity.split()[0] for _, _, quantity in both} >= {"step", "forward", "backward", "merge"}
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         with pytest.raises(SystemExit):
-            run("--tasks", "2", "--batch-size", "1")
+            run("--tasks", "2", "--batch-size", "4")
     finally:
         torch.set_num_threads(threads)
     assert "made with other versions or threads" in capsys.readouterr().err

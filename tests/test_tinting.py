@@ -107,9 +107,17 @@ def test_fit_equals_the_published_loop(exact, case):
             torch.testing.assert_close(found.biases[task], biases[task].detach(), rtol=1e-8, atol=1e-10)
             assert not torch.equal(found.heads[task], exact.heads[task])
         else:
-            assert_close(
-                dict(found.overrides[task]), {k: t.detach() for k, t in inner[task].items()}, rtol=1e-8, atol=1e-10
-            )
+            # A bias that keys share leaves attention as it is: its gradient is rounding noise, which Adam turns into
+            # steps of up to lr · |noise| / ε.
+            noisy = [key for key in inner[task] if key.endswith("in_proj_bias")]
+            found_inner, inner_exact = dict(found.overrides[task]), {k: t.detach() for k, t in inner[task].items()}
+            for key in noisy:
+                width = len(inner_exact[key]) // 3
+                keys = slice(width, 2 * width)
+                assert (found_inner[key][keys] - inner_exact[key][keys]).abs().max() < 1e-7
+                for state in (found_inner, inner_exact):
+                    state[key] = torch.cat([state[key][:width], state[key][2 * width :]])
+            assert_close(found_inner, inner_exact, rtol=1e-8, atol=1e-10)
 
 
 def test_published_recipe_is_the_default(suite):
