@@ -1,6 +1,6 @@
 """Learn the coefficients of a profile's task vectors, in one process or in several that torchrun starts.
 
-    torchrun --nproc-per-node 2 -m adamerging_lib.adapt --profile clip-b32 --out merged.safetensors \\
+    torchrun --nproc-per-node 2 -m adamerging_lib adapt --profile clip-b32 --out merged.safetensors \\
         --set recipe=paper --set checkpoint=run.safetensors
 
 writes the merged encoder and, beside it, the coefficients. A run that is killed goes on from its checkpoint.
@@ -8,8 +8,6 @@ writes the merged encoder and, beside it, the coefficients. A run that is killed
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,33 +25,32 @@ SHARED = (
 """Methods whose steps are shared."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Learn λ on a profile, in one process or in several; write the merged encoder and the coefficients beside it."""
-    parser = argparse.ArgumentParser("python -m adamerging_lib.adapt", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", required=True)
-    parser.add_argument("--tasks", nargs="+", help="some of the profile's; default: all")
-    parser.add_argument("--method", default="layer_wise_adamerging", choices=SHARED, metavar="ID")
-    parser.add_argument("--set", action="append", default=[], dest="pairs", metavar="NAME=VALUE", help="of the method")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, required=True, help=".safetensors file; the coefficients go to a .json")
-    given = parser.parse_args(arguments)
-    try:
-        hyper = parse(given.method, hyper_parameters(find(given.method)), given.pairs)
-        table = given.out.with_suffix(".json")
-        if taken := [path for path in (given.out, table) if path.exists()]:
-            raise ValueError(f"{taken[0]} exists: name another --out, or move it away")
-        with group(hyper.pop("device", given.device)) as device:
-            suite = load_suite(given.profile, tasks=given.tasks)
-            merged = run_method(given.method, suite, cache=False, device=device, **hyper)
-            if leads():
-                save(given.out, merged.state_dict(), {"method": given.method, "profile": given.profile})
-                merged.coefficients.save(table)
-                print(f"{given.out}, {table}: {len(merged.history)} steps in {merged.seconds:.1f} s")
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"adamerging_lib.adapt: {error}", file=sys.stderr)
-        return 2
-    return 0
+def adapt_profile(
+    profile: str, out: Path, method: str, tasks: str | None = None, pairs: Sequence[str] = (), device: str = "auto"
+) -> None:
+    """Learn λ on a profile, in one process or in several; write the merged encoder and the coefficients beside it.
 
+    Arguments:
+        profile: its name.
+        out: .safetensors file to write; the coefficients go to a .json of the same name.
+        method: id of one of ``SHARED``.
+        tasks: some of the profile's, ``A,B``; default: all.
+        pairs: ``name=value`` each, hyper-parameters.
+        device: cpu, cuda or auto.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ValueError: saying what to mend.
+    """
+    hyper = parse(method, hyper_parameters(find(method)), pairs)
+    if method not in SHARED:
+        raise ValueError(f"method {method!r} shares no steps: choose from {', '.join(SHARED)}")
+    table = out.with_suffix(".json")
+    if taken := [path for path in (out, table) if path.exists()]:
+        raise ValueError(f"{taken[0]} exists: name another --out, or move it away")
+    with group(hyper.pop("device", device)) as device:
+        suite = load_suite(profile, tasks=tasks.split(",") if tasks else None)
+        merged = run_method(method, suite, cache=False, device=device, **hyper)
+        if leads():
+            save(out, merged.state_dict(), {"method": method, "profile": profile})
+            merged.coefficients.save(table)
+            print(f"{out}, {table}: {len(merged.history)} steps in {merged.seconds:.1f} s")

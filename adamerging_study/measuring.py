@@ -74,16 +74,37 @@ def measure(
     Raises:
         ValueError: for an unknown method, hyper-parameter or setting.
     """
+    merged = fit(
+        suite, method, seed=seed, setting=setting, device=device, learning=learning, progress=progress, **hyper
+    )
+    frame = evaluate(suite, merged, setting=setting, device=device, outcomes=True)
+    rows = rows_of(frame, method=method, condition=condition, group=group, seed=seed, **(about or {}))
+    rows[-1] |= {"seconds": merged.seconds, "memory": merged.memory, "storage": merged.task_storage}
+    return rows
+
+
+def fit(
+    suite: Suite,
+    method: str,
+    *,
+    seed: int = 0,
+    setting: str = "transductive",
+    device: str = "cpu",
+    learning: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **hyper: Any,
+) -> Merged:
+    """The model that a method makes of a suite, given only those options that concern it.
+
+    Arguments:
+        suite, method, seed, setting, device, learning, progress, hyper: as in `measure`.
+    """
     known = find(method)
     if known.adaptive:
         hyper = {**(learning or {}), "seed": seed, "setting": setting, "device": device, "progress": progress, **hyper}
     elif "seed" in inspect.signature(known.function).parameters:
         hyper = {"seed": seed, **hyper}
-    merged = run_method(method, suite, **hyper)
-    frame = evaluate(suite, merged, setting=setting, device=device, outcomes=True)
-    rows = rows_of(frame, method=method, condition=condition, group=group, seed=seed, **(about or {}))
-    rows[-1] |= {"seconds": merged.seconds, "memory": merged.memory, "storage": merged.task_storage}
-    return rows
+    return run_method(method, suite, **hyper)
 
 
 def rows_of(frame: pd.DataFrame, **identity: Any) -> list[dict[str, Any]]:

@@ -78,6 +78,13 @@ def _phrase(pattern: str, column: str, value: Callable[[str], Any] = str) -> Cal
     return lift
 
 
+def _similarity(row: Row) -> Row:
+    row = _kinds(row)
+    if "accuracy" in row:
+        row["condition"] = "clean"
+    return row
+
+
 def _coefficients(row: Row) -> Row:
     if "kind" in row:
         row["role"] = row.pop("kind")
@@ -119,6 +126,7 @@ _BY_EXPERIMENT: dict[str, Callable[[Row], Row]] = {
     "generalisation": _phrase(r"without (.+)", "unseen"),
     "mini_suite": _phrase(r"alpha=([\d.]+)", "alpha", float),
     "coefficients": _coefficients,
+    "similarity": _similarity,
     "tinting": _tinting,
     "reasons": _reasons,
 }

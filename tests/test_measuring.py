@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from adamerging_lib import evaluate, merge, records
 from adamerging_lib.runtime import places
@@ -59,6 +60,14 @@ def test_sweep_marks_every_point(suite):
     assert [row["accuracy"] for row in rows[:4]] == [row["accuracy"] for row in zero_shot]
     with pytest.raises(ValueError, match="0.3, 0.3"):
         measuring.sweep(suite, "task_arithmetic", [0.3, 0.3])
+
+
+def test_rank_correlation():
+    up, line = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([1.0, 3.0, 2.0, 4.0])
+    assert measuring.rank_correlation(up, line) == pytest.approx(0.8)  # 1 − 6·2 / (4·15)
+    assert measuring.rank_correlation(up, up.exp()) == pytest.approx(1)  # of ranks
+    for constant in ((up, torch.ones(4)), (torch.ones(4), up)):
+        assert measuring.rank_correlation(*constant) is None
 
 
 def values(**parameters):

@@ -8,7 +8,8 @@ from madeup import LEVELS, SCALINGS, named, performance_rows
 from matplotlib.colors import to_hex
 
 from adamerging_lib import methods, records
-from adamerging_lib.published import ARCHITECTURES, STAND_IN, published
+from adamerging_lib.published import ARCHITECTURES, published
+from adamerging_lib.worlds.roles import STAND_IN
 from adamerging_study import claims, frames
 from adamerging_study.book import pictures
 from adamerging_study.judge import FAILS, HOLDS, NOT_RUN

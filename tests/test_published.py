@@ -4,22 +4,19 @@ import math
 
 import pytest
 
-from adamerging_lib.methods.registry import _ORDER, NEEDS
+from adamerging_lib.competitions import NEEDS
+from adamerging_lib.methods import methods
 from adamerging_lib.published import (
     ARCHITECTURES,
-    HUB_STAND_IN,
     METHOD_IDS,
     POOLS,
-    STAND_IN,
-    TINY_STAND_IN,
     figure1,
     leaderboard,
     pool_averages,
     published,
     slips,
 )
-from adamerging_lib.worlds.mini import tasks as mini
-from adamerging_lib.worlds.tiny import tasks as tiny
+from adamerging_lib.worlds.roles import HUB_STAND_IN, STAND_IN, TINY_STAND_IN
 
 KEYS = ["table", "arch", "experiment", "condition", "method", "group"]
 
@@ -82,7 +79,9 @@ def test_filters_narrow_and_refuse_unknown_values():
 def test_stand_ins_follow_the_order_of_table_1():
     rows = published("performance", table=1)
     tasks = rows["task"].drop_duplicates().tolist()
-    assert [*STAND_IN.values(), "Average"] == [*TINY_STAND_IN.values(), "Average"] == tasks
+    for roles in (STAND_IN, TINY_STAND_IN, HUB_STAND_IN):
+        assert [*roles.values(), "Average"] == tasks
+    assert all(name == published_name.lower() for name, published_name in HUB_STAND_IN.items())
 
 
 def test_figure_1_agrees_with_table_1_but_for_the_listed_slip():
@@ -98,7 +97,7 @@ def test_rows_of_a_pool_are_whole(pool):
     assert set(rows["pool"]) == {pool} and set(rows["arch"]) <= set(ARCHITECTURES)
     assert rows["accuracy"].between(40, 100).all() and (rows[["method", "source"]] != "").all().all()
     assert set(rows["needs"]) <= {*NEEDS, ""} and (rows.loc[rows["needs"] == "", "note"] != "").all()
-    assert set(rows["method_id"]) <= {*_ORDER, ""}
+    assert set(rows["method_id"]) <= {*methods().index, ""}
     assert not rows.duplicated(["method", "arch", "source"]).any()
 
 
@@ -148,10 +147,3 @@ def test_a_caller_cannot_change_the_numbers_of_the_next_one():
     rows = published()
     rows["accuracy"] = 0.0
     assert published()["accuracy"].max() == 100
-
-
-def test_the_tasks_of_all_small_worlds_name_the_same_data_sets():
-    for tasks, known in (
-        (mini.TASKS, STAND_IN), (tiny.TASKS, TINY_STAND_IN), (tiny.HUB_TASKS, HUB_STAND_IN),
-    ):  # fmt: skip
-        assert {task.name: task.stand_in for task in tasks.values()} == known

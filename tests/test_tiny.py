@@ -15,12 +15,12 @@ from torch.nn import functional as F
 import adamerging_lib as am
 from adamerging_lib import cli
 from adamerging_lib.methods import individual, traditional_mtl, zero_shot
-from adamerging_lib.published import same_role
 from adamerging_lib.runtime.compat import import_torchvision
 from adamerging_lib.state import CheckpointError
 from adamerging_lib.worlds import training
 from adamerging_lib.worlds.encoders import tiny_state, tiny_vit
 from adamerging_lib.worlds.mini.stages import Schedule
+from adamerging_lib.worlds.roles import same_role
 from adamerging_lib.worlds.tiny import build as tiny_build
 from adamerging_lib.worlds.tiny import experts as zoo
 from adamerging_lib.worlds.tiny import world as tiny

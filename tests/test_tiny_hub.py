@@ -16,12 +16,12 @@ from PIL import Image
 import adamerging_lib as am
 from adamerging_lib.cli import main
 from adamerging_lib.methods import individual, traditional_mtl
-from adamerging_lib.published import STAND_IN, same_role
 from adamerging_lib.state import CheckpointError
 from adamerging_lib.worlds import profiles
 from adamerging_lib.worlds.clip import hub
 from adamerging_lib.worlds.clip import tasks as clip
 from adamerging_lib.worlds.mini.stages import Schedule
+from adamerging_lib.worlds.roles import STAND_IN, same_role
 from adamerging_lib.worlds.tiny import build as tiny_build
 from adamerging_lib.worlds.tiny import experts as zoo
 from adamerging_lib.worlds.tiny import packing

@@ -8,54 +8,12 @@ both as printed, slips included; ``slips.csv`` lists the slips, so that nobody r
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from importlib.resources import files
 
 import pandas as pd
 
 ARCHITECTURES = {"ViT-B-32": "ViT-B/32", "ViT-B-16": "ViT-B/16", "ViT-L-14": "ViT-L/14"}
 """Architecture names as in the data → as in prose."""
-
-STAND_IN = {
-    "scenes": "SUN397",
-    "vehicles": "Cars",
-    "aerial": "RESISC45",
-    "landcover": "EuroSAT",
-    "housenumbers": "SVHN",
-    "signs": "GTSRB",
-    "digits": "MNIST",
-    "textures": "DTD",
-}
-"""Task of the mini world → the published task that it stands in for."""
-TINY_STAND_IN = {
-    "scene15": "SUN397",
-    "cars": "Cars",
-    "resisc45": "RESISC45",
-    "eurosat": "EuroSAT",
-    "cifar10": "SVHN",
-    "gtsrb": "GTSRB",
-    "mnist": "MNIST",
-    "dtd": "DTD",
-}
-"""The same for the tasks of the tiny profiles that need no hub."""
-HUB_STAND_IN = {task.lower(): task for task in STAND_IN.values()}
-"""The same for those of the profile `tiny-hub`: the published tasks themselves."""
-ROLES = STAND_IN | TINY_STAND_IN | HUB_STAND_IN
-
-
-def same_role(tasks: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Names of tasks as those who know others call them; the one place that translates, in both directions.
-
-    Arguments:
-        tasks: names, of the mini world's tasks or of published ones.
-        known: the names there are.
-
-    Returns:
-        Every task of ``tasks`` under the name in ``known`` that has the same role; as it is where there is none.
-    """
-    by_role = {ROLES.get(task, task): task for task in known}
-    return [by_role.get(ROLES.get(task, task), task) for task in tasks]
-
 
 METHOD_IDS = {
     "Individual": "individual",

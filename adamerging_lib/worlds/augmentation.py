@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ def augment(images: Tensor, plan: Augmentation, generator: torch.Generator) -> T
         plan: what may change.
         generator: on the CPU.
     """
+    import torch  # here, so that tables of tasks, which name a plan for each, are read without it
+    from torch.nn.functional import affine_grid, grid_sample
+
     draws = torch.rand(len(images), 9, generator=generator)
     signed = (2 * draws - 1).unsqueeze(-1)  # [n, 9, 1]
     scale = plan.zoom + (1 - plan.zoom) * draws[:, 0]

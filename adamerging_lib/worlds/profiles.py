@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from ..published import ARCHITECTURES, POOLS, same_role
+from ..published import ARCHITECTURES, POOLS
 from ..suite import Suite
 from .clip import hub
+from .clip.tasks import TASKS as CLIP_TASKS
+from .mini.tasks import TASKS as MINI_TASKS
+from .roles import same_role
 from .tiny.tasks import HUB, SETTINGS, task_set
 
 
@@ -25,8 +29,6 @@ class Profile:
         recipe: the AdaMerging recipe that fits its hardware.
         load: tasks → suite.
         further: tasks that it has beside, taken when they are named.
-        parameters: notebook → its parameters that a re-run takes from here where they are not given, see `rerun`;
-            under "" those of all notebooks.
         base: the profile of which this one changes a setting; empty where it is a world of its own. The claims page
             has no column for it beside that one's.
         without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
@@ -38,7 +40,6 @@ class Profile:
     recipe: str
     load: Callable[[Sequence[str]], Suite]
     further: tuple[str, ...] = ()
-    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     base: str = ""
 
@@ -61,26 +62,18 @@ def _load_tiny(name: str, tasks: Sequence[str]) -> Suite:
     return load_tiny(name, tasks)
 
 
-# An image costs nine times what it does in the mini world. So that the study takes two cores one hour and a half: fewer
-# levels, rounds and layers, and of the methods that train with labels or keep parts for each task the quicker ones.
-_TINY_PARAMETERS = {
-    "leaderboard": {
-        "methods": [
-            "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties", "lines",
-            "consensus_ta", "pcb", "doge_ta", "iso_c", "iso_cts", "tsv_m", "wudi", "tall_masks", "emr", "fisher",
-            "regmean", "regmean_pp", "prodistill", "task_wise_adamerging", "task_wise_adamerging_pp",
-            "layer_wise_adamerging", "layer_wise_adamerging_pp", "doge_am", "surgery", "tint", "supermerge",
-            "joint_training",
-        ],
-    },
-    "tinting": {"epochs": 20, "layers": ["head", *(f"blocks.{block}.mlp.fc2" for block in (11, 7, 3))]},
-    "budget": {
-        "batch_size": 16, "steps_shown": [0, 25, 50, 100, 200], "lrs": [0.01], "batch_sizes": [8, 16], "images": [0],
-        "granularities": ["task", "tensor"], "ranges": [], "starts": [0.2], "diversities": [0.1, 1.0], "seeds": [],
-        "task_counts": [2, 8],
-    },
-    "reasons": {"classes": [10]},
-}  # fmt: skip
+def _mini() -> Profile:
+    """The drawn world: by default its tasks with a shipped expert. Where nothing is shipped, loading says so."""
+    manifest = Path(__file__).parent / "mini" / "zoo" / "manifest.json"
+    experts = json.loads(manifest.read_text(encoding="utf-8"))["files"] if manifest.is_file() else MINI_TASKS
+    return Profile(
+        name="mini",
+        summary="procedural tasks at 32 px, a CLIP of our own with a six-block ViT; two CPU cores, minutes",
+        tasks=tuple(task for task in MINI_TASKS if task in experts),
+        recipe="mini",
+        load=_load_mini,
+        further=tuple(task for task in MINI_TASKS if task not in experts),
+    )
 
 
 def _tiny(name: str, hardware: str) -> Profile:
@@ -93,7 +86,6 @@ def _tiny(name: str, hardware: str) -> Profile:
         tasks=tuple(task_set(name)),
         recipe="mini",
         load=partial(_load_tiny, name),
-        parameters=_TINY_PARAMETERS,
         base="" if name in ("tiny", HUB) else "tiny",
     )
 
@@ -107,29 +99,14 @@ def _clip(base: str, hardware: str, pool: str = "P2") -> Profile:
         tasks=hub.EIGHT,
         recipe="paper",
         load=partial(_load_clip, name),
-        further=hub.TWENTY[len(hub.EIGHT) :],
-        parameters={
-            "": {
-                "recipe": "paper", "steps": 500, "lr": 1e-3, "batches": 2, "test_images": 0,
-                "adamerging_steps": 500, "adamerging_lr": 1e-3,
-                "reference": arch, "arch": arch, "pool": pool, "device": "auto",
-            },
-            # Every corruption of every image at 224 px would take days of a CPU and a hundred gigabytes of cache.
-            "robustness": {"test_images": 1000, "severities": [3]},
-        },
+        further=tuple(task for task in CLIP_TASKS if task not in hub.EIGHT),
         without=("traditional_mtl",),
     )  # fmt: skip
 
 
 _HARDWARE = {"clip-b32": "a GPU", "clip-b16": "a GPU", "clip-l14": "a large GPU"}
 PROFILES: dict[str, Profile] = {
-    "mini": Profile(
-        name="mini",
-        summary="eight procedural tasks at 32 px, a CLIP of our own with a six-block ViT; two CPU cores, minutes",
-        tasks=("scenes", "vehicles", "aerial", "landcover", "housenumbers", "signs", "digits", "textures"),
-        recipe="mini",
-        load=_load_mini,
-    ),
+    "mini": _mini(),
     **{name: _tiny(name, "two CPU cores, two hours to train the experts once") for name in SETTINGS},
     **{
         clip.name: clip

@@ -50,7 +50,10 @@ def load_checkpoint(name: str, folder: Path = SHIPPED, manifest: Mapping[str, An
     """
     files = (manifest or read_manifest(folder))["files"]
     if name not in files:
-        raise CheckpointError(f"the zoo at {folder} has no checkpoint {name!r}; it has {', '.join(files)}")
+        raise CheckpointError(
+            f"the zoo at {folder} has no checkpoint {name!r}; it has {', '.join(files)}; `make zoo` trains one for "
+            "each task"
+        )
     path = folder / f"{name}.safetensors"
     if path.is_file() and (found := sha256(path)) != files[name]["sha256"]:
         raise CheckpointError(

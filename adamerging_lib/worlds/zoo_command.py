@@ -1,50 +1,63 @@
-"""The subcommand ``adamerging zoo``: its options, and what it starts."""
+"""The subcommand ``adamerging zoo``: what it starts."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from .profiles import profile
 from .tiny.tasks import SETTINGS
 
-_EPILOG = """\
-The models of a tiny profile go below adamerging/zoo of the user's cache folder; images and pretrained weights are taken
-from $ADAMERGING_ASSETS, where `adamerging fetch --profile tiny-hub` puts what that profile needs. An interrupted run is
-taken up by the next. The mini profile ships its models; `--profile mini` trains them from nothing, into _build/zoo."""
 
+def train_zoo(
+    name: str,
+    *,
+    device: str = "auto",
+    models: str | None = None,
+    bfloat16: bool = False,
+    out: Path | None = None,
+    workers: int | None = None,
+    install: bool = False,
+) -> None:
+    """Train the models of a profile: a tiny one's experts and joint model, or all that mini ships, from nothing.
 
-def add(commands: argparse._SubParsersAction) -> None:
-    """Add the subcommand to the command's parser."""
-    parser = commands.add_parser("zoo", help="train the models of a profile on this machine", epilog=_EPILOG)
-    parser.add_argument("--profile", required=True, choices=("mini", *SETTINGS), help="for which profile")
-    parser.add_argument("--models", metavar="A,B", help="some of a tiny profile's: tasks, and joint; all by default")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument(
-        "--bfloat16", action="store_true", help="tiny profiles: train in it, faster where the hardware has it"
-    )
-    parser.set_defaults(run=run)
-
-
-def run(given: argparse.Namespace) -> None:
-    """What the subcommand does.
+    Arguments:
+        name: the profile.
+        device: cpu, cuda or auto.
+        models: some of a tiny profile's, ``A,B``; default: all.
+        bfloat16: of a tiny profile: train in it.
+        out: of mini: work folder; default ``_build/zoo``.
+        workers: of mini: processes that draw images; default 2.
+        install: of mini: replace what is shipped by the result.
 
     Raises:
-        ValueError: saying what to mend.
+        ValueError: for an unknown profile or model, or an option of the other kind of profile.
     """
-    if given.profile == "mini":
-        if given.models:
-            raise ValueError("--models is for tiny profiles: the mini world's models are trained one from the other")
-        from .mini.build import main
+    if name == "mini":
+        _refuse({"--models": models, "--bfloat16": bfloat16}, "for tiny profiles: mini trains one model from the other")
+        from .mini.build import build
 
-        main(["--device", given.device])
+        build(out or Path("_build/zoo"), device, 2 if workers is None else workers, install)
         return
-    known = (*profile(given.profile).tasks, "joint")
-    names = tuple(given.models.split(",")) if given.models else known
-    if unknown := [name for name in names if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"profile {given.profile!r} has no model {unknown[0]!r}: {hint}it has {', '.join(known)}")
-    from .tiny.build import build
+    if name not in SETTINGS:
+        raise ValueError(f"profile {name!r} has no zoo: {_choice(name, ('mini', *SETTINGS))}")
+    _refuse({"--out": out, "--workers": workers, "--install": install}, "for the profile mini: leave it out")
+    known = (*profile(name).tasks, "joint")
+    names = tuple(models.split(",")) if models else known
+    if unknown := [each for each in names if each not in known]:
+        raise ValueError(f"profile {name!r} has no model {unknown[0]!r}: {_choice(unknown[0], known)}")
+    from .tiny.build import build as build_tiny
 
-    build(given.profile, names, given.device, bfloat16=given.bfloat16)
+    build_tiny(name, names, device, bfloat16=bfloat16)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for option, value in options.items():
+        if value:
+            raise ValueError(f"{option} is {why}")
+
+
+def _choice(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"{f'did you mean {near[0]!r}? ' if near else ''}it has to be one of {', '.join(known)}"

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from adamerging_lib.evaluation import predictions
+from adamerging_lib.layers import role
 from adamerging_lib.learning.imitation import keeps
 from adamerging_lib.methods import Merged, run_method
 from adamerging_lib.suite import Suite
@@ -32,7 +33,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def pilot_layers(suite: Suite) -> list[str]:
     """Layers worth tinting one at a time: the head, the projection, and each block's last matrix, from the top down."""
     names = list(suite.task_vectors().vectors)
-    blocks = [name.removesuffix(".weight") for name in names if name.endswith(("c_proj.weight", "mlp.fc2.weight"))]
+    blocks = [name.removesuffix(".weight") for name in names if role(name) == "MLP out"]
     top = [name for name in ("proj", "head.weight") if name in names]
     return ["head", *top, *reversed(blocks)]
 

@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from adamerging_lib.layers import RESBLOCKS
+
 from ..tables.tinting import average, pilot, variants
 from .style import WIDTH, colour, styled
 
@@ -17,7 +19,7 @@ def single_layers(rows: pd.DataFrame) -> Figure:
     """Average accuracy by the one layer that is tinted, λ left at its start; levels of Task Arithmetic and experts."""
     bars = pilot(rows)[::-1]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.34 * len(bars) + 1.1))
-    axes.barh([name.replace("transformer.resblocks.", "block ") for name in bars.index], bars, color=TINT)
+    axes.barh([name.replace(RESBLOCKS, "block ") for name in bars.index], bars, color=TINT)
     for method, name in (("task_arithmetic", "no layer"), ("individual", "experts")):
         level = average(rows, method)
         axes.axvline(level, color=colour(method), ls="--", lw=1.2)

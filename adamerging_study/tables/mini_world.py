@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from adamerging_lib.published import ROLES
 from adamerging_lib.suite import Suite
+from adamerging_lib.worlds.roles import ROLES
 
 from .common import AVERAGE, labelled
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,43 +14,37 @@ from ..tiny.tasks import HUB
 from . import fetch, hub
 from .hub import size
 
-_EPILOG = """\
-The files go below $ADAMERGING_ASSETS (by default adamerging/assets of the user's cache folder), as they lie on the hub.
-An interrupted run is taken up by the next; files that are there are checked against the hub's digests, not fetched
-again, and never replaced without --force."""
+_KINDS = ("models", "datasets")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    """Add the subcommand to the command's parser."""
-    parser = commands.add_parser("fetch", help="models and data sets of a profile, from the hub", epilog=_EPILOG)
-    parser.add_argument(
-        "--profile",
-        required=True,
-        choices=[name for name in profiles.PROFILES if name == HUB or name.startswith("clip-")],
-        help="for which profile",
-    )
-    parser.add_argument("--tasks", metavar="A,B", help="some of its tasks; by default the paper's eight")
-    parser.add_argument("--only", choices=("models", "datasets"), help="one of the two")
-    parser.add_argument(
-        "--splits", metavar="A,B",
-        help="of the data sets: test by default; test,train for methods that need training images, and for tiny-hub",
-    )  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and stop")
-    parser.add_argument("--force", action="store_true", help="replace files that are not the hub's")
-    parser.set_defaults(run=run)
+def fetch_profile(
+    profile: str,
+    *,
+    tasks: str | None = None,
+    only: str | None = None,
+    splits: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+) -> None:
+    """Fetch what a profile needs, and say what and how much it is.
 
-
-def run(given: argparse.Namespace) -> None:
-    """What the subcommand does.
+    Arguments:
+        profile: one that takes files of the hub.
+        tasks: some of its tasks, ``A,B``; default: the paper's eight.
+        only: ``models`` or ``datasets``.
+        splits: of the data sets, ``A,B``; default: what the profile needs.
+        dry_run: only say what would be fetched.
+        force: replace files that are not the hub's.
 
     Raises:
         ValueError: saying what to mend.
     """
-    tasks = given.tasks.split(",") if given.tasks else None
-    chosen = profiles.check_tasks(profiles.profile(given.profile), tasks)
+    if only is not None and only not in _KINDS:
+        raise ValueError(f"--only {only!r} is unknown: choose from {', '.join(_KINDS)}")
+    chosen = profiles.check_tasks(_on_hub(profile), tasks.split(",") if tasks else None)
     root = places.assets()
-    splits = given.splits or ("test,train" if given.profile == HUB else "test")
-    everything = list(hub.repositories(given.profile, chosen, only=given.only, splits=splits.split(",")))
+    splits = splits or ("test,train" if profile == HUB else "test")
+    everything = list(hub.repositories(profile, chosen, only=only, splits=splits.split(",")))
     wanted = [repository for repository in everything if not repository.source]
     elsewhere = [repository for repository in everything if repository.source]
     try:
@@ -63,21 +56,28 @@ def run(given: argparse.Namespace) -> None:
     states = {file: fetch.state_of(file, root) for file in files}
     needed = [file for file, state in states.items() if state != fetch.THERE]
     print(told(files, states, root))
-    if strangers := [file.place for file in needed if states[file] == fetch.DIFFERENT and not given.force]:
+    if strangers := [file.place for file in needed if states[file] == fetch.DIFFERENT and not force]:
         raise ValueError(
             f"below {root} lies, under a name of the hub's, what is not the hub's file: {', '.join(strangers)}. Move "
             f"it away, or replace it with --force"
         )
     fetch.room(needed, root)
-    if needed and not given.dry_run:
+    if needed and not dry_run:
         _fetch(needed, root)
     if missing := [name for repository in elsewhere for name in hub.present(repository, root)[0]]:
         raise ValueError(
             f"these are not on the hub: download them from where {elsewhere[0].page} says, and put them below "
             f"{root}:\n  " + "\n  ".join(missing)
         )
-    if given.profile == HUB and not given.dry_run:
+    if profile == HUB and not dry_run:
         print("next: `adamerging zoo --profile tiny-hub` makes packs of these images, once, and trains on them")
+
+
+def _on_hub(name: str) -> profiles.Profile:
+    known = [each for each in profiles.PROFILES if each == HUB or each.startswith("clip-")]
+    if name in profiles.PROFILES and name not in known:
+        raise ValueError(f"profile {name!r} takes nothing from the hub: choose from {', '.join(known)}")
+    return profiles.profile(name)
 
 
 def _fetch(needed: Sequence[fetch.File], root: Path) -> None:

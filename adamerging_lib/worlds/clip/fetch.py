@@ -2,6 +2,10 @@
 
 The files lie as they lie on the hub, ``<root>/models/<owner>/<name>/…`` and ``<root>/datasets/<owner>/<name>/…``:
 whoever has them already may put them there by hand. The hub is the one that HF_ENDPOINT names.
+
+Why not ``hf_hub_download(local_dir=…)``? With huggingface_hub 2.4.0, against a mirror: a download that is interrupted
+leaves nothing, and the next run asks for all of it again; half a file of somebody else is fetched anew; another file of
+that name is replaced unasked; and bytes of the right number with another digest take the name.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from filelock import FileLock
 from ...files.checkpoint import check_room
 from ...state import CheckpointError, sha256
 from .hub import SITE, WEIGHTS, Repository, present, whole
+from .tasks import TASKS, split_files
 
 MISSING, CUT, DIFFERENT, THERE = "missing", "cut short", "not the hub's file", "there"
 
@@ -81,16 +86,12 @@ def ask(repositories: Iterable[Repository]) -> Iterator[File]:
 
 def _licence(repository: Repository, tags: list[str]) -> str:
     if repository.kind == "datasets":
-        from .tasks import TASKS
-
         tags = tags or [TASKS[repository.task].licence]
     return tags[0] if tags else "none stated"
 
 
 def _chosen(repository: Repository, names: list[str]) -> list[str]:
     if repository.kind == "datasets":
-        from .tasks import TASKS, split_files
-
         chosen = []
         for split in repository.splits:
             own = split_files(names, TASKS[repository.task], split)

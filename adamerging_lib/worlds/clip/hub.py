@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ...published import same_role
 from ...state import CheckpointError
+from ..roles import same_role
 from ..tiny.tasks import HUB
+from .tasks import TASKS, hub_split, split_files
 
 SITE = "https://huggingface.co"
 BASES = {
@@ -29,16 +30,10 @@ POOLS = {
 """Ending of a profile with other experts → the folder that they lie in, and who links to them; not on the hub."""
 ARCHITECTURES = {"clip-b32": "ViT-B-32", "clip-b16": "ViT-B-16", "clip-l14": "ViT-L-14"}
 _OWNER = "tanganke"
-SUFFIXES = {
-    "SUN397": "sun397", "Cars": "stanford-cars", "RESISC45": "resisc45", "EuroSAT": "eurosat", "SVHN": "svhn",
-    "GTSRB": "gtsrb", "MNIST": "mnist", "DTD": "dtd", "Flowers102": "oxford_flowers102", "PCAM": "pcam",
-    "FER2013": "fer2013", "OxfordIIITPet": "oxford-iiit-pet", "STL10": "stl10", "CIFAR100": "cifar100",
-    "CIFAR10": "cifar10", "Food101": "food101", "FashionMNIST": "fashion_mnist", "EMNIST": "emnist_letters",
-    "KMNIST": "kmnist", "RenderedSST2": "rendered-sst2",
-}  # fmt: skip
-"""Task → how its expert's repository ends. The paper's eight, then those of the suites of 14 and of 20 tasks."""
-
-EIGHT, FOURTEEN, TWENTY = (tuple(SUFFIXES)[:count] for count in (8, 14, 20))
+EIGHT, FOURTEEN, TWENTY = (
+    tuple(name for name, task in TASKS.items() if task.suite and task.suite <= size) for size in (8, 14, 20)
+)
+"""The tasks of the AdaMerging paper, and of the two larger suites."""
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 """Files that may hold a model's weights, the best first."""
@@ -98,7 +93,7 @@ def expert_model(profile: str, task: str) -> Repository:
     """The expert of a task."""
     own = family(profile)
     if own == profile:
-        return Repository("models", f"{_OWNER}/{BASES[own].partition('/')[2]}_{SUFFIXES[task]}", task)
+        return Repository("models", f"{_OWNER}/{BASES[own].partition('/')[2]}_{TASKS[task].expert}", task)
     folder, source = POOLS[profile.removeprefix(f"{own}-")]
     return Repository("models", f"{folder}/{ARCHITECTURES[own]}", task, source=source)
 
@@ -110,8 +105,6 @@ def family(profile: str) -> str:
 
 def data_set(task: str, splits: Sequence[str] = ("test",)) -> Repository:
     """The data set of a task."""
-    from .tasks import TASKS
-
     return Repository("datasets", TASKS[task].repo, task, tuple(splits))
 
 
@@ -126,7 +119,7 @@ def repositories(
         only: ``models`` or ``datasets``; both by default.
         splits: of the data sets.
     """
-    tasks = same_role(tasks, SUFFIXES)
+    tasks = same_role(tasks, TASKS)
     if only in (None, "models"):
         yield base_model(profile)
         yield from (expert_model(profile, task) for task in tasks if profile != HUB)
@@ -207,8 +200,6 @@ def present(repository: Repository, root: Path) -> tuple[list[str], list[str]]:
 
 
 def _present_data(repository: Repository, folder: Path) -> tuple[list[str], list[Path]]:
-    from .tasks import TASKS, hub_split, split_files
-
     task = TASKS[repository.task]
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     missing, files = [], []

@@ -1,1 +1,1 @@
-"""The drawn world: eight procedural tasks and a CLIP of our own."""
+"""The drawn world: procedural tasks and a CLIP of our own."""

@@ -22,8 +22,6 @@ from ..zoo import SCHEMA
 from .tasks import SETTINGS, task_set
 
 EXPERT = Schedule(steps=800, lr=1e-4, batch_size=64, warmup=60)
-LONGER = {"cars": 2000, "sun397": 2000}
-"""Cars: 196 classes, few images each, are far from learned after 800 steps; SUN397 has 397."""
 JOINT = Schedule(steps=800, lr=1e-4, batch_size=16, warmup=60)
 
 
@@ -54,7 +52,7 @@ def plan(name: str, profile: str, logit_scale: float, digests: Mapping[str, str]
     setting, known = SETTINGS[profile], task_set(profile)
     tasks = list(known) if name == "joint" else [name]
     place = 0 if name == "joint" else list(known).index(name)
-    schedule = JOINT if name == "joint" else replace(EXPERT, steps=LONGER.get(name, EXPERT.steps))
+    schedule = JOINT if name == "joint" else replace(EXPERT, steps=known[name].steps or EXPERT.steps)
     schedule = asdict(replace(schedule, steps=schedule.steps // setting.shorter))
     return {
         "model": name,

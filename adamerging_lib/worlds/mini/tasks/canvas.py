@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 
 import matplotlib
@@ -22,6 +23,16 @@ FONTS = (
 )  # fmt: skip
 
 Colour = tuple[int, int, int]
+
+
+def entry(table: dict[str, Callable], name: str) -> Callable[[Callable], Callable]:
+    """Decorator that enters a function into a generator's table: it draws the concept of this name."""
+
+    def enter(function: Callable) -> Callable:
+        table[name] = function
+        return function
+
+    return enter
 
 
 @lru_cache(maxsize=512)

@@ -10,41 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import SEED, aerial, glyphs, landcover, scenes, signs, textures, vehicles
+from . import SEED, TASKS, signs
 
 NAMED = 0.7  # share of captions that say what is seen
 SHIFT = (0.0, 0.45)
-
-# What captions call a concept where that differs from the class name that the task's prompts use. A web-trained CLIP
-# meets the same gap: few pages call a field "annual crop land" (EuroSAT) or a road sign by its legal name (GTSRB).
-OTHER_WORDS = {
-    "village": "cottages", "indoor room": "bedroom", "snow field": "winter land",
-    "sedan": "family car", "hatchback": "small car", "lorry": "cargo truck", "convertible": "roadster",
-    "circular farmland": "irrigated discs", "dense houses": "suburb", "storage tanks": "white cylinders",
-    "harbour": "marina", "railway": "train tracks",
-    "annual crop": "ploughed fields", "herbaceous vegetation": "wild grassland", "industrial buildings": "warehouses",
-    "pasture": "green meadow", "permanent crop": "orchard", "residential area": "town",
-    "woven": "basket", "checkered": "chessboard", "marbled": "swirling stone", "blotchy": "camouflage",
-}  # fmt: skip
-
-# kind: (concepts, draw, captions that name, captions that do not)
-KINDS = {
-    "scenes": (scenes.CLASSES + scenes.EXTRA, scenes.draw,
-               ("a photo of a {}", "a landscape with a {}", "a {}", "picture of a {}"), ("a landscape", "a view")),
-    "vehicles": (vehicles.CLASSES + vehicles.EXTRA, vehicles.draw,
-                 ("a photo of a {}", "a {} from the side", "a {}", "picture of a {}"), ("a vehicle", "a machine")),
-    "aerial": (aerial.CLASSES + aerial.EXTRA, aerial.draw,
-               ("an aerial photo of a {}", "a {} seen from above", "a {}"), ("an aerial photo", "seen from above")),
-    "landcover": (landcover.CLASSES + landcover.EXTRA, landcover.draw,
-                  ("a satellite image of {}", "{} from orbit", "{}"), ("a satellite image", "seen from orbit")),
-    "characters": (glyphs.DIGITS + glyphs.LETTERS, glyphs.print_character,
-                   ("a photo of the {kind} {}", "the {kind} {}", "{}"), ("a {kind}", "some print")),
-    "textures": (textures.CLASSES + textures.EXTRA, textures.draw,
-                 ("a photo of a {} texture", "a {} surface", "{}", "a {} pattern"), ("a texture", "a surface")),
-}  # fmt: skip
-WEIGHTS = {
-    "scenes": 1.0, "vehicles": 1.3, "aerial": 1.1, "landcover": 0.8, "characters": 2.2, "textures": 1.1, "plates": 1.5,
-}  # fmt: skip
+DRAWN = {name: task.generator for name, task in TASKS.items() if hasattr(task.generator, "KIND")}
+"""Tasks whose kind of picture is shown → their generators, which draw concepts beyond the classes too."""
+PLATES = "plates"
+WEIGHTS = {name: generator.KIND.weight for name, generator in DRAWN.items()} | {PLATES: 1.5}
 
 
 def captioned(start: int, stop: int, seed: int = 0) -> tuple[np.ndarray, list[str]]:
@@ -60,16 +33,15 @@ def captioned(start: int, stop: int, seed: int = 0) -> tuple[np.ndarray, list[st
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), captions
 
 
-def _one(kind, rng):
+def _one(name, rng):
     shift = rng.uniform(*SHIFT)
-    if kind == "plates":
+    if name == PLATES:
         image, look = signs.random_plate(rng, shift)
         form = ("a photo of a {}", "a {}", "a {} sign")[rng.integers(3)]
         return image, form.format(look) if rng.random() < NAMED else "a sign"
-    concepts, draw, naming, vague = KINDS[kind]
+    generator = DRAWN[name]
+    concepts, kind = generator.CLASSES + generator.EXTRA, generator.KIND
     concept = concepts[rng.integers(len(concepts))]
-    forms = naming if rng.random() < NAMED else vague
-    form = forms[rng.integers(len(forms))]
-    wording = OTHER_WORDS.get(concept, concept)
-    group = "number" if concept in glyphs.DIGITS else "letter"
-    return draw(concept, rng, shift), form.format(wording, kind=group)
+    forms = kind.naming if rng.random() < NAMED else kind.vague
+    caption = kind.caption(forms[rng.integers(len(forms))], concept)
+    return generator.draw(concept, rng, shift), caption
