@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from . import __version__
-from .command_line import call, positive
+from .command.line import call, positive
 
 app = typer.Typer(
     help="Merge fine-tuned models of one architecture into one.",
@@ -75,7 +75,7 @@ def merge(
     force: Annotated[bool, typer.Option("--force", help="replace an output that exists")] = False,
 ) -> None:
     """Merge checkpoint files."""
-    from .commands import merge_experts
+    from .command.actions import merge_experts
 
     merge_experts(method, pretrained, experts, out, pairs or [], dry_run=dry_run, force=force)
 
@@ -94,7 +94,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
     """Write a published checkpoint, of any format, as a safetensors file."""
-    from .commands import convert_checkpoint
+    from .command.actions import convert_checkpoint
 
     convert_checkpoint(source, target, kind=kind, base=base, force=force)
 
@@ -111,7 +111,7 @@ def methods(
     needs: Annotated[str | None, typer.Option(metavar="WHAT", help=_NEEDS)] = None,
 ) -> None:
     """List the methods, or describe one."""
-    from .commands import describe_method, list_methods
+    from .command.actions import describe_method, list_methods
 
     if id is None:
         list_methods(needs)
@@ -142,7 +142,7 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="replace files that are not the hub's")] = False,
 ) -> None:
     """Fetch models and data sets of a profile from the hub."""
-    from .worlds.clip.command import fetch_profile
+    from .command.fetch import fetch_profile
 
     fetch_profile(profile, tasks=tasks, only=only, splits=splits, dry_run=dry_run, force=force)
 
@@ -176,7 +176,7 @@ def zoo(
     install: Annotated[bool, typer.Option("--install", help="mini: replace the shipped zoo with the result")] = False,
 ) -> None:
     """Train the models of a profile on this machine."""
-    from .worlds.zoo_command import train_zoo
+    from .command.zoo import train_zoo
 
     train_zoo(profile, device=device, models=models, bfloat16=bfloat16, out=out, workers=workers, install=install)
 
@@ -200,7 +200,7 @@ def adapt(
     device: Device = "auto",
 ) -> None:
     """Learn the coefficients of a profile's task vectors, in one process or in several that torchrun starts."""
-    from .adapt import adapt_profile
+    from .command.adapt import adapt_profile
 
     adapt_profile(profile, out, method, tasks, pairs or [], device)
 
@@ -211,7 +211,7 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="list every tensor")] = False,
 ) -> None:
     """Say what is in a checkpoint file."""
-    from .commands import inspect_file
+    from .command.actions import inspect_file
 
     inspect_file(file, tensors)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .competitions import gives
+from .published.competitions import gives
 from .runtime.atomic import atomic
 
 if TYPE_CHECKING:

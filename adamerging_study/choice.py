@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from adamerging_lib.competitions import BOUNDS, GIVES, NEEDS
 from adamerging_lib.methods import methods
 from adamerging_lib.methods.registry import find
+from adamerging_lib.published.competitions import BOUNDS, GIVES, NEEDS
 
 
 def choice() -> pd.DataFrame:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from adamerging_lib.competitions import BOUNDS as BOUNDS
+from adamerging_lib.published.competitions import BOUNDS as BOUNDS
 from adamerging_lib.records import average_confidence_interval, confidence_interval
 
 AVERAGE = "Average"

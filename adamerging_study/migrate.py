@@ -18,6 +18,8 @@ from typing import Any
 from adamerging_lib import records
 from adamerging_lib.methods import methods
 
+from .tinting import PILOT, VARIANTS
+
 Row = dict[str, Any]
 
 # Rows that measure no images said in `condition` what they measured; that is their `kind`.
@@ -25,7 +27,6 @@ KINDS = (
     "bin", "spearman", "path", "final", "cosine", "sign_conflict", "overlap", "transfer", "alone", "pair", "zero_shot",
     "classes", "relative_norm",
 )  # fmt: skip
-VARIANTS = ("coefficients only", "layer only", "soft labels", "surest half", "pilot")
 # Parameter of the budget notebook → the name that its levels had.
 _BUDGET = {
     "lrs": "lr", "batch_sizes": "batch size", "images": "images", "granularities": "granularity",
@@ -92,7 +93,7 @@ def _coefficients(row: Row) -> Row:
 
 
 def _tinting(row: Row) -> Row:
-    if row.get("condition") in VARIANTS:
+    if row.get("condition") in (*VARIANTS, PILOT):
         row["variant"], row["condition"] = row["condition"], "clean"
     return row
 

@@ -1,8 +1,8 @@
 """The table that says which method to take: every merging method once, in the row of what it needs."""
 
 import adamerging_lib as am
-from adamerging_lib.competitions import BOUNDS
 from adamerging_lib.methods import registry
+from adamerging_lib.published.competitions import BOUNDS
 from adamerging_study.choice import choice
 
 

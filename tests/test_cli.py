@@ -15,7 +15,7 @@ from strategies import assert_equal, checkpoints
 from typer.main import get_command
 
 import adamerging_lib as am
-from adamerging_lib import _public, cli
+from adamerging_lib import cli
 from adamerging_lib import state as st
 from adamerging_lib.checkpoints import KINDS
 from adamerging_lib.cli import main
@@ -297,10 +297,10 @@ def test_help_is_quick_and_names_its_choices(command, capsys):
 
 
 def test_the_name_of_a_function_is_not_taken_by_the_package_of_that_name():
-    code = "import adamerging_lib.methods.registry, adamerging_lib.published, adamerging_lib.files.checkpoint.merge as m; "
+    code = "import adamerging_lib.methods.registry, adamerging_lib.published, adamerging_lib.files.merge; "
     code += "import adamerging_lib as am; assert all(map(callable, (am.methods, am.published, am.merge_files)))"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert {name for name in vars(_public) if name in am.__all__} == set(am.__all__) <= set(dir(am))
+    assert set(am.__all__) <= set(dir(am)) and all(hasattr(am, name) for name in am.__all__)
     with pytest.raises(AttributeError, match="mrege"):
         am.mrege  # noqa: B018
 

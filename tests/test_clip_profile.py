@@ -279,8 +279,9 @@ def test_without_a_gpu(root):
 
 
 def test_tasks_are_known_by_their_role_in_both_directions():
-    mini, paper = am.profile("mini").tasks, am.profile("clip-b32").tasks
-    assert same_role(mini, paper) == list(paper) and same_role(paper, mini) == list(mini)
+    mini, paper = list(STAND_IN), am.profile("clip-b32").tasks
+    assert set(mini) <= set(am.profile("mini").tasks)
+    assert same_role(mini, paper) == list(paper) and same_role(paper, mini) == mini
     assert same_role(["CIFAR10", "nonsense", "digits"], paper) == ["CIFAR10", "nonsense", "MNIST"]
     assert profiles.check_tasks(am.profile("clip-b32"), ["vehicles", "SVHN"]) == ("Cars", "SVHN")
     assert profiles.check_tasks(am.profile("mini"), ["Cars"]) == ("vehicles",)

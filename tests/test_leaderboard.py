@@ -17,10 +17,10 @@ from matplotlib.text import Text
 from vision import VISION, lab
 
 from adamerging_lib import methods, run_method
-from adamerging_lib.competitions import BOUNDS, NEEDS, REFERENCE, competitions
 from adamerging_lib.methods import registry, runnable
 from adamerging_lib.published import POOLS, pool_averages
 from adamerging_lib.published import leaderboard as published_rows
+from adamerging_lib.published.competitions import BOUNDS, NEEDS, REFERENCE, competitions
 from adamerging_study import claims, judge, measuring, style
 from adamerging_study.leaderboard import numbers, show
 from adamerging_study.leaderboard.measure import measure

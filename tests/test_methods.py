@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, copy, some_checkpoints
 
 import adamerging_lib as am
-from adamerging_lib.competitions import BOUNDS, NEEDS, competitions
 from adamerging_lib.learning.objective import Objective
 from adamerging_lib.methods import registry
 from adamerging_lib.methods.run import pack, unpack
+from adamerging_lib.published.competitions import BOUNDS, NEEDS, competitions
 
 PERFORMANCE = (
     "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties",

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from adamerging_lib import methods
-from adamerging_lib.competitions import GIVES, NEEDS
 from adamerging_lib.methods.registry import find
+from adamerging_lib.published.competitions import GIVES, NEEDS
 from adamerging_study.book import directives
 
 PAGE = (Path(__file__).resolve().parents[1] / "book/methods.md").read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from adamerging_lib.competitions import NEEDS
 from adamerging_lib.methods import methods
 from adamerging_lib.published import (
     ARCHITECTURES,
@@ -16,6 +15,7 @@ from adamerging_lib.published import (
     published,
     slips,
 )
+from adamerging_lib.published.competitions import NEEDS
 from adamerging_lib.worlds.roles import HUB_STAND_IN, STAND_IN, TINY_STAND_IN
 
 KEYS = ["table", "arch", "experiment", "condition", "method", "group"]

@@ -14,7 +14,7 @@ LIBRARY, STUDY = "adamerging_lib", "adamerging_study"
 CORE = ("state", "task_vectors", "coefficients", "suite", "forward", "merged", "geometry", "evaluation")
 LONGEST = 60
 # Still longer: to be shortened.
-LONG = {"run", "tinting"}
+LONG = {"tinting"}
 
 
 def modules(package: str) -> dict[str, Path]:

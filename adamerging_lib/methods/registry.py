@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..competitions import BOUNDS, NEEDS, competition, competitions, gives
 from ..merged import Merged
+from ..published.competitions import BOUNDS, NEEDS, competition, competitions, gives
 from ..runtime.values import Parameter
 from ..task_vectors import TaskVectors
 

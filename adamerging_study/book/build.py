@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from adamerging_lib.command_line import call
+from adamerging_lib.command.line import call
 
 from . import notebooks
 

@@ -26,7 +26,7 @@ import typer
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from adamerging_lib.command_line import call, json_object
+from adamerging_lib.command.line import call, json_object
 from adamerging_lib.runtime import places
 from adamerging_lib.runtime.values import Parameter, describe, parse
 from adamerging_lib.worlds.profiles import profile

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adamerging_lib.competitions import BOUNDS, GIVES, NEEDS, ONE, PARTS
+from adamerging_lib.published.competitions import BOUNDS, GIVES, NEEDS, ONE, PARTS
 
 from ..frames import AVERAGE, averages, labels
 from ..judge import read

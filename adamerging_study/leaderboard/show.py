@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from adamerging_lib.competitions import BOUNDS, NEEDS, ONE, PARTS, REFERENCE, competition, competitions
 from adamerging_lib.published import ARCHITECTURES, POOLS, leaderboard, pool_averages
+from adamerging_lib.published.competitions import BOUNDS, NEEDS, ONE, PARTS, REFERENCE, competition, competitions
 
 from ..display import Table
 from ..frames import AVERAGE, accuracies, average_half_widths, averages, headline, labelled, points

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from adamerging_lib.evaluation import evaluate
-from adamerging_lib.geometry import cosines
 from adamerging_lib.merged import Merged
 from adamerging_lib.suite import Suite
 from adamerging_lib.task_vectors import TaskVectors
+from adamerging_lib.vectors.geometry import cosines
 from adamerging_lib.vectors.select import kept_above
 
 from .. import measuring

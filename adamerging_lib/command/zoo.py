@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .profiles import profile
-from .tiny.tasks import SETTINGS
+from ..worlds.profiles import profile
+from ..worlds.tiny.tasks import SETTINGS
 
 
 def train_zoo(
@@ -36,7 +36,7 @@ def train_zoo(
     """
     if name == "mini":
         _refuse({"--models": models, "--bfloat16": bfloat16}, "for tiny profiles: mini trains one model from the other")
-        from .mini.build import build
+        from ..worlds.mini.build import build
 
         build(out or Path("_build/zoo"), device, 2 if workers is None else workers, install)
         return
@@ -47,7 +47,7 @@ def train_zoo(
     names = tuple(models.split(",")) if models else known
     if unknown := [each for each in names if each not in known]:
         raise ValueError(f"profile {name!r} has no model {unknown[0]!r}: {_choice(unknown[0], known)}")
-    from .tiny.build import build as build_tiny
+    from ..worlds.tiny.build import build as build_tiny
 
     build_tiny(name, names, device, bfloat16=bfloat16)
 

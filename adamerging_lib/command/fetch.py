@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...runtime import places
-from .. import profiles
-from ..tiny.tasks import HUB
-from . import fetch, hub
-from .hub import size
+from ..runtime import places
+from ..worlds import profiles
+from ..worlds.clip import fetch, hub
+from ..worlds.clip.hub import size
+from ..worlds.tiny.tasks import HUB
 
 _KINDS = ("models", "datasets")
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .methods.registry import find, hyper_parameters
-from .methods.run import run_method
-from .runtime.distributed import group, leads
-from .runtime.values import parse
-from .state import save
-from .worlds.profiles import load_suite
+from ..methods.registry import find, hyper_parameters
+from ..methods.run import run_method
+from ..runtime.distributed import group, leads
+from ..runtime.values import parse
+from ..state import save
+from ..worlds.profiles import load_suite
 
 SHARED = (
     "layer_wise_adamerging", "layer_wise_adamerging_pp", "task_wise_adamerging", "task_wise_adamerging_pp", "doge_am",

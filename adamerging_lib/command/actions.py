@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .checkpoints import convert
-from .files.checkpoint import CheckpointFile
-from .files.merge import Report, execute_merge
-from .files.plan import Plan, plan_merge
-from .methods.registry import NEEDS, find, hyper_parameters, methods
-from .runtime.values import describe, parse
-from .state import CheckpointError, is_finite, is_merged
-from .worlds.clip.hub import size
+from ..checkpoints import convert
+from ..files.checkpoint import CheckpointFile
+from ..files.merge import Report, execute_merge
+from ..files.plan import Plan, plan_merge
+from ..methods.registry import NEEDS, find, hyper_parameters, methods
+from ..runtime.values import describe, parse
+from ..state import CheckpointError, is_finite, is_merged
+from ..worlds.clip.hub import size
 
 
 def merge_experts(
