@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 # Chosen so that any two differ by at least 15 in CIELAB, also as seen with protan-, deuter- and tritanopia
-# (tests/test_figures.py). A new method takes a colour that keeps the test green, or shares one with a new dash.
+# (tests/test_style.py). A new method takes a colour that keeps the test green, or shares one with a new dash.
 METHOD_COLOURS = {
     "zero_shot": "#A8A8A8",
     "individual": "#000000",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib
 import pytest
 import torch
 import toy
 from hypothesis import settings
 
+# No figure of a test opens a window. Not by the environment: notebooks that tests execute draw in their own way.
+matplotlib.use("Agg")
 # The same examples in every run: a red test is then a change of the code. Deadlines would test the machine.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("steady")

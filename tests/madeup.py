@@ -63,7 +63,7 @@ def performance_rows(n=500, **levels) -> pd.DataFrame:
     for method, peak in {"task_arithmetic": 70.0, "ties": 73.0}.items():
         for scaling in SCALINGS:
             level = peak - 40 * (scaling - 0.2) ** 2
-            rows += [row | {"scaling": scaling} for row in _one(method, f"lambda={scaling:.2f}", level + spread, n)]
+            rows += [row | {"scaling": scaling} for row in _one(method, "clean", level + spread, n)]
     return pd.DataFrame(rows)
 
 

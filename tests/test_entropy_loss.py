@@ -12,7 +12,7 @@ import torch
 from adamerging_lib import evaluate, methods, records, run_method
 from adamerging_study import claims
 from adamerging_study.entropy_loss import show
-from adamerging_study.entropy_loss.measure import binned, correlation
+from adamerging_study.entropy_loss.measure import binned
 from adamerging_study.measuring import Run
 from adamerging_study.style import colour
 
@@ -55,13 +55,6 @@ def test_bins_against_a_loop():
         low, high = row["bin"] / 10, (row["bin"] + 1) / 10 if row["bin"] < 10 else math.inf
         inside = [v for e, v in zip(uncertainty.tolist(), loss.tolist(), strict=True) if low < e <= high]
         assert row["n"] == len(inside) and row["loss"] == pytest.approx(sum(inside) / len(inside))
-
-
-def test_correlation_is_of_ranks():
-    x = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    assert correlation(x, x.exp()) == pytest.approx(1)
-    assert correlation(x, -x) == pytest.approx(-1)
-    assert correlation(x, torch.ones(4)) is None
 
 
 @pytest.mark.parametrize("setting, images", [("transductive", 30), ("inductive", 15)])

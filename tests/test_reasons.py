@@ -11,7 +11,7 @@ import toy
 from matplotlib.colors import to_hex
 
 from adamerging_lib import adamerge, evaluate, records
-from adamerging_study import claims, measuring
+from adamerging_study import claims
 from adamerging_study.book import comparisons
 from adamerging_study.judge import NOT_RUN
 from adamerging_study.measuring import Run
@@ -159,13 +159,6 @@ def test_traits_are_those_of_the_images(frame, suite):
     table = show.by_task(frame)
     assert table["classes"].to_dict() == {task: len(data.classes) for task, data in suite.test.items()}
     assert table["spearman"].between(-1, 1).all() and table["spearman"].nunique() == 3
-
-
-def test_rank_correlation():
-    up, line = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([1.0, 3.0, 2.0, 4.0])
-    assert measuring.rank_correlation(up, line) == pytest.approx(0.8)  # 1 − 6·2 / (4·15)
-    for constant in ((up, torch.ones(4)), (torch.ones(4), up)):
-        assert measuring.rank_correlation(*constant) is None
 
 
 def test_tasks_traded_off_by_hand():

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -17,6 +16,7 @@ from adamerging_lib.methods import run_method
 from adamerging_lib.methods.registry import find
 from adamerging_lib.suite import Suite
 
+from ..measuring import rank_correlation
 from . import ALL, BINS
 
 
@@ -53,7 +53,7 @@ def measure(
         for task, (uncertainty, loss) in _of_images(suite, merged, setting, device).items():
             about = {"method": method, "task": task, "seed": seed}
             rows += [{**about, "kind": "bin", **row} for row in binned(uncertainty, loss)]
-            rows.append({**about, "kind": "spearman", "value": correlation(uncertainty, loss), "n": len(loss)})
+            rows.append({**about, "kind": "spearman", "value": rank_correlation(uncertainty, loss), "n": len(loss)})
     return rows
 
 
@@ -70,13 +70,6 @@ def binned(uncertainty: Tensor, loss: Tensor) -> list[dict[str, float]]:
         if len(inside := loss[index == number]):
             rows.append({"bin": number, "loss": inside.mean().item(), "n": len(inside)})
     return rows
-
-
-def correlation(uncertainty: Tensor, loss: Tensor) -> float | None:
-    """Spearman's rank correlation of two vectors ``[n]``; None where one of the two is constant."""
-    if len(uncertainty.unique()) < 2 or len(loss.unique()) < 2:
-        return None
-    return float(spearmanr(uncertainty.numpy(), loss.numpy()).statistic)
 
 
 def _of_images(suite: Suite, merged: Merged, setting: str, device: str) -> Mapping[str, tuple[Tensor, Tensor]]:
