@@ -87,7 +87,7 @@ accept: $(STAMP) ## fresh notebooks and records become the committed ones; the R
 	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_study.book.pictures - book/_static/workflow.png
 
 zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them
-	$(PY) -m adamerging_lib.worlds.mini.build --workers $(CORES) $(ZOO)
+	$(PY) -m adamerging_lib zoo --profile mini --workers $(CORES) $(ZOO)
 
 lock: ## pin what a fresh environment with all extras gets today
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .clip_names import encoder_names
+from .layers import encoder_names
 from .runtime.atomic import atomic
 from .task_vectors import GRANULARITIES
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .published.competitions import gives
 from .runtime.atomic import atomic
 
 if TYPE_CHECKING:
@@ -194,11 +195,18 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def frame(record: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of a record as a data frame, with ``label`` and ``needs`` of each row's method."""
+    """The rows of a record as a data frame, with ``label``, ``needs`` and ``gives`` of each row's method.
+
+    ``gives`` is the kind of model that comes out, see `competitions`.
+    """
     rows = pd.DataFrame(record["rows"])
     if "method" in rows:
-        for field in ("label", "needs"):
-            rows[field] = rows["method"].map({name: about[field] for name, about in record["methods"].items()})
+        about = {
+            name: {**known, "gives": gives(known["static"], known["task_specific"])}
+            for name, known in record["methods"].items()
+        }
+        for field in ("label", "needs", "gives"):
+            rows[field] = rows["method"].map({name: known[field] for name, known in about.items()})
     return rows
 
 
@@ -259,7 +267,8 @@ def _check_values(value: Any, where: str) -> None:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"{where}: key {key!r} is not text")
-            _check_values(inner, f"{where}.{key}")
+            if key != "right" or not isinstance(inner, str):  # packed outcomes: base64 begins with slashes now and then
+                _check_values(inner, f"{where}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
             _check_values(inner, f"{where}[{index}]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -85,6 +85,17 @@ class Suite:
                 f"profile {self.profile!r} has no training images of {', '.join(missing)}: give the suite some"
             )
         return {task: self.train[task] for task in self.tasks}
+
+    def subset(self, tasks: Sequence[str]) -> Suite:
+        """The suite with some of its tasks, in the order given, and without the joint model, which knows all of them.
+
+        Raises:
+            ValueError: for a task that it does not have.
+        """
+        if unknown := [task for task in tasks if task not in self.experts]:
+            raise ValueError(f"the suite has no task {unknown[0]!r}; it has {', '.join(self.tasks)}")
+        parts = {name: {task: getattr(self, name)[task] for task in tasks} for name in ("experts", "heads", "test")}
+        return replace(self, **parts, joint=None)
 
     def some_images(self, count: int | None, seed: int = 0) -> Suite:
         """The suite with a seeded draw of so many test images a task, the same ones of a task however it is corrupted.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .block_names import block_order, block_rows
+from .layers import block_order, block_rows
 from .runtime.devices import sent
 from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, differences, is_merged
 
@@ -119,6 +119,7 @@ class TaskVectors:
         Arguments:
             granularity: ``task``, ``block`` (``embeddings``, ``block_0``, …, ``head``, and ``text`` where a text
                 tower came along), ``module`` (weight and bias together) or ``tensor`` (the published "layer").
+                Blocks and their order are those of `layers`.
 
         Returns:
             Row names and tensor name → row.
@@ -131,7 +132,10 @@ class TaskVectors:
         if granularity == "module":
             groups = {name: name.rpartition(".")[0] or name for name in names}
         elif granularity == "block":
-            groups = block_rows(names)
+            try:
+                groups = block_rows(names)
+            except ValueError as error:
+                raise ValueError(f"granularity 'block': {error}; use 'tensor' or 'module'") from error
         else:
             raise ValueError(f"granularity {granularity!r} is unknown; choose from {', '.join(GRANULARITIES)}")
         order = dict.fromkeys(groups.values())

@@ -1,7 +1,8 @@
 """What the tables and figures of several experiments share: names of methods, averages, intervals.
 
 A frame is that of `records.frame`: ``method, condition, group, task, accuracy, n, seed, setting``, the experiment's own
-factors, and ``label`` and ``needs`` of the method. Every method and condition also has a row of the task ``Average``.
+factors, and ``label``, ``needs`` and ``gives`` of the method. Every method and condition also has a row of the task
+``Average``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from adamerging_lib.published.competitions import BOUNDS as BOUNDS
 from adamerging_lib.records import average_confidence_interval, confidence_interval
 
 AVERAGE = "Average"
-BOUNDS = ("zero_shot", "individual", "traditional_mtl")
-"""Reference points, not merging methods: they merge nothing, or need all the labelled training images."""
 
 
 def labels(rows: pd.DataFrame) -> dict[str, str]:

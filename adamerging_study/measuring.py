@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
+from torch import Tensor
 
 from adamerging_lib import records
 from adamerging_lib.evaluation import evaluate
@@ -72,16 +74,37 @@ def measure(
     Raises:
         ValueError: for an unknown method, hyper-parameter or setting.
     """
+    merged = fit(
+        suite, method, seed=seed, setting=setting, device=device, learning=learning, progress=progress, **hyper
+    )
+    frame = evaluate(suite, merged, setting=setting, device=device, outcomes=True)
+    rows = rows_of(frame, method=method, condition=condition, group=group, seed=seed, **(about or {}))
+    rows[-1] |= {"seconds": merged.seconds, "memory": merged.memory, "storage": merged.task_storage}
+    return rows
+
+
+def fit(
+    suite: Suite,
+    method: str,
+    *,
+    seed: int = 0,
+    setting: str = "transductive",
+    device: str = "cpu",
+    learning: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **hyper: Any,
+) -> Merged:
+    """The model that a method makes of a suite, given only those options that concern it.
+
+    Arguments:
+        suite, method, seed, setting, device, learning, progress, hyper: as in `measure`.
+    """
     known = find(method)
     if known.adaptive:
         hyper = {**(learning or {}), "seed": seed, "setting": setting, "device": device, "progress": progress, **hyper}
     elif "seed" in inspect.signature(known.function).parameters:
         hyper = {"seed": seed, **hyper}
-    merged = run_method(method, suite, **hyper)
-    frame = evaluate(suite, merged, setting=setting, device=device, outcomes=True)
-    rows = rows_of(frame, method=method, condition=condition, group=group, seed=seed, **(about or {}))
-    rows[-1] |= {"seconds": merged.seconds, "memory": merged.memory, "storage": merged.task_storage}
-    return rows
+    return run_method(method, suite, **hyper)
 
 
 def rows_of(frame: pd.DataFrame, **identity: Any) -> list[dict[str, Any]]:
@@ -119,6 +142,17 @@ def at_step(suite: Suite, fit: Fit, step: int) -> Merged:
     """The model that a fit of plain task vectors had after so many steps."""
     state = suite.task_vectors().merge(fit.trajectory[step], fit.coefficients.granularity)
     return Merged(state, fit.method, {**fit.hyper, "steps": step}, fit.tasks)
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> float | None:
+    """Spearman's rank correlation of two measurements of the same images; None where one of the two is constant.
+
+    Arguments:
+        x, y: ``[n]``, on the CPU.
+    """
+    if len(x.unique()) < 2 or len(y.unique()) < 2:
+        return None
+    return float(spearmanr(x.numpy(), y.numpy()).statistic)
 
 
 @dataclass(frozen=True)

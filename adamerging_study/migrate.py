@@ -18,6 +18,8 @@ from typing import Any
 from adamerging_lib import records
 from adamerging_lib.methods import methods
 
+from .tinting import PILOT, VARIANTS
+
 Row = dict[str, Any]
 
 # Rows that measure no images said in `condition` what they measured; that is their `kind`.
@@ -25,7 +27,11 @@ KINDS = (
     "bin", "spearman", "path", "final", "cosine", "sign_conflict", "overlap", "transfer", "alone", "pair", "zero_shot",
     "classes", "relative_norm",
 )  # fmt: skip
-VARIANTS = ("coefficients only", "layer only", "soft labels", "surest half", "pilot")
+# Parameter of the budget notebook → the name that its levels had.
+_BUDGET = {
+    "lrs": "lr", "batch_sizes": "batch size", "images": "images", "granularities": "granularity",
+    "ranges": "range of λ", "starts": "start", "diversities": "diversity",
+}  # fmt: skip
 # Measured columns of schema 1 that only some experiments have.
 FURTHER = ("coefficient", "share", "value", "baseline", "ratio", "low", "high")
 
@@ -42,10 +48,14 @@ def migrated(record: Mapping[str, Any]) -> dict[str, Any]:
     rows = [lift(dict(row)) for row in record["rows"]]
     known, used = methods().to_dict("index"), dict.fromkeys(row["method"] for row in rows if row.get("method"))
     about = {name: {key: known[name][key] for key in records.ABOUT_METHODS} for name in used if name in known}
+    parameters, seeds = record["parameters"], record["seeds"]
+    if record["experiment"] == "budget":
+        parameters, seeds = _budget_parameters(parameters, seeds)
     further = [field for field in FURTHER if any(field in row for row in rows)]
     head = {key: value for key, value in record.items() if key not in ("schema", "rows")}
     lifted = {
-        "schema": records.SCHEMA, **head, "methods": about, "measured": [*records.MEASURED, *further], "rows": rows,
+        "schema": records.SCHEMA, **head, "parameters": parameters, "seeds": seeds, "methods": about,
+        "measured": [*records.MEASURED, *further], "rows": rows,
     }  # fmt: skip
     records.check(lifted)
     return lifted
@@ -69,6 +79,13 @@ def _phrase(pattern: str, column: str, value: Callable[[str], Any] = str) -> Cal
     return lift
 
 
+def _similarity(row: Row) -> Row:
+    row = _kinds(row)
+    if "accuracy" in row:
+        row["condition"] = "clean"
+    return row
+
+
 def _coefficients(row: Row) -> Row:
     if "kind" in row:
         row["role"] = row.pop("kind")
@@ -76,7 +93,7 @@ def _coefficients(row: Row) -> Row:
 
 
 def _tinting(row: Row) -> Row:
-    if row.get("condition") in VARIANTS:
+    if row.get("condition") in (*VARIANTS, PILOT):
         row["variant"], row["condition"] = row["condition"], "clean"
     return row
 
@@ -89,11 +106,28 @@ def _reasons(row: Row) -> Row:
     return _kinds(row)
 
 
+def _budget(row: Row) -> Row:
+    if row.get("factor") == "base":
+        del row["factor"], row["level"]
+    return _kinds(row)
+
+
+def _budget_parameters(parameters: Mapping[str, Any], seeds: Sequence[int]) -> tuple[Row, list[int]]:
+    """Levels by factor as the notebook's parameters, orders of images among the seeds."""
+    given = {name: value for name, value in parameters.items() if name != "levels"}
+    levels = {name: parameters["levels"][factor] for name, factor in _BUDGET.items()}
+    levels["images"] = [count or 0 for count in levels["images"]]
+    levels["ranges"] = [{True: "clamp", False: "free"}.get(value, value) for value in levels["ranges"]]
+    return given | levels, list(dict.fromkeys([*seeds, *parameters["levels"]["seed"]]))
+
+
 _BY_EXPERIMENT: dict[str, Callable[[Row], Row]] = {
+    "budget": _budget,
     "performance": _phrase(r"lambda=([\d.]+)", "scaling", float),
     "generalisation": _phrase(r"without (.+)", "unseen"),
     "mini_suite": _phrase(r"alpha=([\d.]+)", "alpha", float),
     "coefficients": _coefficients,
+    "similarity": _similarity,
     "tinting": _tinting,
     "reasons": _reasons,
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from adamerging_lib.methods import methods
+from adamerging_lib.methods import methods, registry
 from adamerging_lib.worlds.roles import STAND_IN
 
 LEVELS = {
@@ -18,7 +18,7 @@ LEVELS = {
     "layer_wise_adamerging": 80.0,
     "layer_wise_adamerging_pp": 81.0,
 }
-# Of methods beyond the main comparison: average, seconds, numbers kept a task.
+# Of methods beyond the main comparison: average, seconds, numbers kept per task.
 OTHERS = {
     "dare": (66.0, 0.1, 0),
     "lines": (70.0, 0.1, 0),
@@ -91,6 +91,11 @@ def _one(method, condition, accuracies, n):
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with ``label`` and ``needs`` of its methods, as `records.frame` gives it."""
+    """The frame with ``label``, ``needs`` and ``gives`` of its methods, as `records.frame` gives it."""
     known = methods()
-    return frame.assign(label=frame["method"].map(known["label"]), needs=frame["method"].map(known["needs"]))
+    gives = {id: registry.find(id).gives for id in known.index}
+    return frame.assign(
+        label=frame["method"].map(known["label"]),
+        needs=frame["method"].map(known["needs"]),
+        gives=frame["method"].map(gives),
+    )

@@ -2,13 +2,14 @@
 
 import adamerging_lib as am
 from adamerging_lib.methods import registry
-from adamerging_study import tables
+from adamerging_lib.published.competitions import BOUNDS
+from adamerging_study.choice import choice
 
 
 def test_every_merging_method_has_one_row():
-    frame = tables.choice()
+    frame = choice()
     listed = [(row, id) for _, row in frame.iterrows() for id in row["methods"].split(", ")]
-    assert sorted(id for _, id in listed) == sorted(set(am.methods().index) - set(tables.common.BOUNDS))
+    assert sorted(id for _, id in listed) == sorted(set(am.methods().index) - set(BOUNDS))
     for row, id in listed:
         known = registry.find(id)
         assert row["besides the checkpoints"] == known.needs

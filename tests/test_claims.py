@@ -198,7 +198,7 @@ def test_every_failure_of_a_papers_claim_has_a_reason_and_no_other_has(committed
         for profile in shown:
             found = claims.verdict(room, claim.id, profile)
             if found is not None and found.word == judge.FAILS:
-                assert profile in claim.why, f"{room}: say why {claim.id} does not hold on {profile}, or that nobody knows"
+                assert profile in claim.why, f"{room}: say why {claim.id} fails on {profile}, or that nobody knows"
         for profile in claim.why:
             found = claims.verdict(room, claim.id, profile)
             assert found is not None and found.word == judge.FAILS, f"{room}: {claim.id} does not fail on {profile}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from strategies import assert_equal, checkpoints
+from typer.main import get_command
 
 import adamerging_lib as am
+from adamerging_lib import cli
 from adamerging_lib import state as st
+from adamerging_lib.checkpoints import KINDS
 from adamerging_lib.cli import main
 from adamerging_lib.methods import registry
+from adamerging_study.book import build, rerun
+from adamerging_study.figures import __main__ as drawing
 
 
 @pytest.fixture
@@ -40,10 +46,7 @@ def contents(folder):
 def refused(folder, capsys, arguments, *told):
     """Exit code 2, these words on stderr, no traceback, every file as it was."""
     before = contents(folder)
-    try:
-        code = main(arguments)
-    except SystemExit as end:  # argparse
-        code = end.code
+    code = main(arguments)
     error = capsys.readouterr().err
     assert code == 2 and "Traceback" not in error
     for words in told:
@@ -132,9 +135,9 @@ def test_mistakes_in_the_call(folder, capsys):
     refused(folder, capsys, merge(experts=["a=none.safetensors"]), "no checkpoint at none.safetensors: check the path")
     refused(folder, capsys, merge(out="m.bin"), "output m.bin should be a file *.safetensors")
     refused(
-        folder, capsys, ["merge", "--method", "ties"], "the following arguments are required: --pretrained, --expert"
+        folder, capsys, ["merge", "--method", "ties"], "adamerging merge: Missing option '--pretrained'"
     )
-    refused(folder, capsys, ["mrege"], "invalid choice: 'mrege'")
+    refused(folder, capsys, ["mrege"], "No such command 'mrege'", "'merge'")
 
 
 def test_a_method_that_needs_images(folder, capsys):
@@ -223,11 +226,90 @@ def test_inspect_shows_and_checks(folder, capsys):
     refused(folder, capsys, ["inspect", "none"], "no checkpoint at none")
 
 
+def test_choices_are_checked_with_the_nearest(folder, capsys):
+    refused(folder, capsys, ["methods", "--needs", "labls"], "--needs 'labls' is unknown", "'labels'")
+    refused(folder, capsys, ["fetch", "--profile", "clip-b23"], "unknown profile 'clip-b23'", "'clip-b32'")
+    refused(folder, capsys, ["fetch", "--profile", "mini"], "profile 'mini' takes nothing from the hub", "clip-l14")
+    refused(folder, capsys, ["fetch", "--profile", "clip-b32", "--only", "model"], "--only 'model'", "models, datasets")
+    refused(folder, capsys, ["zoo", "--profile", "tini"], "profile 'tini' has no zoo", "'tiny'")
+    refused(folder, capsys, ["zoo", "--profile", "tiny", "--models", "mnits"], "no model 'mnits'", "'mnist'")
+    refused(folder, capsys, ["zoo", "--profile", "mini", "--models", "digits"], "--models is for tiny profiles")
+    refused(folder, capsys, ["zoo", "--profile", "tiny", "--install"], "--install is for the profile mini")
+    refused(folder, capsys, ["zoo", "--profile", "mini", "--workers", "two"], "'--workers'", "two")
+    adapt = ["adapt", "--profile", "mini", "--out", "m.safetensors"]
+    refused(folder, capsys, [*adapt, "--method", "ties"], "method 'ties' shares no steps", "layer_wise_adamerging")
+
+
+@pytest.mark.parametrize("text", ['{"steps"', "3"])
+def test_parameters_have_to_be_an_object(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["execute", "performance", "out.ipynb", "--results", "out", "--parameters", text]
+    assert rerun.main(words) == 2
+    assert f"'--parameters': {text!r} is no JSON" in capsys.readouterr().err and not contents(tmp_path)
+
+
+def test_the_studys_commands_end_alike(capsys):
+    for run, words, name in (
+        (rerun, ["parameters", "perfromance"], "'performance'"),
+        (rerun, ["add", "performance", "../evil", "steps=3"], "'../evil'"),
+        (build, ["check-offline", "nowhere"], "nowhere"),
+        (build, ["stgae", "x"], "'stgae'"),
+    ):
+        assert run.main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(run.PROGRAM) and name in error and "Traceback" not in error
+    assert rerun.main(["parameters", "similarity"]) == 0
+    assert "  profile: str = 'mini'" in capsys.readouterr().out
+
+
+COMMANDS = [
+    pytest.param(f"{program} {command.name}", command, id=f"{program.split()[-1]} {command.name}")
+    for program, app in (
+        ("adamerging", cli.app),
+        (rerun.PROGRAM, rerun.app),
+        (build.PROGRAM, build.app),
+    )
+    for command in get_command(app).commands.values()
+]
+COMMANDS.append(pytest.param(drawing.PROGRAM, get_command(drawing.app), id="figures"))
+
+
+@pytest.mark.parametrize(("start", "command"), COMMANDS)
+def test_every_help_has_examples_that_the_command_takes(start, command):
+    lines = (command.epilog + "\n").replace("\\\n", " ").splitlines()
+    examples = [line.partition(f"{start} ")[2] for line in lines if f"{start} " in f"{line} "]
+    assert examples
+    for example in examples:
+        command.make_context(start, shlex.split(example))  # TyperException where it does not take them
+
+
+@pytest.mark.parametrize("command", [[], *([c.name] for c in get_command(cli.app).commands.values())], ids=str)
+def test_help_is_quick_and_names_its_choices(command, capsys):
+    """It waits for nothing that takes a second to load; what is checked by the library is listed all the same."""
+    heavy = "torch", "numpy", "pandas", "scipy", "huggingface_hub"
+    code = f"import sys; from adamerging_lib import cli; assert cli.main({[*command, '--help']!r}) == 0; "
+    code += f"assert not [name for name in {heavy} if name in sys.modules]"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert main([*command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for choice in {"convert": KINDS, "methods": registry.NEEDS}.get("".join(command), ()):
+        assert choice in said
+
+
+def test_the_name_of_a_function_is_not_taken_by_the_package_of_that_name():
+    code = "import adamerging_lib.methods.registry, adamerging_lib.published, adamerging_lib.files.merge; "
+    code += "import adamerging_lib as am; assert all(map(callable, (am.methods, am.published, am.merge_files)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(am.__all__) <= set(dir(am)) and all(hasattr(am, name) for name in am.__all__)
+    with pytest.raises(AttributeError, match="mrege"):
+        am.mrege  # noqa: B018
+
+
 def test_it_is_installed_as_a_command():
     """Through a process of its own: exit code, and help that names the parts."""
     run = [sys.executable, "-m", "adamerging_lib.cli"]
     shown = subprocess.run([*run, "merge", "--help"], capture_output=True, text=True)
-    assert shown.returncode == 0 and "--dry-run" in shown.stdout and "example:" in shown.stdout
+    assert shown.returncode == 0 and "--dry-run" in shown.stdout and "Example:" in shown.stdout
     wrong = subprocess.run([*run, "methods", "tis"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.startswith("adamerging methods: ") and not wrong.stdout
     project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())["project"]

@@ -78,11 +78,11 @@ def checkout(tmp_path, assets, stores, monkeypatch):
 
 def executed(name, pairs, results) -> dict:
     """The record of a run as `make rerun` makes it."""
-    rerun.main(["add", name, "b32", "profile=clip-b32", *pairs])
+    assert rerun.main(["add", name, "b32", "profile=clip-b32", *pairs]) == 0
     values = yaml.safe_load(Path("runs.yml").read_text())["runs"]["b32"][name]
     command = ["--results", str(results), "--parameters", json.dumps(values)]
-    rerun.main(["execute", name, str(rerun.page(name, "b32")), *command])
-    rerun.main(["publish", name, "b32"])
+    assert rerun.main(["execute", name, str(rerun.page(name, "b32")), *command]) == 0
+    assert rerun.main(["publish", name, "b32"]) == 0
     return records.read(results / "clip-b32" / f"{name}.json")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adamerging_lib import Coefficients, read_authors_file
-from adamerging_lib.block_names import block_rows
+from adamerging_lib.layers import block_rows
 
 
 def table(dtype=torch.float32):

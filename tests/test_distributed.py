@@ -15,6 +15,7 @@ from strategies import assert_close
 
 import adamerging_lib as am
 from adamerging_lib import adapt, state
+from adamerging_lib.cli import main
 from adamerging_lib.runtime import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,15 +141,15 @@ def toys(monkeypatch):
 def test_the_command_in_one_process(toys, tmp_path, capsys):
     out = tmp_path / "merged.safetensors"
     pairs = ["steps=3", "lr=0.02", "batch_size=4", "batches=1", "progress=False"]
-    words = ["--profile", "toy", "--device", "cpu", "--out", str(out), *(f"--set={pair}" for pair in pairs)]
-    assert adapt.main(words) == 0
+    words = ["adapt", "--profile", "toy", "--device", "cpu", "--out", str(out), *(f"--set={pair}" for pair in pairs)]
+    assert main(words) == 0
     fit = am.adamerge(toy.suite(seed=0), steps=3, lr=0.02, batch_size=4, batches=1, progress=False)
     assert_close(state.load(out), {key: fit.state[key] for key in state.load(out)}, rtol=0, atol=0)
     assert torch.equal(am.Coefficients.load(out.with_suffix(".json")).values, fit.coefficients.values)
     assert "3 steps in" in capsys.readouterr().out
-    assert adapt.main(words) == 2
+    assert main(words) == 2
     assert "merged.safetensors exists: name another --out" in capsys.readouterr().err
-    assert adapt.main([*words[:-1], "--set=stesp=3", "--out", str(tmp_path / "b")]) == 2
+    assert main([*words[:-1], "--set=stesp=3", "--out", str(tmp_path / "b")]) == 2
     assert "Did you mean 'steps'" in capsys.readouterr().err
 
 
@@ -157,8 +158,8 @@ def test_torchrun_on_the_mini_profile(tmp_path):
     """The command as a user starts it, two processes against one."""
     pairs = ["--set=recipe=mini", "--set=steps=2", "--set=batch_size=4"]
     environment = {**os.environ, "ADAMERGING_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    common = ["-m", "adamerging_lib.adapt", "--profile", "mini", "--device", "cpu", *pairs]
-    common += ["--tasks", "digits", "signs", "textures", "--out"]
+    common = ["-m", "adamerging_lib", "adapt", "--profile", "mini", "--device", "cpu", *pairs]
+    common += ["--tasks", "digits,signs,textures", "--out"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for prefix, name in ((torchrun, "two"), ([], "one")):
         command = [sys.executable, *prefix, *common, str(tmp_path / f"{name}.safetensors")]

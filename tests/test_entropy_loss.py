@@ -1,17 +1,44 @@
-"""Entropy against loss: bins and correlations against plain loops, and the experiment on the toy suite."""
+"""Entropy against loss: bins and correlations against plain loops, the experiment, numbers and figures by hand."""
 
 from __future__ import annotations
 
 import math
 
-import pandas as pd
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
-from adamerging_study import figures, tables, verdicts
-from adamerging_study.experiments.entropy_loss import binned, correlation, entropy_loss
-from adamerging_study.figures import entropy_loss as drawn
-from adamerging_study.verdicts import FAILS, HOLDS
+from adamerging_lib import evaluate, methods, records, run_method
+from adamerging_study import claims
+from adamerging_study.entropy_loss import show
+from adamerging_study.entropy_loss.measure import binned, correlation
+from adamerging_study.measuring import Run
+from adamerging_study.style import colour
+
+METHODS = ("task_arithmetic", "layer_wise_adamerging", "individual")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def made_up(rho=(0.9, 0.3, 0.8), losses=((1, 2, 3), (3, 2, 1), (1, 1, 2)), left_out=()):
+    """Rows of two tasks and their pool, three bins each; ``left_out`` bins hold no image of task a."""
+    rows = []
+    for method, value, line in zip(METHODS, rho, losses, strict=True):
+        for task, shift in (("a", 0.0), ("b", -0.1), ("all", -0.05)):
+            about = {"method": method, "seed": 0, "task": task}
+            rows += [
+                {**about, "kind": "bin", "bin": number, "loss": float(loss), "n": 10}
+                for number, loss in zip((0, 5, 10), line, strict=True)
+                if not (task == "a" and number in left_out)
+            ]
+            rows.append({**about, "kind": "spearman", "value": value + shift, "n": 30})
+    known = methods().to_dict("index")
+    return records.new("entropy_loss", "toy", {}, None, rows, [0], "2026-01-01", 0.0, methods=known)
 
 
 def test_bins_are_open_on_the_left_and_the_last_has_no_end():
@@ -37,28 +64,81 @@ def test_correlation_is_of_ranks():
     assert correlation(x, torch.ones(4)) is None
 
 
-def test_experiment_on_a_toy(suite):
-    learning = {"recipe": "mini", "steps": 2, "batch_size": 4}
-    methods = ["task_arithmetic", "layer_wise_adamerging", "individual"]
-    frame = pd.DataFrame(entropy_loss(suite, methods, learning))
-    counts = frame[frame["condition"] == "bin"].groupby(["method", "task"])["n"].sum()
-    assert (counts.drop("all", level="task") == 30).all() and (counts.xs("all", level="task") == 90).all()
-    assert set(tables.entropy_loss.spearman(frame).columns) == {*suite.tasks, "all"}
-    assert "%" in tables.entropy_loss.pooled(frame).to_string()
-    for draw in (drawn.loss_by_entropy, drawn.loss_by_entropy_and_task, drawn.correlations):
-        assert draw(frame, methods).axes
-    assert len(verdicts.entropy_loss(frame, *methods[:2])) == 7
+@pytest.mark.parametrize("setting, images", [("transductive", 30), ("inductive", 15)])
+def test_bins_of_a_toy_hold_all_images_and_their_loss(suite, setting, images):
+    options = {"before": METHODS[0], "after": METHODS[1], "steps": 1, "batch_size": 4, "setting": setting}
+    frame = records.frame(Run("entropy_loss", "toy", options).measure(suite))
+    assert list(frame["method"].unique()) == list(METHODS)
+    bins = frame[frame["kind"] == "bin"]
+    counts = bins.groupby(["method", "task"])["n"].sum()
+    assert (counts.drop("all", level="task") == images).all()
+    assert (counts.xs("all", level="task") == 3 * images).all()
+    split = "held_out" if setting == "inductive" else "all"
+    expected = evaluate(suite, run_method(METHODS[0], suite), setting=setting, split=split).set_index("task")["loss"]
+    for task, part in bins[bins["method"] == METHODS[0]].groupby("task"):
+        loss = expected.mean() if task == "all" else expected[task]
+        assert (part["loss"] * part["n"]).sum() / part["n"].sum() == pytest.approx(loss)
 
 
-def test_verdicts_follow_the_rows():
-    def rows(method, rho, losses):
-        about = {"method": method, "seed": 0}
-        points = [
-            {**about, "condition": "bin", "task": t, "bin": b, "loss": v} for t in "ab" for b, v in enumerate(losses)
-        ]
-        return points + [{**about, "condition": "spearman", "task": t, "value": rho} for t in ("a", "b", "all")]
+def test_numbers_by_hand():
+    numbers = {name: values[0] for name, values in claims.numbers_of(made_up()).items()}
+    assert numbers == pytest.approx({
+        "spearman_before": 0.85, "spearman_before_least": 0.8, "rising_before": 100,
+        "spearman_after": 0.25, "spearman_after_least": 0.2, "rising_after": 0,
+        "spearman_gain": -0.6, "loss_middle_over_low": 1, "loss_high_over_low": 2,
+    })  # fmt: skip
 
-    frame = pd.DataFrame(rows("task_arithmetic", 0.9, [1, 2, 3]) + rows("layer_wise_adamerging", 0.3, [3, 2, 1]))
-    words = [v.word for v in verdicts.entropy_loss(frame, "task_arithmetic", "layer_wise_adamerging")]
-    assert words == [HOLDS, HOLDS, HOLDS, FAILS, HOLDS, FAILS, FAILS]
-    assert figures.colour("individual")
+
+def test_a_step_over_an_empty_bin_is_one_step():
+    """Losses rise from bin 0 to 10; where bin 5 of a task is empty, its two steps are one, and none of them falls."""
+    numbers = claims.numbers_of(made_up(losses=((1, 2, 3), (1, 3, 2), (1, 1, 1)), left_out=(5,)))
+    assert numbers["rising_before"][0] == 100
+    assert numbers["rising_after"][0] == pytest.approx(100 * 3 / 5)  # a rises once, b and all once and fall once
+
+
+def test_claims_follow_the_rows():
+    verdicts = {verdict.claim.id: verdict.word for verdict in claims.verdicts_of(made_up())}
+    assert {name for name, word in verdicts.items() if word == "does not hold"} == {
+        "spearman-after", "correlation-kept", "rising-after",
+    }  # fmt: skip
+    assert "not run" not in verdicts.values()
+
+
+def test_without_adaptation_what_it_does_is_not_judged():
+    record = made_up()
+    record["rows"] = [row for row in record["rows"] if row["method"] != METHODS[1]]
+    words = {verdict.claim.id: verdict.word for verdict in claims.verdicts_of(record)}
+    assert {name for name, word in words.items() if word == "not run"} == {
+        "spearman-after", "spearman-tasks-after", "correlation-kept", "rising-after",
+    }  # fmt: skip
+
+
+def test_tables_by_hand():
+    frame = records.frame(made_up(left_out=(5,)))
+    text = show.spearman_text(frame)
+    assert text.columns.tolist() == ["all", "a", "b"]
+    assert text.loc["Layer-wise AdaMerging"].tolist() == ["0.25", "0.30", "0.20"]
+    assert show.bins(frame, METHODS[1]).loc["b"].tolist() == [3, 2, 1]
+    assert np.isnan(show.bins(frame, METHODS[1]).loc["a", 5])
+    assert show.pooled(frame).loc["> 1", "Task Arithmetic"] == "3.00 (33 %)"
+    assert show.pooled(frame).index.tolist() == ["0.0–0.1", "0.5–0.6", "> 1"]
+
+
+def test_lines_are_the_bins():
+    frame = records.frame(made_up(left_out=(5,)))
+    pooled = show.loss_by_entropy(frame).axes[0]
+    drawn = {line.get_label(): line for line in pooled.lines}
+    np.testing.assert_allclose(drawn["Layer-wise AdaMerging"].get_xydata(), [(0, 3), (5, 2), (10, 1)])
+    assert drawn["Individual"].get_color() == colour("individual")
+    panels = {axes.get_title(loc="left"): axes for axes in show.loss_by_entropy_and_task(frame).axes}
+    assert set(panels) == {"a", "b"}
+    np.testing.assert_allclose(panels["a"].lines[0].get_xydata(), [(0, 1), (10, 3)])
+    np.testing.assert_allclose(panels["b"].lines[1].get_xydata(), [(0, 3), (5, 2), (10, 1)])
+
+
+def test_marks_are_the_correlations():
+    axes = show.correlations(records.frame(made_up())).axes[0]
+    names = dict(zip(axes.get_yticks(), (tick.get_text() for tick in axes.get_yticklabels()), strict=True))
+    after = next(line for line in axes.lines if line.get_label() == "Layer-wise AdaMerging")
+    drawn = {names[round(y)]: x for x, y in after.get_xydata()}
+    assert drawn == pytest.approx({"a": 0.3, "b": 0.2, "all images": 0.25})

@@ -8,7 +8,7 @@ from clips import ImageEncoder, clip, pickled
 
 from adamerging_lib import Coefficients, TaskVectors, merge_with, read_authors_file
 from adamerging_lib.checkpoints import convert, load_encoder
-from adamerging_lib.clip_names import TEXT_AFTER, TEXT_BEFORE, encoder_names, tower_names
+from adamerging_lib.layers import TEXT_AFTER, TEXT_BEFORE, encoder_names, tower_names
 
 TASKS = ("mnist", "svhn", "dtd")
 

@@ -1,4 +1,4 @@
-"""LiNeS against plain loops, for the three ways of naming transformer blocks."""
+"""LiNeS against plain loops, for several ways of naming blocks."""
 
 from __future__ import annotations
 
@@ -78,6 +78,61 @@ def test_text_tower_takes_alpha():
     state = merge("lines", tv, alpha=0.1, beta=0.5).state_dict()
     expected = merge("task_arithmetic", tv, scaling=0.1).state_dict()["text_model.encoder.layers.7.x"]
     torch.testing.assert_close(state["text_model.encoder.layers.7.x"], expected)
+
+
+def sublayers(side: str, block: int) -> list[str]:
+    """T5's names of one block: self-attention, in the decoder cross-attention, and the feed-forward layer."""
+    inner = ["SelfAttention.q", *["EncDecAttention.q"] * (side == "decoder"), "DenseReluDense.wi"]
+    return [
+        f"{side}.block.{block}.layer.{n}.{kind}.weight" for n, one in enumerate(inner) for kind in (one, "layer_norm")
+    ]
+
+
+def staged(pattern: str, depths: tuple[int, ...], first: int = 0) -> list[list[str]]:
+    """One tensor for each block, whose numbers start again in every stage."""
+    return [[pattern.format(stage, block)] for stage, depth in enumerate(depths, first) for block in range(depth)]
+
+
+# Model → its stacks, each a list of blocks from the first to the last.
+NESTED = {
+    "T5": [
+        [sublayers("encoder", block) for block in range(4)],
+        [sublayers("decoder", block) for block in range(3)],
+    ],
+    "Swin": [staged("layers.{}.blocks.{}.norm1.weight", (2, 2, 6, 2))],
+    "ConvNeXt": [staged("stages.{}.blocks.{}.norm.weight", (2, 1, 3))],
+    "ResNet": [staged("layer{}.{}.conv1.weight", (2, 2, 2, 2), first=1)],
+    "their ResNet": [staged("resnet.encoder.stages.{}.layers.{}.layer.1.convolution.weight", (2, 3))],
+    "DINOv2 in chunks": [[[f"blocks.{block // 3}.{block}.attn.qkv.weight"] for block in range(12)]],
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_numbers_within_numbers(case):
+    """Each stack's blocks from first to last, whatever numbers stand in them; all else by α."""
+    alpha, beta, outside = 0.5, 0.7, ["shared.weight", "final_layer_norm.weight"]
+    names = [name for blocks in NESTED[case] for block in blocks for name in block] + outside
+    state = merge("lines", vectors_named(sorted(names)), alpha=alpha, beta=beta).state_dict()
+    for name in outside:
+        assert float(state[name]) == pytest.approx(alpha * 3)
+    for blocks in NESTED[case]:
+        for depth, block in enumerate(blocks):
+            for name in block:
+                assert float(state[name]) == pytest.approx((alpha + beta * depth / (len(blocks) - 1)) * 3), name
+
+
+def vectors_named(names: list[str]) -> TaskVectors:
+    """θ0 = 0, experts of ones and of twos."""
+    states = [{name: torch.full((1,), value, dtype=torch.float64) for name in names} for value in (0.0, 1.0, 2.0)]
+    return TaskVectors.from_state_dicts(states[0], {"one": states[1], "two": states[2]})
+
+
+def test_blocks_of_unknown_depth_are_refused():
+    """Groups of blocks within a block: scaled by the outer number, all blocks of a group would be of one depth."""
+    modules = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    names = [f"layers.{s}.residual_group.blocks.{b}.{m}.weight" for s in range(2) for b in range(2) for m in modules]
+    with pytest.raises(ValueError, match=r"layers\.N\.residual_group\.blocks\.N .* use task_arithmetic itself"):
+        merge("lines", vectors_named(names))
 
 
 def test_a_model_without_blocks_and_an_unknown_base(task_vectors):

@@ -15,11 +15,11 @@ from strategies import assert_equal, checkpoints
 from test_files import shards
 
 import adamerging_lib as am
-from adamerging_lib import geometry as diagnostics
 from adamerging_lib import state as st
 from adamerging_lib.cli import main
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods import registry
+from adamerging_lib.vectors import geometry as diagnostics
 from adamerging_lib.vectors.elementwise import add, total
 
 FROM_FILES = [id for id in am.methods().index if registry.find(id).takes == "task_vectors"]

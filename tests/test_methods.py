@@ -16,6 +16,7 @@ import adamerging_lib as am
 from adamerging_lib.learning.objective import Objective
 from adamerging_lib.methods import registry
 from adamerging_lib.methods.run import pack, unpack
+from adamerging_lib.published.competitions import BOUNDS, NEEDS, competitions
 
 PERFORMANCE = (
     "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties",
@@ -95,11 +96,24 @@ def test_leaderboard_is_a_loop(suite):
 
 def test_table_of_methods():
     table = am.methods()
-    assert tuple(table.index[: len(PERFORMANCE)]) == PERFORMANCE and table.index.name == "id"
+    assert set(PERFORMANCE) <= set(table.index) and table.index.name == "id"
     assert list(table.columns) == ["label", "needs", "task_specific", "task_id", "static", "source"]
-    assert (table != "").all().all() and table["label"].is_unique and set(table["needs"]) <= set(registry.NEEDS)
+    assert (table != "").all().all() and table["label"].is_unique and set(table["needs"]) <= set(NEEDS)
     assert table.loc["layer_wise_adamerging_pp", "label"] == "Layer-wise AdaMerging++"
     assert table.loc["individual", "task_specific"] != "nothing"
+
+
+def test_methods_are_listed_by_competition_and_within_one_by_name():
+    """A new method needs no place in a list: its row says where it belongs."""
+    found = [registry.find(id) for id in am.methods().index]
+    assert tuple(method.id for method in found[: len(BOUNDS)]) == BOUNDS
+    places = [competitions().index(method.competition) for method in found]
+    assert places == sorted(places)
+    for competition in competitions()[1:]:
+        labels = [method.label.casefold() for method in found if method.competition == competition]
+        assert labels == sorted(labels)
+    assert registry.find("surgery").competition == "from unlabelled test images, parts for each task"
+    assert registry.find("ties").competition == "from checkpoints alone, one model for all tasks"
 
 
 def test_unknown_method_suggests_the_nearest(task_vectors, suite):

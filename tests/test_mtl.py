@@ -12,6 +12,7 @@ from strategies import assert_equal
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from adamerging_lib.learning.adaptation import Adaptation
 from adamerging_lib.learning.combine import combiner
 from adamerging_lib.methods import registry
 from adamerging_lib.methods.mtl import joint_training, labelled_batches
@@ -30,7 +31,7 @@ def test_descent_written_out(rule):
     """Each task's gradient by itself, flattened into one matrix; the rule on its rows; torch's Adam, cosine decay."""
     suite = toy.suite(seed=1, dtype=torch.float64)
     merged = joint_training(suite, combine=rule, **SHORT)
-    batch = labelled_batches(suite, size=4, seed=0, setting="transductive", device=torch.device("cpu"))
+    batch = labelled_batches(suite, Adaptation({"batch_size": 4}, images="labels"))
     keys = [key for key, t in suite.pretrained.items() if t.is_floating_point()]
     state = {key: t.clone() for key, t in suite.pretrained.items()}
     leaves = [state[key].requires_grad_() for key in keys]

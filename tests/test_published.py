@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from adamerging_lib.methods.registry import _ORDER, NEEDS
+from adamerging_lib.methods import methods
 from adamerging_lib.published import (
     ARCHITECTURES,
     METHOD_IDS,
@@ -15,6 +15,7 @@ from adamerging_lib.published import (
     published,
     slips,
 )
+from adamerging_lib.published.competitions import NEEDS
 from adamerging_lib.worlds.roles import HUB_STAND_IN, STAND_IN, TINY_STAND_IN
 
 KEYS = ["table", "arch", "experiment", "condition", "method", "group"]
@@ -96,7 +97,7 @@ def test_rows_of_a_pool_are_whole(pool):
     assert set(rows["pool"]) == {pool} and set(rows["arch"]) <= set(ARCHITECTURES)
     assert rows["accuracy"].between(40, 100).all() and (rows[["method", "source"]] != "").all().all()
     assert set(rows["needs"]) <= {*NEEDS, ""} and (rows.loc[rows["needs"] == "", "note"] != "").all()
-    assert set(rows["method_id"]) <= {*_ORDER, ""}
+    assert set(rows["method_id"]) <= {*methods().index, ""}
     assert not rows.duplicated(["method", "arch", "source"]).any()
 
 

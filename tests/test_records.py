@@ -6,11 +6,13 @@ import copy
 import datetime as dt
 import json
 
+import numpy as np
 import pytest
 
 import adamerging_lib as am
 from adamerging_lib import records
 from adamerging_lib.runtime.environment import environment
+from adamerging_study import outcomes
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_write_and_read(record, tmp_path):
 def test_readers_refuse_what_they_do_not_know(record, tmp_path):
     path = tmp_path / "r.json"
     for content, message in [
-        ({**record, "schema": 2}, "has schema 2, this version reads 1"),
+        ({**record, "schema": 1}, "has schema 1, this version reads 2"),
         ([], "has schema 'list'"),
         ({key: v for key, v in record.items() if key != "seeds"}, r"lacks or adds the fields \['seeds'\]"),
         ({**record, "note": 1}, r"lacks or adds the fields \['note'\]"),
@@ -64,6 +66,15 @@ def test_readers_refuse_what_they_do_not_know(record, tmp_path):
         records.read(path)
     with pytest.raises(ValueError, match="no record at .*nowhere.json"):
         records.read(tmp_path / "nowhere.json")
+
+
+def test_outcomes_that_look_like_a_path_are_kept(record, tmp_path):
+    """Of 400 images the first twelve right: base64 of ones is a slash for each six."""
+    right = outcomes.pack(np.arange(400) < 200)
+    assert right.startswith("//")
+    record["rows"][0]["right"] = right
+    records.write(record, tmp_path / "r.json")
+    assert records.read(tmp_path / "r.json")["rows"][0]["right"] == right
 
 
 @pytest.mark.parametrize(
@@ -124,3 +135,15 @@ def test_compare(record):
     del bare["rows"][0]["accuracy"]
     (difference,) = records.compare(record, bare)
     assert "accuracy is in one record only" in difference
+
+
+def test_a_frame_says_of_each_row_what_its_method_is_called_needs_and_gives(suite):
+    rows = [{"method": id, "accuracy": 50.0} for id in ("ties", "surgery", "emr")] + [{"kind": "alone"}]
+    known = am.methods().to_dict("index")
+    record = records.new("leaderboard", "toy", {}, suite, rows, [0], "2026-01-01", 1.0, methods=known)
+    frame = records.frame(record)
+    assert frame["label"][:3].tolist() == ["Ties-Merging", "Representation Surgery", "EMR-Merging"]
+    assert frame["needs"][:3].tolist() == ["nothing", "unlabelled test images", "nothing"]
+    # One encoder for all tasks with an adapter for each; and an encoder for each.
+    assert frame["gives"][:3].tolist() == ["one model for all tasks", "parts for each task", "parts for each task"]
+    assert frame.loc[3, ["label", "needs", "gives"]].isna().all()

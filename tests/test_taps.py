@@ -12,6 +12,7 @@ from strategies import assert_equal
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from adamerging_lib.learning.adaptation import Adaptation
 from adamerging_lib.methods.mtl import labelled_batches
 from adamerging_lib.methods.taps import START, taps
 
@@ -34,7 +35,7 @@ def test_descent_is_the_paper_written_out():
     """Every task by itself, through a straight-through gate and autograd."""
     suite = toy.suite(seed=1, dtype=torch.float64)
     merged = taps(suite, sparsity=3.0, **SHORT)
-    batch = labelled_batches(suite, size=4, seed=0, setting="transductive", device=torch.device("cpu"))
+    batch = labelled_batches(suite, Adaptation({"batch_size": 4}, images="labels"))
     keys = [key for key, t in suite.pretrained.items() if t.is_floating_point()]
     closed = 0
     for task in suite.tasks:

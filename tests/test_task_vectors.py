@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import assert_close, assert_equal, checkpoints, copy, some_checkpoints
 
 from adamerging_lib import CheckpointError, TaskVectors
-from adamerging_lib.block_names import block_rows
+from adamerging_lib.layers import block_rows
 from adamerging_lib.task_vectors import GRANULARITIES
 
 NARROW = (torch.float16, torch.bfloat16)

@@ -1,7 +1,6 @@
 """The drawing of Snakemake's graph."""
 
 import pytest
-
 from adamerging_study.figures.workflow import workflow
 
 DOT = r"""digraph snakemake_dag {

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..clip_names import tower_names
+from ..layers import RESBLOCKS, tower_names
 from ..state import CheckpointError, StateDict
 from .tower import ordered_tower
 
@@ -37,7 +37,7 @@ def hf_names(name: str) -> tuple[str, ...]:
     """Their names of one tensor of the tower: three where open_clip stacks query, key and value, else one."""
     if name in _PLAIN:
         return (_PLAIN[name],)
-    block = re.match(r"transformer\.resblocks\.(\d+)\.", name)
+    block = re.match(re.escape(RESBLOCKS) + r"(\d+)\.", name)
     start = f"encoder.layers.{block[1]}." if block else ""
     rest = name[block.end() :] if block else name
     if rest.startswith("attn.in_proj_"):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..layers import resblock_names
 from ..runtime.compat import import_open_clip
 from ..state import CheckpointError
 from .huggingface import config_facts, from_hf, hf_names
@@ -90,13 +91,8 @@ def text_from_hf(state: Mapping[str, Tensor], blocks: int, owner: object) -> tup
         CheckpointError: where a tensor is missing.
     """
     names = {name: (f"text_model.{theirs}",) for name, theirs in _WORDS.items()}
-    modules = ("ln_1", "attn.in_proj", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-    for block in range(blocks):
-        for module in modules:
-            for kind in ("weight", "bias"):
-                joint = "_" if module == "attn.in_proj" else "."
-                name = f"transformer.resblocks.{block}.{module}{joint}{kind}"
-                names[name] = tuple(f"text_model.{theirs}" for theirs in hf_names(name))
+    for name in resblock_names(blocks):
+        names[name] = tuple(f"text_model.{theirs}" for theirs in hf_names(name))
     names |= {"text_projection": ("text_projection.weight",), "logit_scale": ("logit_scale",)}
     tower = {}
     for name, theirs in names.items():

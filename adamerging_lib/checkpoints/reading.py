@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.checkpoint import CheckpointFile
+from ..layers import RESBLOCKS, VISUAL
 from ..state import CheckpointError, StateDict, is_finite, is_merged, sha256
 from .huggingface import config_facts, find_hf, from_hf
 from .machine import Record, Stored
@@ -117,9 +118,9 @@ def _state_dict(content: Any, kind: type[T], path: Path) -> tuple[dict[str, T], 
 def _module_facts(modules: Mapping[str, Record]) -> dict[str, str]:
     facts = {}
     for path, module in modules.items():
-        if path.endswith("visual.transformer.resblocks.0.attn"):
+        if path.endswith(f"{VISUAL}{RESBLOCKS}0.attn"):
             facts["heads"] = str(module.attributes.get("num_heads"))
-        elif path.endswith("visual.transformer.resblocks.0.mlp.gelu"):
+        elif path.endswith(f"{VISUAL}{RESBLOCKS}0.mlp.gelu"):
             facts["activation"] = activation(module.name.name)
     return facts
 

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from ..clip_names import TEXT_AFTER, TEXT_BEFORE, tower_names
+from ..layers import RESBLOCKS, TEXT_AFTER, TEXT_BEFORE, VISUAL, tower_names
 from ..state import CheckpointError, StateDict
 
 T = TypeVar("T")
 
 _TEXT = re.compile("|".join([r"transformer\..*", "attn_mask", "logit_bias", *map(re.escape, TEXT_BEFORE + TEXT_AFTER)]))
-_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+_BLOCK = re.compile(re.escape(RESBLOCKS) + r"(\d+)\.")
 _ACTIVATIONS = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
 
 
@@ -42,7 +42,7 @@ def take_tower(state: Mapping[str, T], prefix: str, owner: object) -> tuple[dict
     """
     own = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
     rest = [key for key in state if not key.startswith(prefix)]
-    model = prefix.removesuffix("visual.")
+    model = prefix.removesuffix(VISUAL)
     unknown = [key for key in rest if prefix == model or not _is_text(key, model)]
     tower = {name: state[key] for name, key in ordered_tower(own, owner).items()}  # text is not even read
     if unknown:
@@ -68,7 +68,7 @@ def ordered_tower(own: Mapping[str, T], owner: object) -> dict[str, T]:
     unknown = sorted(own.keys() - set(names))
     if missing or unknown or not blocks:
         raise CheckpointError(
-            f"{owner} is no CLIP ViT: {_few('it lacks', missing or ['transformer.resblocks.0'] * (not blocks))}"
+            f"{owner} is no CLIP ViT: {_few('it lacks', missing or [f'{RESBLOCKS}0'] * (not blocks))}"
             f"{_few('it has', unknown)}; only ViT towers such as B/32, B/16 and L/14 can be read"
         )
     return {name: own[name] for name in names if name in own}

@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..geometry import compare
 from ..runtime.cost import measured
 from ..state import is_finite, is_merged
+from ..vectors.geometry import compare
 from .by_tensor import Part, merge_by_tensor, survey
 from .checkpoint import lazy_task_vectors, writing
 from .plan import PathLike, Plan, plan_merge
@@ -29,7 +29,7 @@ class Report:
 
     Arguments:
         plan: what was to be done.
-        experts: one row an expert, see `diagnostics.compare`.
+        experts: one row per expert, see `geometry.compare`.
         buffers: names of the integer and bool tensors copied from θ0 although an expert has other values.
         warnings: what looks wrong with the inputs, as sentences.
         seconds: time that it took.

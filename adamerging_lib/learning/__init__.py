@@ -1,1 +1,1 @@
-"""What methods that learn share: streams of images, the objective, its descent."""
+"""What methods that learn from images share."""

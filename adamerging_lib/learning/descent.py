@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..coefficients import Coefficients
 from ..merged import Fit
@@ -20,7 +18,7 @@ from ..runtime.cache import fingerprint_suite
 from ..runtime.devices import advice_on_memory, sent
 from ..state import accumulation_dtype
 from ..task_vectors import Rows, TaskVectors
-from .history import check_losses, loss_history
+from .adaptation import Adaptation
 from .objective import CLAMPS, Objective
 from .resume import restore_run, save_run
 from .streams import Stream
@@ -38,35 +36,33 @@ def learn(
     streams: Sequence[Stream],
     start: Tensor,
     *,
+    run: Adaptation,
     method: str,
     hyper: Mapping[str, Any],
     granularity: str,
-    device: torch.device,
     tasks: Sequence[str] | None = None,
     clamp: bool | str = True,
     terms: Mapping[str, Any] | None = None,
     checkpoint: str | Path | None = None,
     save_every: int = 25,
-    progress: bool = True,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Fit:
-    """λ ← λ − Adam(∇L(λ)), for ``hyper["steps"]`` steps.
+    """λ ← λ − Adam(∇L(λ)), for as many steps as the run's options say.
 
     Arguments:
         suite: encoder and heads.
         tv: θ0 and the vectors that λ scales.
         streams: one a task, in the order of ``tasks``; with labels where the loss needs them.
         start: λ before the first step, as used, ``[K, R]``.
+        run: device and progress, and the options ``steps``, ``lr`` and ``batches``.
         method: id of the result.
-        hyper: of the result; ``steps``, ``lr`` and ``batches`` are read here.
+        hyper: of the result.
         granularity: rows of λ.
-        device: where it runs.
         tasks: those that have images; default those of the task vectors.
         clamp: what λ is of the raw parameter, see `Objective`.
         terms: further fields of `Objective`; ``pull`` pulls to ``start``.
         checkpoint: file to keep the run in.
         save_every: steps between checkpoints.
-        progress: show a bar with loss and λ range on stderr.
         callback: called after every step with (steps done, λ as used ``[K, R]``).
 
     Returns:
@@ -76,7 +72,7 @@ def learn(
         ValueError: where λ cannot start where asked, the checkpoint is another run's, or losses are NaN.
     """
     tasks, rows = tuple(tasks or tv.tasks), tv.rows(granularity)
-    terms, mine = dict(terms or {}), distributed.own(len(tasks))
+    terms, mine, options = dict(terms or {}), distributed.own(len(tasks)), run.options
     weights = terms.pop("weights", None)
     if distributed.active():
         terms |= {"spread": len(tasks)}
@@ -85,41 +81,35 @@ def learn(
     size = sum(tv.pretrained[key].numel() for key in tv.vectors)
     with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}):
         own = [tasks[k] for k in mine]
-        objective = Objective.of(suite, tv, rows, clamp=clamp, device=device, tasks=own, **terms)
+        objective = Objective.of(suite, tv, rows, clamp=clamp, device=run.device, tasks=own, **terms)
     kind = next(iter(tv.vectors.values())).dtype
-    raw = nn.Parameter(_raw(start, clamp).to(device, accumulation_dtype(kind), copy=True))
+    raw = nn.Parameter(_raw(start, clamp).to(run.device, accumulation_dtype(kind), copy=True))
     objective = replace(objective, start=objective.used(raw))
-    optimiser = torch.optim.Adam([raw], lr=hyper["lr"], betas=BETAS)
+    optimiser = torch.optim.Adam([raw], lr=options["lr"], betas=BETAS)
     losses, trajectory = [], [objective.used(raw)]
     if checkpoint is not None:
         # More steps of the same descent are the same run, so their number is no part of its identity.
         identity = {key: value for key, value in hyper.items() if key != "steps"}
         identity |= {"tasks": list(tasks), "rows": list(rows.names), **fingerprint_suite(suite)}
-        losses, trajectory = restore_run(checkpoint, identity, raw, optimiser, hyper["steps"]) or (losses, trajectory)
+        losses, trajectory = restore_run(checkpoint, identity, raw, optimiser, options["steps"]) or (losses, trajectory)
         distributed.agree(len(losses), f"checkpoints {checkpoint}, steps done")
 
-    done, total, batches, leads = len(losses), hyper["steps"], hyper["batches"], distributed.leads()
-    shown = {"desc": method, "unit": "step", "file": sys.stderr, "disable": not (progress and leads)}
-    with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}), tqdm(total=total, initial=done, **shown) as bar:
-        for step in range(done, total):
+    batches, labelled = options["batches"], streams[0].labels is not None
+    steps = run.steps(method, tasks, loss="loss" if labelled else "entropy", done=losses)
+    with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}):
+        for step in steps:
             draws = [(streams[k], step * batches + number) for k in mine for number in range(batches)]
-            images = torch.cat([sent(stream.batch(number), device) for stream, number in draws])
+            images = torch.cat([sent(stream.batch(number), run.device) for stream, number in draws])
             labels = None
-            if streams[0].labels is not None:
-                labels = torch.cat([sent(stream.batch_labels(number), device) for stream, number in draws])
+            if labelled:
+                labels = torch.cat([sent(stream.batch_labels(number), run.device) for stream, number in draws])
             values, raw.grad = objective.losses_and_gradient(raw, images, batches, labels=labels, step=step)
             optimiser.step()
-            losses.append(values)
             trajectory.append(objective.used(raw))
-            last = step + 1 == total
-            # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
-            if last or step % max(1, total // 50) == 0:
-                check_losses(values, tasks, step, "entropy" if labels is None else "loss")
-                used = trajectory[-1]
-                bar.set_postfix(loss=f"{values.sum():.3f}", λ=f"{used.min():.2f}..{used.max():.2f}", refresh=False)
-            if checkpoint is not None and leads and (last or (step + 1) % save_every == 0):
-                save_run(checkpoint, identity, raw, optimiser, losses, trajectory)
-            bar.update()
+            steps.add(values, λ=trajectory[-1])
+            due = step + 1 == options["steps"] or (step + 1) % save_every == 0
+            if checkpoint is not None and due and distributed.leads():
+                save_run(checkpoint, identity, raw, optimiser, steps.losses, trajectory)
             if callback is not None:
                 callback(step + 1, trajectory[-1])
 
@@ -130,7 +120,7 @@ def learn(
         hyper=dict(hyper),
         tasks=tv.tasks,
         coefficients=Coefficients(path[-1], tv.tasks, rows.names, granularity),
-        history=_history(losses, path, tasks, weights, objective.pull, batches),
+        history=_history(steps.history(), path, tasks, weights, objective.pull, batches),
         trajectory=path,
     )
 
@@ -165,9 +155,9 @@ def _range(values: Tensor) -> str:
 
 
 def _history(
-    losses: list[Tensor], path: Tensor, tasks: Sequence[str], weights: Tensor | None, pull: float, batches: int
+    table: pd.DataFrame, path: Tensor, tasks: Sequence[str], weights: Tensor | None, pull: float, batches: int
 ) -> pd.DataFrame:
-    table, before = loss_history(losses, tasks), path[:-1].double().flatten(1)
+    before = path[:-1].double().flatten(1)
     if weights is not None:
         table["loss"] = table[list(tasks)].to_numpy() @ weights.cpu().numpy()
     if pull:

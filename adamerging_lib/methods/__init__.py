@@ -34,6 +34,7 @@ from .registry import register as register
 from .regmean import regmean as regmean
 from .regmean import regmean_pp as regmean_pp
 from .run import run_method as run_method
+from .run import runnable as runnable
 from .supermerge import supermerge as supermerge
 from .surgery import surgery as surgery
 from .taps import taps as taps

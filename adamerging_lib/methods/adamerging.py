@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..coefficients import Coefficients
-from ..forward import raw_features, resolve_device
+from ..forward import raw_features
+from ..learning.adaptation import Adaptation, learns
 from ..learning.combine import combiner, task_weights
 from ..learning.descent import initial, learn
 from ..learning.objective import entropy_loss
-from ..learning.recipes import check_count, check_positive, check_setting, resolve
-from ..learning.streams import task_streams
+from ..learning.recipes import check_count, check_positive
 from ..merged import Fit
 from ..runtime.devices import dtype
 from ..task_vectors import TaskVectors
@@ -43,31 +43,24 @@ METHOD_IDS = {
 }
 
 
+@learns(RECIPES, images="test")
 def adamerge(
     suite: Suite,
+    run: Adaptation,
     *,
     granularity: str = "tensor",
     vectors: str = "plain",
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    batches: int | None = None,
     init: float | Tensor | Coefficients | None = None,
     clamp: bool | str = True,
     keep: float = 0.2,
     images: int | None = None,
     objective: Mapping[str, Any] | None = None,
     combine: str | None = None,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
     passes: int = 1,
     autocast: str | None = None,
     vectors_dtype: str | None = None,
     compile: bool = False,
     checkpoint: str | Path | None = None,
-    progress: bool = True,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Fit:
     """min over λ of Σ_k Σ_batches mean_x H(softmax(h_k(f_θ(λ)(x)))), θ(λ)^l = θ0^l + Σ_k clamp(λ_k^l, 0, 1) T_k^l.
@@ -76,11 +69,7 @@ def adamerge(
         suite: encoder, checkpoints, heads, and test images; labels are never read.
         granularity: ``tensor`` (published as layer-wise), ``task`` (task-wise), ``block`` or ``module``.
         vectors: ``plain`` T_k, or ``ties`` for Φ(T_k), the "++" variants.
-        recipe: ``paper`` or ``mini``; the next four arguments override it one by one.
-        steps: Adam steps (500).
-        lr: learning rate of λ (1e-3).
-        batch_size: images a batch (16).
-        batches: batches a task and step (2); the loss sums their mean entropies, as the published code does.
+        batches: per task and step (2); the loss sums their mean entropies, as the published code does.
         init: λ at the start (0.3): a number, a tensor ``[K, R]`` or `Coefficients`.
         clamp: use λ clamped to [0, 1], with zero gradient outside, as published; or leave it free (False), or let it
             be the ``tanh`` or ``sigmoid`` of what Adam moves, inside (−1, 1) or (0, 1) and never without gradient.
@@ -92,8 +81,6 @@ def adamerge(
             named; with ``combine="wpcgrad"`` its priority instead.
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
-        seed: of the image streams, the only chance in the method.
-        setting: ``transductive`` (adapt on all test images, as published) or ``inductive`` (on one half of them).
         device: ``cpu``, ``cuda`` or ``auto``. Within a process group, see `distributed`, the tasks are spread over it.
         passes: forward and backward passes that share a step, at most one a task (1): more need less memory for
             activations, and give the same gradient.
@@ -103,7 +90,6 @@ def adamerge(
         compile: put the encoder through ``torch.compile``, which takes minutes at the first step.
         checkpoint: file to keep λ, Adam's state and the history in every 25 steps; a run that finds it goes on from
             there to the same result bit for bit. More steps than it was made with are allowed.
-        progress: show a bar with loss and λ range on stderr.
         callback: called after every step with (steps done, λ as used ``[K, R]``).
 
     Returns:
@@ -138,44 +124,36 @@ def adamerge(
         published loop shuffles anew for every step and so may see an image again before it has seen all. The text
         mentions neither the clamp, nor 500 steps, nor two batches.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, batch_size=batch_size, batches=batches)
-    check_setting(setting)
     if vectors not in ("plain", "ties"):
         raise ValueError(f"vectors {vectors!r} is unknown; use 'plain' or 'ties'")
-    device = resolve_device(device)
     tv = suite.task_vectors()
-    terms = loss_terms(objective, combine, tv.tasks, seed=seed, device=device)
+    terms = loss_terms(objective, combine, tv.tasks, seed=run.seed, device=run.device)
     terms |= speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=compile)
     if vectors == "ties":
         tv = ties_split(tv, keep)
     start, plain_init = initial(init, tv, tv.rows(granularity))
-    hyper = {"granularity": granularity, "vectors": vectors, **options, "init": plain_init, "clamp": clamp}
+    hyper = {"granularity": granularity, "vectors": vectors, **run.options, "init": plain_init, "clamp": clamp}
     hyper |= {"keep": keep} if vectors == "ties" else {}
     # What is left at its default is not recorded: it is the published method.
     hyper |= {"images": images} if images is not None else {}
     hyper |= {"objective": dict(objective)} if objective else {}
     hyper |= {"combine": combine} if combine is not None else {}
-    hyper |= {"seed": seed, "setting": setting}
+    hyper |= {"seed": run.seed, "setting": run.setting}
     speed = {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype, "compile": compile}
     hyper |= {name: value for name, value in speed.items() if value != (1 if name == "passes" else None) and value}
-
-    streams = task_streams(
-        suite, tv.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device, images=images
-    )
     return learn(
         suite,
         tv,
-        streams,
+        run.streams(suite, images=images),
         start,
+        run=run,
         method=METHOD_IDS.get((granularity, vectors), f"{granularity}_adamerging" + "_pp" * (vectors == "ties")),
         hyper=hyper,
         granularity=granularity,
-        device=device,
         clamp=clamp,
         terms=terms,
         checkpoint=checkpoint,
         save_every=CHECKPOINT_EVERY,
-        progress=progress,
         callback=callback,
     )
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..coefficients import Coefficients
-from ..forward import entropy, features, logits, prepare_encoder, resolve_device
-from ..learning.history import check_losses, loss_history
-from ..learning.recipes import check_positive, check_setting, resolve
-from ..learning.streams import task_streams
+from ..forward import entropy, features, logits, prepare_encoder
+from ..learning.adaptation import Adaptation, learns
+from ..learning.recipes import check_positive
 from ..merged import Merged
 from ..task_vectors import Rows, TaskVectors
 from ..vectors.spectral import block_matrices, svd
@@ -43,21 +40,15 @@ SCORE = 0.1
     takes="suite",
     adaptive=True,
 )
+@learns(RECIPES, images="test")
 def adarank(
     suite: Suite,
+    run: Adaptation,
     *,
     start: str = "task_arithmetic",
     scaling: float | None = None,
     rank: float | None = None,
     temperature: float = 10.0,
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """min over λ, m of Σ_k mean_x H(softmax(h_k(f_θ(x)))), θ^l = θ0^l + Σ_k λ_k^l U_k diag(m_k^l ⊙ s_k) V_kᵀ, m binary.
 
@@ -69,14 +60,6 @@ def adarank(
         scaling: every λ at the start; default 0.3, for ``cart`` 2.3. λ is not clamped.
         rank: share of the components of every matrix kept at the start, the largest; default 1, for ``cart`` 0.16.
         temperature: of the scores; Adam makes up for it but for its ε.
-        recipe: ``paper`` or ``mini``; the next three arguments override it one by one.
-        steps: of Adam.
-        lr: learning rate of λ and scores.
-        batch_size: images of each task a step.
-        seed: of the image streams, the only chance in the method.
-        setting: ``transductive`` (adapt on all test images, as published) or ``inductive`` (on one half of them).
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar with loss and share of kept components on stderr.
 
     Returns:
         The shared encoder, λ a tensor and task, history (step, loss = Σ_k mean entropy in nats, one column a task,
@@ -99,8 +82,6 @@ def adarank(
         instead of through the merge. The published run measures test accuracy every 500 steps and keeps the best; here
         the last step counts, so no label has a say.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, batch_size=batch_size)
-    check_setting(setting)
     if start not in STARTS:
         raise ValueError(f"start {start!r} is unknown; choose from {', '.join(STARTS)}")
     scaling = STARTS[start]["scaling"] if scaling is None else float(scaling)
@@ -108,40 +89,34 @@ def adarank(
     if isinstance(rank, bool) or not 0 <= rank <= 1:
         raise ValueError(f"rank={rank!r} is not a share in [0, 1]: 16 % is 0.16")
     check_positive("temperature", temperature)
-    device = resolve_device(device)
+    device, options = run.device, run.options
     hyper: dict[str, Any] = {"start": start, "scaling": scaling, "rank": rank, "temperature": temperature}
-    hyper |= {**options, "seed": seed, "setting": setting}
+    hyper |= {**options, "seed": run.seed, "setting": run.setting}
 
     tv = suite.task_vectors().to(device, widen=True)
     if start == "cart":
         tv = _around_the_mean(tv)
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     heads = [suite.heads[task].detach().to(device) for task in tv.tasks]
-    streams = task_streams(suite, tv.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device)
+    streams = run.streams(suite)
 
     parts = Components.of(tv)
     like = next(iter(tv.vectors.values()))
     table = nn.Parameter(like.new_full((len(tv.tasks), len(parts.rows.names)), scaling))
     scores = {key: nn.Parameter(_first_scores(vh, rank)) for key, (_, vh) in parts.factors.items()}
     optimiser = torch.optim.Adam([table, *scores.values()], lr=options["lr"], betas=BETAS)
-    losses, kept = [], []
-    with tqdm(total=options["steps"], desc="adarank", unit="step", file=sys.stderr, disable=not progress) as bar:
-        for step in range(options["steps"]):
-            images = torch.cat([s.batch(step).to(device) for s in streams])
-            state = parts.merge(table, scores)
-            leaves = {key: state[key].requires_grad_() for key in tv.vectors}
-            unit = features(encoder, state, suite.normalise(images)).split(options["batch_size"])
-            values = torch.stack([entropy(logits(u, head)).mean() for u, head in zip(unit, heads, strict=True)])
-            grads = torch.autograd.grad(values.sum(), list(leaves.values()), allow_unused=True)
-            kept.append(parts.kept(scores))
-            parts.backward(dict(zip(leaves, grads, strict=True)), table, scores, temperature)
-            optimiser.step()
-            losses.append(values.detach())
-            # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
-            if step + 1 == options["steps"] or step % max(1, options["steps"] // 50) == 0:
-                check_losses(losses[-1], tv.tasks, step, "entropy")
-                bar.set_postfix(loss=f"{losses[-1].sum():.3f}", kept=f"{kept[-1]:.3f}", refresh=False)
-            bar.update()
+    steps, kept = run.steps("adarank", tv.tasks, loss="entropy"), []
+    for step in steps:
+        images = torch.cat([s.batch(step).to(device) for s in streams])
+        state = parts.merge(table, scores)
+        leaves = {key: state[key].requires_grad_() for key in tv.vectors}
+        unit = features(encoder, state, suite.normalise(images)).split(options["batch_size"])
+        values = torch.stack([entropy(logits(u, head)).mean() for u, head in zip(unit, heads, strict=True)])
+        grads = torch.autograd.grad(values.sum(), list(leaves.values()), allow_unused=True)
+        kept.append(parts.kept(scores))
+        parts.backward(dict(zip(leaves, grads, strict=True)), table, scores, temperature)
+        optimiser.step()
+        steps.add(values, kept=kept[-1])
 
     state = parts.merge(table, scores)
     return Merged(
@@ -150,7 +125,7 @@ def adarank(
         hyper=hyper,
         tasks=tv.tasks,
         coefficients=Coefficients(table.detach().cpu(), tv.tasks, parts.rows.names, "tensor"),
-        history=loss_history(losses, tv.tasks).assign(kept=[float(share) for share in kept]),
+        history=steps.history().assign(kept=[float(share) for share in kept]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layers import is_stacked
 from ..learning.recipes import check_count, check_positive
 from ..merged import Merged
 from ..task_vectors import TaskVectors
@@ -164,5 +165,4 @@ def _descend(
 
 def _parts(key: str, t: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The matrices in one tensor ``[K, m, n]``: three where queries, keys and values are fused."""
-    fused = key.endswith(("in_proj_weight", "qkv.weight"))
-    yield from zip(t.chunk(3, 1), out.chunk(3, 1), strict=True) if fused else [(t, out)]
+    yield from zip(t.chunk(3, 1), out.chunk(3, 1), strict=True) if is_stacked(key) else [(t, out)]

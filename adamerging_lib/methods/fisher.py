@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
-from ..forward import compute_state, features, logits, prepare_encoder, resolve_device
+from ..forward import compute_state, features, logits, prepare_encoder
+from ..learning.adaptation import Adaptation, learns
 from ..learning.recipes import check_count, check_positive
-from ..learning.streams import seeded
 from ..merged import Merged
 from ..probing.activations import training_images
 from ..vectors.elementwise import add
@@ -35,18 +33,16 @@ CHUNK = 2**25  # numbers of per-sample gradients held at once
     adaptive=True,
     trains=True,
 )
+@learns(images="train")
 def fisher(
     suite: Suite,
+    run: Adaptation,
     *,
     images: int = 256,
     mc_samples: int = 0,
     coverage: float = 0.99,
     normalise: bool = True,
     floor: float = 1e-6,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """θ = Σ_k w_k F_k θ_k / Σ_k w_k F_k entry by entry, F_k = E_x Σ_c p(c|x) (∂ log p(c|x) / ∂θ)².
 
@@ -62,9 +58,6 @@ def fisher(
         normalise: w_k = 1 / (‖F_k‖ + floor), so that every task weighs alike; otherwise w_k = 1.
         floor: added to every F, as published: what no gradient reaches is then averaged.
         seed: of the choice of images, and of the classes drawn.
-        setting: taken for the calling convention only: no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         The shared encoder.
@@ -98,18 +91,18 @@ def fisher(
         check_positive("floor", floor)
     if coverage > 1:
         raise ValueError(f"coverage={coverage!r} is a share: it must lie in (0, 1]")
-    tv, device = suite.task_vectors(), resolve_device(device)
-    drawn = training_images(suite, images, seed)
+    tv, device = suite.task_vectors(), run.device
+    drawn = training_images(suite, images, run.seed)
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     weighted = {key: torch.zeros_like(t[0]) for key, t in tv.vectors.items()}
     weights = {key: torch.zeros_like(t[0]) for key, t in tv.vectors.items()}
-    for k, task in enumerate(tqdm(tv.tasks, desc="fisher", unit="task", file=sys.stderr, disable=not progress)):
+    for k, task in enumerate(run.bar(tv.tasks, "fisher", "task")):
         state = compute_state(suite.experts[task], device)
         x, head = suite.normalise(drawn[task].to(device)), suite.heads[task].to(device)
         with torch.no_grad():
             p = torch.cat([logits(features(encoder, state, part), head).softmax(-1) for part in x.split(64)])
         if mc_samples:
-            which, directions = _drawn_classes(p, mc_samples, seeded("classes", seed, task))
+            which, directions = _drawn_classes(p, mc_samples, run.generator("classes", task))
         else:
             which, directions = _eigenvectors(p, coverage)
         params = {key: state[key] for key in tv.vectors}
@@ -126,7 +119,7 @@ def fisher(
         key: torch.where(weights[key] > 0, t / weights[key], tv.vectors[key].mean(0)) for key, t in weighted.items()
     }
     hyper = {"images": images, "mc_samples": mc_samples, "coverage": coverage}
-    hyper |= {"normalise": normalise, "floor": floor, "seed": seed}
+    hyper |= {"normalise": normalise, "floor": floor, "seed": run.seed}
     return Merged(add(tv, mean), "fisher", hyper, tv.tasks)
 
 

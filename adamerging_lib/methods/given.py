@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..clip_names import TEXT_AFTER, TEXT_BEFORE
 from ..coefficients import Coefficients
+from ..layers import TEXT_AFTER, TEXT_BEFORE, VISUAL
 from ..merged import Merged
 from ..task_vectors import TaskVectors
-
-_TOWER = "visual."
 
 
 def merge_with(tv: TaskVectors, coefficients: Coefficients) -> Merged:
@@ -31,7 +29,7 @@ def merge_with(tv: TaskVectors, coefficients: Coefficients) -> Merged:
     """
     rows = tv.rows(coefficients.granularity)
     wanted, table, left_out = rows.names, coefficients, ()
-    if any(row.startswith(_TOWER) for row in coefficients.rows):
+    if any(row.startswith(VISUAL) for row in coefficients.rows):
         wanted = _published_names(rows.names)
         left_out = tuple(row for row in coefficients.rows if row not in wanted and row in TEXT_BEFORE + TEXT_AFTER)
         kept = [index for index, row in enumerate(coefficients.rows) if row not in left_out]
@@ -46,5 +44,5 @@ def merge_with(tv: TaskVectors, coefficients: Coefficients) -> Merged:
 
 def _published_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names as in an open_clip model: from ``model.visual.…`` (task_vectors), ``visual.…``, or the tower's own."""
-    model = next((name[: name.index(_TOWER)] for name in names if _TOWER in name), None)
-    return tuple(_TOWER + name if model is None else name.removeprefix(model) for name in names)
+    model = next((name[: name.index(VISUAL)] for name in names if VISUAL in name), None)
+    return tuple(VISUAL + name if model is None else name.removeprefix(model) for name in names)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layers import read
 from ..merged import Merged
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import alone, total
@@ -27,18 +28,15 @@ def survey(tv: TaskVectors, *, base: str, alpha: float | None, beta: float, **_:
     if base not in BASES:
         raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
     try:
-        rows = tv.rows("block")
+        layers = read(tv.vectors)
     except ValueError as error:
         raise ValueError(
-            "lines scales by depth and finds no transformer blocks (resblocks.N, encoder.layers.N or blocks.N) among "
-            f"the tensor names: use {base} itself"
+            f"lines scales by depth and finds no transformer blocks to count: {error}; use {base} itself"
         ) from error
     of_base = ties_survey(tv, keep=0.2) if base == "ties" else None
     if alpha is None:
         alpha = 1 / len(tv.tasks) if base == "task_arithmetic" else _share(tv, base, of_base) / len(tv.tasks)
-    blocks = [name for name in rows.names if name.startswith("block_")]
-    depth = {name: number / max(1, len(blocks) - 1) for number, name in enumerate(blocks)}
-    return alpha, {key: alpha + beta * depth.get(rows.names[row], 0.0) for key, row in rows.index.items()}, of_base
+    return alpha, {key: alpha + beta * layer.relative_depth for key, layer in layers.items()}, of_base
 
 
 @register("lines", label="LiNeS", needs="nothing", source="Wang et al. 2025 (LiNeS)", streams=survey)
@@ -65,7 +63,7 @@ def lines(
         The shared encoder.
 
     Raises:
-        ValueError: for an unknown base, or a model without numbered transformer blocks.
+        ValueError: for an unknown base, or a model whose blocks cannot be counted by their names.
 
     Touches:
         All floating-point tensors.
@@ -83,8 +81,9 @@ def lines(
         Wang et al. 2025 (LiNeS: Post-training Layer Scaling Prevents Forgetting and Enhances Model Merging).
 
     Differs from the published code:
-        Blocks are found by the names of the vision tower's tensors in open_clip, Hugging Face and timm models, and
-        counted; there, by any number between dots, out of 12 or 24. A text tower that came along is scaled by α.
+        Blocks are found by the names of tensors in open_clip, Hugging Face and timm models, see `layers`, and counted;
+        there, by any number between dots, out of 12 or 24. Encoder and decoder are counted each for itself. A text
+        tower that came along with an image tower is scaled by α.
     """
     alpha, scalings, of_base = whole or survey(tv, base=base, alpha=alpha, beta=beta)
     vector = alone(tv, _vector(tv, base, of_base))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from ..forward import compute_state, features, logits, prepare_encoder, resolve_device
+from ..forward import compute_state, features, logits, prepare_encoder
+from ..learning.adaptation import Adaptation, Steps, learns
 from ..learning.combine import combiner
-from ..learning.history import check_losses, loss_history
-from ..learning.recipes import check_setting, resolve
-from ..learning.streams import task_streams
 from ..merged import Merged
 from ..state import StateDict
 from .registry import register
@@ -33,20 +29,14 @@ RECIPES: dict[str, dict[str, float | int]] = {
 }
 
 
+@learns(RECIPES, images="labels")
 def joint_training(
     suite: Suite,
+    run: Adaptation,
     *,
     combine: str | None = None,
     priorities: Mapping[str, float] | None = None,
     c: float | None = None,
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """θ ← θ − Adam(d), d = Σ_k w_k ∇CE_k(θ), from θ0: w = 1 for plain joint training, else found from ⟨∇CE_i, ∇CE_j⟩.
 
@@ -58,14 +48,8 @@ def joint_training(
             every task the same share of progress, (GᵀG)α = 1/α; ``min_norm`` is MGDA. See `combiner`.
         priorities: wPCGrad's, task → positive number, 1 if not named.
         c: CAGrad's radius (0.4; its authors use 0.4 and 0.5).
-        recipe: ``paper`` or ``mini``; the next three arguments override it one by one.
-        steps: Adam steps, with cosine decay to 0.
-        lr: learning rate at the start.
-        batch_size: images a task and step.
+        steps: steps of Adam (4000), with cosine decay to 0.
         seed: of the batches and of the rules that draw.
-        setting: for the calling convention; no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         The shared encoder, with ``history``: step, loss = Σ_k CE_k, and CE of each task, before the step.
@@ -94,14 +78,12 @@ def joint_training(
         a pair are ours. CAGrad is without the optional factor 1/(1 + c²), which Adam would undo. Nash-MTL is solved
         exactly and at every step, and its combined gradient has norm 1, as its published cap always binds.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, batch_size=batch_size)
-    check_setting(setting)
-    device = resolve_device(device)
-    hyper: dict[str, Any] = {**options, "seed": seed}
+    device = run.device
+    hyper: dict[str, Any] = {**run.options, "seed": run.seed}
     hyper |= {"priorities": dict(priorities)} if priorities else {}
     hyper |= {"c": 0.4 if c is None else c} if combine == "cagrad" else {}
-    rule = combine and combiner(combine, suite.tasks, seed=seed, priorities=priorities, c=c)
-    batch = labelled_batches(suite, size=options["batch_size"], seed=seed, setting=setting, device=device)
+    rule = combine and combiner(combine, suite.tasks, seed=run.seed, priorities=priorities, c=c)
+    batch = labelled_batches(suite, run)
     encoder = prepare_encoder(suite.encoder, suite.pretrained, device)
     state = {key: t.clone() for key, t in compute_state(suite.pretrained, device).items()}
     parameters = [state[name].requires_grad_() for name, _ in encoder.named_parameters()]
@@ -128,9 +110,8 @@ def joint_training(
         return torch.cat(losses)
 
     method = combine or "joint_training"
-    groups = [{"params": parameters, "lr": options["lr"]}]
-    gradients = combined if rule else summed
-    history = train(groups, gradients, steps=options["steps"], tasks=suite.tasks, label=method, progress=progress)
+    groups = [{"params": parameters, "lr": run.options["lr"]}]
+    history = train(run.steps(method, suite.tasks), groups, combined if rule else summed)
     final = {key: t.detach().to(suite.pretrained[key]) for key, t in state.items()}
     return Merged(final, method, hyper, suite.tasks, history=history)
 
@@ -155,24 +136,13 @@ for _rule, (_label, _source) in _RULES.items():
     )(functools.partial(joint_training, combine=_rule, **_unused))
 
 
-def train(
-    groups: Sequence[Mapping[str, Any]],
-    gradients: Callable[[int], Tensor],
-    *,
-    steps: int,
-    tasks: Sequence[str],
-    label: str,
-    progress: bool,
-) -> pd.DataFrame:
+def train(steps: Steps, groups: Sequence[Mapping[str, Any]], gradients: Callable[[int], Tensor]) -> pd.DataFrame:
     """Adam with cosine decay to zero, on gradients that need not be those of one loss.
 
     Arguments:
+        steps: of the run.
         groups: parameters and their learning rates, as torch's optimisers take them.
         gradients: step → losses of the tasks ``[K]``; leaves a gradient in every parameter.
-        steps: how many.
-        tasks: K names.
-        label: what the bar says.
-        progress: show it, on stderr.
 
     Returns:
         History: step, loss (their sum), and the loss of each task, before the step.
@@ -181,29 +151,21 @@ def train(
         ValueError: for losses that are NaN.
     """
     optimiser = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
-    losses = []
-    bar = tqdm(range(steps), desc=label, unit="step", file=sys.stderr, disable=not progress)
-    for step in bar:
-        losses.append(gradients(step).detach())
-        # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
-        if step + 1 == steps or step % max(1, steps // 50) == 0:
-            bar.set_postfix(loss=f"{losses[-1].sum():.3f}", refresh=False)
-            check_losses(losses[-1], tasks, step, "loss")
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps.total, 1))
+    for step in steps:
+        steps.add(gradients(step))
         optimiser.step()
         schedule.step()
-    return loss_history(losses, tasks)
+    return steps.history()
 
 
-def labelled_batches(
-    suite: Suite, *, size: int, seed: int, setting: str, device: torch.device
-) -> Callable[[str, int], tuple[Tensor, Tensor]]:
+def labelled_batches(suite: Suite, run: Adaptation) -> Callable[[str, int], tuple[Tensor, Tensor]]:
     """(task, step) → training images and labels on the device: the same batches for all methods of one seed."""
-    pools = task_streams(
-        suite, suite.tasks, size=size, seed=seed, setting=setting, device=device, labelled=suite.training()
+    streams = dict(zip(suite.tasks, run.streams(suite), strict=True))
+    return lambda task, step: (
+        streams[task].batch(step).to(run.device),
+        streams[task].batch_labels(step).to(run.device),
     )
-    streams = dict(zip(suite.tasks, pools, strict=True))
-    return lambda task, step: (streams[task].batch(step).to(device), streams[task].batch_labels(step).to(device))
 
 
 def task_losses(

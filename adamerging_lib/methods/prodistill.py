@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..forward import compute_state, prepare_encoder, resolve_device
-from ..learning.history import check_losses, loss_history
-from ..learning.recipes import resolve
-from ..learning.streams import seeded
+from ..forward import compute_state, prepare_encoder
+from ..learning.adaptation import Adaptation, Steps, learns
 from ..merged import Merged
 from ..probing.activations import training_images
 from ..probing.blocks import BlockChain
@@ -45,19 +41,12 @@ BATCH = 64
     adaptive=True,
     trains=True,
 )
+@learns(RECIPES, images="train")
 def prodistill(
     suite: Suite,
+    run: Adaptation,
     *,
-    recipe: str = "paper",
-    images: int | None = None,
-    lr: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
     init: float = 0.3,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """θ^b = θ0^b + Σ_k λ_k^b ⊙ T_k^b, λ^b = argmin Σ_k Σ_x ‖f_{θ^b}(z(x)) − f_{θ_k^b}(z_k(x))‖², block b after block.
 
@@ -65,16 +54,11 @@ def prodistill(
 
     Arguments:
         suite: encoder, checkpoints and training images; labels are never read.
-        recipe: ``paper`` or ``mini``; the next four arguments override it one by one.
         images: training images a task (64).
-        lr: learning rate of λ (0.01).
         epochs: passes over the K · images images, for each block (100); 0 leaves λ where it starts.
         batch_size: images a step, of all tasks mixed (128).
         init: λ at the start, and of all that lies outside blocks for good (0.3).
         seed: of the choice of images and of the shuffles.
-        setting: taken for the calling convention only: no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar with the mean squared error on stderr.
 
     Returns:
         The shared encoder, with a ``history`` of one row a block and epoch: step, block, loss (mean squared error of
@@ -104,11 +88,10 @@ def prodistill(
         Targets are computed once a block instead of once a step, and ∂L/∂λ_k = ∂L/∂θ ⊙ T_k without a graph through
         the merge: the same numbers, less time and memory.
     """
-    options = resolve(RECIPES, recipe, images=images, lr=lr, epochs=epochs, batch_size=batch_size)
     if isinstance(init, bool) or not isinstance(init, (int, float)) or not math.isfinite(init):
         raise ValueError(f"init={init!r} must be a finite number")
-    tv, device = suite.task_vectors(), resolve_device(device)
-    drawn = training_images(suite, options["images"], seed)
+    tv, device, options = suite.task_vectors(), run.device, run.options
+    drawn = training_images(suite, options["images"], run.seed)
     owner = torch.cat([torch.full((len(part),), k) for k, part in enumerate(drawn.values())]).to(device)
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     vector = {key: init * t.sum(0) for key, t in tv.vectors.items()}
@@ -122,27 +105,26 @@ def prodistill(
     with torch.no_grad():
         merged_tokens = torch.cat([enter(start, task) for task in tv.tasks])
         expert_tokens = {task: enter(compute_state(suite.experts[task], device), task) for task in tv.tasks}
-    order, losses = seeded("prodistill", seed), []
-    total = len(chain) * options["epochs"]
-    with tqdm(total=total, desc="prodistill", unit="epoch", file=sys.stderr, disable=not progress) as bar:
-        for index, prefix in enumerate(chain.prefixes):
-            experts = {task: compute_state(under(suite.experts[task], prefix), device) for task in tv.tasks}
-            with torch.no_grad():
-                expert_tokens = {task: chain.run(index, experts[task], x) for task, x in expert_tokens.items()}
-            block = Block(
-                run=partial(chain.run, index),
-                base=compute_state(under(tv.pretrained, prefix), device),
-                vectors={key: t.to(device) for key, t in under(tv.vectors, prefix).items()},
-                tokens=merged_tokens,
-                aims=torch.cat(list(expert_tokens.values())),
-                owner=owner,
-                tasks=tv.tasks,
-            )
-            merged_tokens, learned = block.distil(init, options, order, losses, bar)
-            vector |= {key: t.to(vector[key]) for key, t in learned.items()}
-    history = loss_history(losses, tv.tasks)
+    order, total = run.generator("prodistill"), len(chain) * options["epochs"]
+    steps = run.steps("prodistill", tv.tasks, total=total, loss="error", unit="epoch")
+    for index, prefix in enumerate(chain.prefixes):
+        experts = {task: compute_state(under(suite.experts[task], prefix), device) for task in tv.tasks}
+        with torch.no_grad():
+            expert_tokens = {task: chain.run(index, experts[task], x) for task, x in expert_tokens.items()}
+        block = Block(
+            run=partial(chain.run, index),
+            base=compute_state(under(tv.pretrained, prefix), device),
+            vectors={key: t.to(device) for key, t in under(tv.vectors, prefix).items()},
+            tokens=merged_tokens,
+            aims=torch.cat(list(expert_tokens.values())),
+            owner=owner,
+            tasks=tv.tasks,
+        )
+        merged_tokens, learned = block.distil(init, options, order, steps)
+        vector |= {key: t.to(vector[key]) for key, t in learned.items()}
+    history = steps.history()
     history.insert(1, "block", [prefix.rstrip(".") for prefix in chain.prefixes for _ in range(options["epochs"])])
-    hyper = {**options, "init": init, "seed": seed}
+    hyper = {**options, "init": init, "seed": run.seed}
     return Merged(add(tv, vector), "prodistill", hyper, tv.tasks, history=history)
 
 
@@ -174,13 +156,13 @@ class Block:
     tasks: tuple[str, ...]
 
     def distil(
-        self, init: float, options: Mapping[str, Any], order: torch.Generator, losses: list[Tensor], bar: tqdm
+        self, init: float, options: Mapping[str, Any], order: torch.Generator, steps: Steps
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Learn λ; losses ``[K]`` of every epoch are appended. Returns the tokens put out, and Σ_k λ_k ⊙ T_k."""
+        """Learn λ; each epoch's losses ``[K]`` go to the steps. Returns the tokens put out, and Σ_k λ_k ⊙ T_k."""
         raw = {key: torch.full_like(t, init) for key, t in self.vectors.items()}
         optimiser = torch.optim.Adam(list(raw.values()), lr=options["lr"])
         per_task = self.owner.bincount(minlength=len(self.tasks)) * self.aims[0].numel()
-        for epoch in range(options["epochs"]):
+        for _ in range(options["epochs"]):
             loss = torch.zeros(len(per_task), dtype=self.aims.dtype, device=self.aims.device)
             shuffled = torch.randperm(len(self.aims), generator=order).to(self.aims.device)
             for pick in shuffled.split(options["batch_size"]):
@@ -191,12 +173,7 @@ class Block:
                     raw[key].grad = gradient * self.vectors[key]
                 optimiser.step()
                 loss.index_add_(0, self.owner[pick], error.detach())
-            losses.append(loss / per_task)
-            # Reading a number stalls a GPU, so the bar and the check for NaN look once a block.
-            if epoch + 1 == options["epochs"]:
-                check_losses(losses[-1], self.tasks, len(losses) - 1, "error")
-                bar.set_postfix(error=f"{losses[-1].mean():.2e}", refresh=False)
-            bar.update()
+            steps.add(loss / per_task)
         with torch.no_grad():
             state = self.merged(raw)
             tokens = torch.cat([self.run(state, part) for part in self.tokens.split(BATCH)])

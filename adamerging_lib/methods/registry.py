@@ -11,11 +11,9 @@ from typing import Any
 import pandas as pd
 
 from ..merged import Merged
+from ..published.competitions import BOUNDS, NEEDS, competition, competitions, gives
 from ..runtime.values import Parameter
 from ..task_vectors import TaskVectors
-
-NEEDS = ("nothing", "unlabelled training images", "unlabelled test images", "labels")
-"""What a method needs beyond checkpoints and heads, from little to much; only methods with the same needs compete."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,18 @@ class Method:
     trains: bool
     streams: bool | Callable[..., Any]
 
+    @property
+    def gives(self) -> str:
+        """The kind of model that comes out, one of ``competitions.GIVES``."""
+        return gives(self.static, self.task_specific)
+
+    @property
+    def competition(self) -> str:
+        """The competition that it is in: what it needs, and what kind of model comes out."""
+        return competition(self.id, self.needs, self.gives)
+
 
 _METHODS: dict[str, Method] = {}
-
-# From reference points over data-free methods to those that need more: the order of tables. Others follow.
-_ORDER = (
-    "zero_shot", "individual", "traditional_mtl", "weight_averaging", "task_arithmetic", "ties",
-    "task_wise_adamerging", "task_wise_adamerging_pp", "layer_wise_adamerging", "layer_wise_adamerging_pp",
-    "dare", "lines", "consensus_ta", "pcb", "doge_ta", "iso_c", "iso_cts", "tsv_m", "wudi", "wudi_adam",
-    "tall_masks", "emr", "fisher", "regmean", "regmean_pp", "zipit", "prodistill",
-    "doge_am", "adarank", "surgery", "tint", "tint_pp", "wemoe",
-    "supermerge", "joint_training", "pcgrad", "wpcgrad", "cagrad", "nash_mtl", "taps",
-)  # fmt: skip
 
 
 def register(
@@ -75,7 +73,7 @@ def register(
         static: whether one encoder, the same for every task and image, is what comes out.
         takes: ``task_vectors`` or ``suite``, the function's only positional argument.
         adaptive: whether it learns from images by a seeded run; such fits are cached and take ``seed, setting,
-            device, progress``.
+            device, progress``, see `learns`.
         trains: whether it reads ``suite.train``; its fits are then kept under those images' digests too.
         streams: whether each tensor can be merged without the others. True: the function, given one tensor, gives
             that tensor of the whole result. A function ``survey(tv, **hyper)``: the same, once it has what survey
@@ -126,10 +124,18 @@ def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
 
 
 def methods() -> pd.DataFrame:
-    """All methods: index id; columns label, needs, task_specific (numbers a task), task_id, static, source."""
-    ordered = sorted(_METHODS.values(), key=lambda m: _ORDER.index(m.id) if m.id in _ORDER else len(_ORDER))
+    """All methods: index id; columns label, needs, task_specific (numbers per task), task_id, static, source.
+
+    Reference points come first, then one competition after the other, see `competitions`; within one by label.
+    """
     columns = ["id", "label", "needs", "task_specific", "task_id", "static", "source"]
+    ordered = sorted(_METHODS.values(), key=_place)
     return pd.DataFrame([[getattr(m, c) for c in columns] for m in ordered], columns=columns).set_index("id")
+
+
+def _place(method: Method) -> tuple[int, int, str]:
+    reference = BOUNDS.index(method.id) if method.id in BOUNDS else 0
+    return competitions().index(method.competition), reference, method.label.casefold()
 
 
 def merge(method_id: str, task_vectors: TaskVectors, **hyper: Any) -> Merged:

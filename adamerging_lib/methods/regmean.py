@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..forward import compute_state, features, prepare_encoder, resolve_device
+from ..forward import compute_state, features, prepare_encoder
+from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.activations import gram_matrices, training_images
 from ..probing.blocks import BlockChain
@@ -36,16 +35,14 @@ _ATTENTION = re.compile(r"(?:^|\.)(?:self_)?attn\.|(?:^|\.)attention\.")
     adaptive=True,
     trains=True,
 )
+@learns(images="train")
 def regmean(
     suite: Suite,
+    run: Adaptation,
     *,
     images: int = 256,
     off_diagonal: float = 0.95,
     mlp_only: bool = False,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """W = (Σ_k G_k)⁻¹ Σ_k G_k W_k (W as [in, out]), G_k = X_kᵀX_k / n: nearest to every W_k on its own inputs.
 
@@ -55,9 +52,6 @@ def regmean(
         off_diagonal: factor of G's off-diagonal entries, in [0, 1]; 1 is no shrinkage.
         mlp_only: average attention's maps too, as published results whose hooks missed nn.MultiheadAttention did.
         seed: of the choice of images.
-        setting: taken for the calling convention only: no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         The shared encoder.
@@ -87,11 +81,11 @@ def regmean(
         1e-6 of G's mean diagonal, added to every G_k, instead of an inverse in float32.
     """
     _check(off_diagonal)
-    tv, device = suite.task_vectors(), resolve_device(device)
-    drawn = training_images(suite, images, seed)
+    tv, device = suite.task_vectors(), run.device
+    drawn = training_images(suite, images, run.seed)
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     equations = NormalEquations(off_diagonal)
-    for k, task in enumerate(tqdm(tv.tasks, desc="regmean", unit="task", file=sys.stderr, disable=not progress)):
+    for k, task in enumerate(run.bar(tv.tasks, "regmean", "task")):
         state = compute_state(suite.experts[task], device)
         batches = (suite.normalise(batch.to(device)) for batch in drawn[task].split(BATCH))
         for name, gram in gram_matrices(encoder, partial(features, encoder, state), batches).items():
@@ -100,7 +94,7 @@ def regmean(
                 equations.add(key, gram, tv.vectors[key][k])
     vector = {key: t.mean(0) for key, t in tv.vectors.items()}
     vector |= {key: t.to(vector[key]) for key, t in equations.solve().items()}
-    hyper = {"images": images, "off_diagonal": off_diagonal, "mlp_only": mlp_only, "seed": seed}
+    hyper = {"images": images, "off_diagonal": off_diagonal, "mlp_only": mlp_only, "seed": run.seed}
     return Merged(add(tv, vector), "regmean", hyper, tv.tasks)
 
 
@@ -113,16 +107,14 @@ def regmean(
     adaptive=True,
     trains=True,
 )
+@learns(images="train")
 def regmean_pp(
     suite: Suite,
+    run: Adaptation,
     *,
     images: int = 256,
     off_diagonal: float = 0.95,
     mlp_only: bool = False,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """As RegMean, block after block: G_k from θ_k's block fed with what the blocks merged so far put out.
 
@@ -132,9 +124,6 @@ def regmean_pp(
         off_diagonal: factor of G's off-diagonal entries, in [0, 1]; 1 is no shrinkage.
         mlp_only: average attention's maps.
         seed: of the choice of images.
-        setting: taken for the calling convention only: no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         The shared encoder.
@@ -162,8 +151,8 @@ def regmean_pp(
         As `regmean`.
     """
     _check(off_diagonal)
-    tv, device = suite.task_vectors(), resolve_device(device)
-    drawn = training_images(suite, images, seed)
+    tv, device = suite.task_vectors(), run.device
+    drawn = training_images(suite, images, run.seed)
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     vector = {key: t.mean(0) for key, t in tv.vectors.items()}
     merged = compute_state(add(tv, vector), device)
@@ -173,12 +162,12 @@ def regmean_pp(
             task: [chain.enter(merged, suite.normalise(batch.to(device))) for batch in drawn[task].split(BATCH)]
             for task in tv.tasks
         }
-    for index in tqdm(range(len(chain)), desc="regmean_pp", unit="block", file=sys.stderr, disable=not progress):
+    for index in run.bar(range(len(chain)), "regmean_pp", "block"):
         prefix, equations = chain.prefixes[index], NormalEquations(off_diagonal)
         for k, task in enumerate(tv.tasks):
             own = {key: t for key, t in suite.experts[task].items() if key.startswith(prefix)}
-            run = partial(chain.run, index, compute_state(own, device))
-            for name, gram in gram_matrices(chain.blocks[index], run, streams[task]).items():
+            block = partial(chain.run, index, compute_state(own, device))
+            for name, gram in gram_matrices(chain.blocks[index], block, streams[task]).items():
                 if not (mlp_only and _ATTENTION.search(prefix + name)):
                     key = tv.tied.get(prefix + name, prefix + name)
                     equations.add(key, gram, tv.vectors[key][k])
@@ -186,7 +175,7 @@ def regmean_pp(
         merged = compute_state(add(tv, vector), device)
         with torch.no_grad():
             streams = {task: [chain.run(index, merged, x) for x in batches] for task, batches in streams.items()}
-    hyper = {"images": images, "off_diagonal": off_diagonal, "mlp_only": mlp_only, "seed": seed}
+    hyper = {"images": images, "off_diagonal": off_diagonal, "mlp_only": mlp_only, "seed": run.seed}
     return Merged(add(tv, vector), "regmean_pp", hyper, tv.tasks)
 
 

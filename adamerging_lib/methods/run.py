@@ -19,7 +19,7 @@ from ..runtime.cache import cached, fingerprint_code, fingerprint_suite
 from ..runtime.cost import measured
 from ..runtime.distributed import active
 from ..runtime.sources import LIBRARY
-from .registry import check_hyper, find
+from .registry import check_hyper, find, methods
 
 if TYPE_CHECKING:
     from ..suite import Suite
@@ -67,6 +67,16 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
         fingerprint_code(*(part.function for part in parts), suite.normalise, unpack),
         lambda: pack(_with_cost(make, device)),
     ))  # fmt: skip
+
+
+def runnable(suite: Suite) -> list[str]:
+    """Ids of all methods that a suite has everything for, in the order of `methods`.
+
+    Arguments:
+        suite: without training images it lacks what many methods learn from, without a joint model `traditional_mtl`.
+    """
+    ids = [id for id in methods().index if suite.train is not None or not find(id).trains]
+    return [id for id in ids if suite.joint is not None or id != "traditional_mtl"]
 
 
 def _with_cost(make: Callable[[], Merged], device: torch.device) -> Merged:

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from ..coefficients import Coefficients
-from ..forward import resolve_device
+from ..learning.adaptation import Adaptation, learns
 from ..learning.descent import initial, learn
 from ..learning.objective import label_loss
-from ..learning.recipes import check_setting, resolve
-from ..learning.streams import task_streams
 from ..merged import Merged
 from ..state import StateDict
 from ..task_vectors import TaskVectors
@@ -33,22 +31,15 @@ if TYPE_CHECKING:
     adaptive=True,
     trains=True,
 )
+@learns(RECIPES, images="labels")
 def supermerge(
     suite: Suite,
+    run: Adaptation,
     *,
     images: int | None = 256,
     hierarchical: bool = False,
     granularity: str = "tensor",
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    batches: int | None = None,
     init: float = 0.3,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """min over w of Σ_k CE(h_k(f_θ(w)(x)), y), θ(w)^l = θ0^l + Σ_k tanh(w_k^l) T_k^l.
 
@@ -58,16 +49,9 @@ def supermerge(
         hierarchical: merge the tasks in pairs, then the results in pairs, and so on, so that the device never holds
             more than two task vectors.
         granularity: ``tensor`` (published), ``task``, ``block`` or ``module``.
-        recipe: ``paper`` (AdaMerging's: none of its own was found) or ``mini``; the next four override it one by one.
-        steps: Adam steps, of every pair where hierarchical.
-        lr: learning rate of w.
-        batch_size: images a batch.
-        batches: batches a task and step.
+        steps: steps of Adam, of every pair where hierarchical.
         init: tanh(w) at the start, inside (−1, 1).
         seed: of the pool and the batches.
-        setting: for the calling convention; no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         Merged state and ``coefficients``. Hierarchical: the products of the coefficients along the tree, and the
@@ -92,24 +76,16 @@ def supermerge(
     Source:
         Yang et al. 2024, arXiv 2412.10416. Its optimiser, steps and start were not found: AdaMerging's are used.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, batch_size=batch_size, batches=batches)
-    check_setting(setting)
-    device = resolve_device(device)
-    hyper: dict[str, Any] = {"images": images, "hierarchical": hierarchical, "granularity": granularity, **options}
-    hyper |= {"init": init, "seed": seed}
-    pools = task_streams(
-        suite, suite.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device, images=images,
-        labelled=suite.training(),
-    )  # fmt: skip
-    streams = dict(zip(suite.tasks, pools, strict=True))
+    hyper: dict[str, Any] = {"images": images, "hierarchical": hierarchical, "granularity": granularity, **run.options}
+    hyper |= {"init": init, "seed": run.seed}
+    streams = dict(zip(suite.tasks, run.streams(suite, images=images), strict=True))
 
     def fit(experts: Mapping[str, StateDict], tasks: Sequence[str]) -> Merged:
         tv = TaskVectors.from_state_dicts(suite.pretrained, experts)
         start, _ = initial(init, tv, tv.rows(granularity))
         return learn(
-            suite, tv, [streams[task] for task in tasks], start, method="supermerge", hyper=hyper,
-            granularity=granularity, device=device, tasks=tasks, clamp="tanh", terms={"loss": label_loss},
-            progress=progress,
+            suite, tv, [streams[task] for task in tasks], start, run=run, method="supermerge",
+            hyper=hyper, granularity=granularity, tasks=tasks, clamp="tanh", terms={"loss": label_loss},
         )  # fmt: skip
 
     def tree(tasks: Sequence[str]) -> tuple[StateDict, Merged | None, dict[str, Tensor | float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from ..forward import raw_features, resolve_device
-from ..learning.history import check_losses, loss_history
-from ..learning.recipes import check_count, check_setting, resolve
-from ..learning.streams import seeded, task_streams
+from ..forward import raw_features
+from ..learning.adaptation import Adaptation, learns
+from ..learning.recipes import check_count
 from ..merged import Merged
 from ..probing.experts import feature_table, images_used
 from ..state import StateDict
@@ -58,22 +55,15 @@ def adapted_unit(
     takes="suite",
     adaptive=True,
 )
+@learns(RECIPES, images="test")
 def surgery(
     suite: Suite,
+    run: Adaptation,
     *,
     base: str = "task_arithmetic",
     base_hyper: Mapping[str, Any] | None = None,
     rank: int = 16,
     normalise: bool = False,
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    batches: int | None = None,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """f_k(x) = f(x) − U_k ReLU(D_k f(x)), min over U_k, D_k of mean |f_k(x) − f_θ_k(x)|, f the merged encoder, fixed.
 
@@ -84,15 +74,9 @@ def surgery(
             and device, and its kept fit is used.
         rank: r, rows of D_k ``[r, dim]`` and columns of U_k ``[dim, r]`` (16).
         normalise: give f and f_θ_k unit length first, as FusionBench does; the authors' code takes them as they are.
-        recipe: ``paper`` or ``mini``; the next four arguments override it one by one.
         steps: rounds over the tasks (500).
-        lr: Adam's learning rate (1e-3).
-        batch_size: images a batch (16).
-        batches: batches a task and round, each with an update of its own (2).
+        batches: per task and round (2), each with an update of its own.
         seed: of the image streams and of D_k at the start, per task.
-        setting: ``transductive`` (adapt on all test images, as published) or ``inductive`` (on one half of them).
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar with the loss on stderr.
 
     Returns:
         The base's encoder with an adapter a task; ``history``, one row an update (step, loss: the sum of the mean
@@ -116,44 +100,38 @@ def surgery(
         once: the same numbers. D_k starts from the seed and the task's name. Batches come from shuffled passes, where
         the published loop shuffles anew for every round.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, batch_size=batch_size, batches=batches)
     check_count("rank", rank)
-    check_setting(setting)
-    device, given = resolve_device(device), dict(base_hyper or {})
-    learned = {"seed": seed, "setting": setting, "device": device, "progress": progress} if find(base).adaptive else {}
-    merged = run_method(base, suite, **{**learned, **given})
+    device, options, given = run.device, run.options, dict(base_hyper or {})
+    same = {"seed": run.seed, "setting": run.setting, "device": device, "progress": run.progress}
+    merged = run_method(base, suite, **({**same, **given} if find(base).adaptive else given))
     if merged.forward is not None:
         raise ValueError(
             f"base {base!r} has adapters or routers of its own: surgery needs features of an encoder alone"
         )
-    if merged.hyper.get("setting", setting) != setting:
-        raise ValueError(f"base {base!r} is not fitted in the {setting} setting: give it to surgery, not to base_hyper")
+    if merged.hyper.get("setting", run.setting) != run.setting:
+        wanted = f"the {run.setting} setting: give it to surgery, not to base_hyper"
+        raise ValueError(f"base {base!r} is not fitted in {wanted}")
 
     total, width = options["steps"] * options["batches"], suite.heads[suite.tasks[0]].shape[1]
-    streams = task_streams(suite, suite.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device)
+    streams = run.streams(suite)
     tables = []
     for task, stream in zip(suite.tasks, streams, strict=True):
         both, which = (merged.state_dict(task), suite.experts[task]), images_used(stream, total)
         pair = [feature_table(suite, state, task, which, device=device) for state in both]
         tables.append([F.normalize(table, dim=-1) for table in pair] if normalise else pair)
-    down = nn.Parameter(torch.stack([_start(rank, width, seed, task) for task in suite.tasks]).to(tables[0][0]))
+    down = nn.Parameter(torch.stack([_start(run, rank, width, task) for task in suite.tasks]).to(tables[0][0]))
     up = nn.Parameter(down.new_zeros(len(down), width, rank))
-    optimiser, losses = torch.optim.Adam([down, up], lr=options["lr"]), []
-    with tqdm(total=total, desc="surgery", unit="step", file=sys.stderr, disable=not progress) as bar:
-        for step in range(total):
-            places = [stream.indices(step).to(device) for stream in streams]
-            found, goal = (torch.stack([pair[i][at] for pair, at in zip(tables, places, strict=True)]) for i in (0, 1))
-            # [K, batch, dim]; tasks share no parameter, so one sum and one Adam are K losses and K Adams.
-            loss = (_adapt(found, down, up) - goal).abs().mean((1, 2))
-            optimiser.zero_grad(set_to_none=True)
-            loss.sum().backward()
-            optimiser.step()
-            losses.append(loss.detach())
-            # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
-            if step + 1 == total or step % max(1, total // 50) == 0:
-                check_losses(losses[-1], suite.tasks, step, "distance")
-                bar.set_postfix(loss=f"{losses[-1].sum():.4f}", refresh=False)
-            bar.update()
+    optimiser = torch.optim.Adam([down, up], lr=options["lr"])
+    steps = run.steps("surgery", suite.tasks, total=total, loss="distance")
+    for step in steps:
+        places = [stream.indices(step).to(device) for stream in streams]
+        found, goal = (torch.stack([pair[i][at] for pair, at in zip(tables, places, strict=True)]) for i in (0, 1))
+        # [K, batch, dim]; tasks share no parameter, so one sum and one Adam are K losses and K Adams.
+        loss = (_adapt(found, down, up) - goal).abs().mean((1, 2))
+        optimiser.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        optimiser.step()
+        steps.add(loss)
 
     sides = {"down": down.detach().cpu(), "up": up.detach().cpu()}
     adapters = {f"{side}|{task}": t[k].clone() for side, t in sides.items() for k, task in enumerate(suite.tasks)}
@@ -162,19 +140,19 @@ def surgery(
         method="surgery",
         hyper={
             "base": base, "base_hyper": given, "rank": rank, "normalise": normalise, **options,
-            "seed": seed, "setting": setting,
+            "seed": run.seed, "setting": run.setting,
         },
         forward=adapted_unit if normalise else adapted,
         extra=adapters,
-        history=loss_history(losses, suite.tasks),
+        history=steps.history(),
         storage=None if merged.storage is None else merged.storage + 2 * rank * width,
     )  # fmt: skip
 
 
-def _start(rank: int, width: int, seed: int, task: str) -> Tensor:
+def _start(run: Adaptation, rank: int, width: int, task: str) -> Tensor:
     """D_k ``[rank, dim]`` as torch's Kaiming initialisation of a linear layer: uniform within ± 1 / √dim."""
     bound = width**-0.5
-    return torch.empty(rank, width).uniform_(-bound, bound, generator=seeded("surgery", seed, task))
+    return torch.empty(rank, width).uniform_(-bound, bound, generator=run.generator("surgery", task))
 
 
 def _adapt(features: Tensor, down: Tensor, up: Tensor) -> Tensor:

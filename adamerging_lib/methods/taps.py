@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..forward import compute_state, prepare_encoder, resolve_device
-from ..learning.recipes import check_positive, check_setting, resolve
+from ..forward import compute_state, prepare_encoder
+from ..learning.adaptation import Adaptation, learns
+from ..learning.recipes import check_positive
 from ..merged import Merged
 from .mtl import labelled_batches, task_losses, train
 from .registry import register
@@ -36,20 +37,13 @@ START = 0.2
     adaptive=True,
     trains=True,
 )
+@learns(RECIPES, images="labels")
 def taps(
     suite: Suite,
+    run: Adaptation,
     *,
     threshold: float = 0.1,
     sparsity: float = 1.0,
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    gate_lr: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """min over Δ_k, s_k of CE_k(θ_k) + ν/L Σ_l |s_k^l|, θ_k^l = θ0^l + 1[s_k^l > τ] Δ_k^l, for each task by itself.
 
@@ -60,15 +54,9 @@ def taps(
         suite: θ0, heads, and labelled training images; the experts play no part.
         threshold: τ.
         sparsity: ν, the price of a layer's gate.
-        recipe: ``paper`` or ``mini``; the next four override it one by one.
-        steps: Adam steps, with cosine decay to 0.
-        lr: learning rate of Δ at the start.
-        gate_lr: learning rate of s at the start.
-        batch_size: images a task and step.
-        seed: of the batches.
-        setting: for the calling convention; no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
+        steps: steps of Adam (4000), with cosine decay to 0.
+        lr: learning rate of Δ at the start (1e-5).
+        gate_lr: learning rate of s at the start (1e-3).
 
     Returns:
         θ0 with, for each task, its open layers as ``overrides``; ``history`` with the mean share of open layers before
@@ -93,14 +81,12 @@ def taps(
         Wallingford et al. 2022, arXiv 2203.16708: the sequential form, where the shared weights stay θ0. Threshold,
         sparsity, the gates' start (0.2) and learning rate are ours: the sources read do not tell them.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, gate_lr=gate_lr, batch_size=batch_size)
-    check_setting(setting)
     check_positive("sparsity", sparsity)
     if not 0 < threshold < START:
         raise ValueError(f"threshold={threshold!r} must lie inside (0, {START}): gates start at {START}, open")
-    device = resolve_device(device)
-    hyper: dict[str, Any] = {"threshold": threshold, "sparsity": sparsity, **options, "seed": seed}
-    batch = labelled_batches(suite, size=options["batch_size"], seed=seed, setting=setting, device=device)
+    device, options = run.device, run.options
+    hyper: dict[str, Any] = {"threshold": threshold, "sparsity": sparsity, **options, "seed": run.seed}
+    batch = labelled_batches(suite, run)
     encoder = prepare_encoder(suite.encoder, suite.pretrained, device)
     base = compute_state(suite.pretrained, device)
     names = [name for name, _ in encoder.named_parameters()]
@@ -131,7 +117,7 @@ def taps(
         {"params": [delta for parts in deltas.values() for delta in parts], "lr": options["lr"]},
         {"params": [gates], "lr": options["gate_lr"]},
     ]
-    history = train(groups, gradients, steps=options["steps"], tasks=suite.tasks, label="taps", progress=progress)
+    history = train(run.steps("taps", suite.tasks), groups, gradients)
     history["open"] = torch.stack(shares).cpu().numpy() if shares else []
     overrides = {}
     for k, task in enumerate(suite.tasks):

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..coefficients import Coefficients
-from ..forward import prepare_encoder, resolve_device
-from ..learning.history import check_losses
+from ..forward import prepare_encoder
+from ..learning.adaptation import Adaptation, learns
 from ..learning.imitation import FILTERS, HEAD, TARGETS, Imitation, tinted_tensors
-from ..learning.recipes import check_setting, resolve
-from ..learning.streams import seeded, task_streams
+from ..learning.streams import seeded
 from ..merged import Fit
 from ..probing.experts import expert_table, images_used
 from ..state import accumulation_dtype
@@ -37,23 +34,17 @@ RECIPES: dict[str, dict[str, float | int]] = {
 LEARN = ("both", "coefficients", "layer")
 
 
+@learns(RECIPES, images="test")
 def tinting(
     suite: Suite,
+    run: Adaptation,
     *,
     filter: str = "none",
     layer: str = HEAD,
     learn: str = "both",
     targets: str = "hard",
     top_p: float | None = None,
-    recipe: str = "paper",
-    epochs: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
     init: float = 0.3,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Fit:
     """min over λ and φ of Σ_k mean_x CE(h_k(f_θ(λ)(x)), argmax h_k(f_θ_k(x))), where φ_k is one layer of task k.
 
@@ -66,15 +57,10 @@ def tinting(
         learn: ``both``, ``coefficients`` alone (no layer is tinted), or ``layer`` alone (λ stays at init).
         targets: ``hard`` predictions of the individual model, or its ``soft`` probabilities.
         top_p: None, or the share of every batch, in (0, 1], that counts: where the individual model is surest.
-        recipe: ``paper`` or ``mini``; the next three arguments override it one by one.
         epochs: rounds over the tasks in shuffled order (500), each with one batch and one update a task.
-        lr: Adam's learning rate (1e-2), of λ and φ alike.
-        batch_size: images a batch (32).
+        lr: learning rate of Adam (1e-2), of λ and φ alike.
         init: λ at the start (0.3; the authors take 0.1 for 14 and 20 tasks).
         seed: of the image streams and the order of tasks, the only chance in the method.
-        setting: ``transductive`` (adapt on all test images, as published) or ``inductive`` (on one half of them).
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar with loss and λ range on stderr.
 
     Returns:
         Fit: merged state; heads and biases, or overrides, of the tinted layer; ``coefficients`` as used (those of a
@@ -104,20 +90,18 @@ def tinting(
         leaves other tasks' layers alone, as under torch ≥ 2; under older versions its momentum moves them. Batches
         come from shuffled passes over the images, where the published loop shuffles anew for every batch.
     """
-    options = resolve(RECIPES, recipe, epochs=epochs, lr=lr, batch_size=batch_size)
     for name, value, choices in (("filter", filter, FILTERS), ("targets", targets, TARGETS), ("learn", learn, LEARN)):
         if value not in choices:
             raise ValueError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
-    check_setting(setting)
     if top_p is not None and (isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1):
         raise ValueError(f"top_p={top_p!r} is not a share in (0, 1]: the surest half of a batch is 0.5")
     if isinstance(init, bool) or not isinstance(init, (int, float)) or not math.isfinite(init):
         raise ValueError(f"init={init!r} must be a finite number")
-    device, total, tv = resolve_device(device), options["epochs"], suite.task_vectors()
+    device, total, tv = run.device, run.options["epochs"], suite.task_vectors()
     names = tinted_tensors(layer, tv)
     method = "tint" if filter == "none" else "tint_pp"
 
-    streams = task_streams(suite, tv.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device)
+    streams = run.streams(suite)
     used = [images_used(stream, total) for stream in streams]
     experts = [expert_table(suite, task, which, device=device) for task, which in zip(tv.tasks, used, strict=True)]
     own = [_start(suite, task, names, tint=learn != "coefficients", device=device) for task in tv.tasks]
@@ -132,41 +116,36 @@ def tinting(
     learned = None if learn == "layer" else raw
     layers = [problem.layer(k) for k in range(len(tv.tasks))]
     everything = [*([] if learned is None else [raw]), *(t for part in layers for t in part)]
-    optimiser = torch.optim.Adam(everything, lr=options["lr"])
+    optimiser = torch.optim.Adam(everything, lr=run.options["lr"])
 
     state, path, seen = problem.merged(raw), [raw.detach().clamp(0, 1)], []
-    with tqdm(total=total, desc=method, unit="epoch", file=sys.stderr, disable=not progress) as bar:
-        for epoch in range(total):
-            for k in _order(tv.tasks, seed, epoch):
-                index, images = streams[k].indices(epoch), streams[k].batch(epoch).to(device)
-                if learned is not None:
-                    state = problem.merged(raw)
-                numbers, gradient, grads = problem.gradients(k, state, learned, images, experts[k][index.to(device)])
-                seen.append((epoch, k, numbers))
-                if grads is None:
-                    continue
-                optimiser.zero_grad(set_to_none=True)
-                raw.grad = gradient
-                for t, grad in zip(layers[k], grads, strict=True):
-                    t.grad = grad
-                optimiser.step()
-            path.append(raw.detach().clamp(0, 1))
-            # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
-            if epoch + 1 == total or epoch % max(1, total // 50) == 0:
-                last = sorted(seen[-len(tv.tasks) :], key=lambda row: row[1])
-                losses, kept, _ = torch.stack([numbers for *_, numbers in last]).unbind(1)
-                check_losses(torch.where(kept > 0, losses, 0), tv.tasks, epoch, "loss")
-                used = path[-1]
-                bar.set_postfix(loss=f"{losses.nanmean():.3f}", λ=f"{used.min():.2f}..{used.max():.2f}", refresh=False)
-            bar.update()
+    steps = run.steps(method, tv.tasks, total=total, unit="epoch")
+    for epoch in steps:
+        for k in _order(tv.tasks, run.seed, epoch):
+            index, images = streams[k].indices(epoch), streams[k].batch(epoch).to(device)
+            if learned is not None:
+                state = problem.merged(raw)
+            numbers, gradient, grads = problem.gradients(k, state, learned, images, experts[k][index.to(device)])
+            seen.append((epoch, k, numbers))
+            if grads is None:
+                continue
+            optimiser.zero_grad(set_to_none=True)
+            raw.grad = gradient
+            for t, grad in zip(layers[k], grads, strict=True):
+                t.grad = grad
+            optimiser.step()
+        path.append(raw.detach().clamp(0, 1))
+        last = sorted(seen[-len(tv.tasks) :], key=lambda row: row[1])
+        losses, kept, _ = torch.stack([numbers for *_, numbers in last]).unbind(1)
+        steps.add(torch.where(kept > 0, losses, 0), λ=path[-1])  # of a batch that the filter empties the loss is NaN
 
     path = torch.stack(path).cpu()
     return Fit(
         state=tv.merge(path[-1], "tensor"),
         method=method,
         hyper={
-            "filter": filter, "layer": layer, "learn": learn, "targets": targets, "top_p": top_p, **options,
-            "init": float(init), "seed": seed, "setting": setting,
+            "filter": filter, "layer": layer, "learn": learn, "targets": targets, "top_p": top_p, **run.options,
+            "init": float(init), "seed": run.seed, "setting": run.setting,
         },
         tasks=tv.tasks,
         coefficients=Coefficients(path[-1], tv.tasks, rows.names, "tensor"),

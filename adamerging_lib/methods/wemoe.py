@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ..forward import compute_state, entropy, logits, prepare_encoder, resolve_device
-from ..learning.history import check_losses, loss_history
-from ..learning.recipes import check_setting, resolve
-from ..learning.streams import seeded, task_streams
+from ..forward import compute_state, entropy, logits, prepare_encoder
+from ..layers import is_mlp
+from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.mixtures import mixed_by_batch, mixed_by_image
 from ..task_vectors import TaskVectors
@@ -42,21 +39,15 @@ INIT_STD = 0.01
     takes="suite",
     adaptive=True,
 )
+@learns(RECIPES, images="test")
 def wemoe(
     suite: Suite,
+    run: Adaptation,
     *,
     init: float = 0.3,
     router_layers: int = 2,
     routing: str = "image",
-    recipe: str = "paper",
-    steps: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
     cosine: bool = True,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """MLP^l(x) with weights θ0^l + Σ_k r_k^l(x) T_k^l, r^l a router, trained by min Σ_k mean_x H(softmax(h_k(f(x)))).
 
@@ -71,16 +62,9 @@ def wemoe(
         routing: ``image``: every image has weights of its own, in adaptation and inference, as in the authors'
             repository. ``batch``: their mean over the batch, as in FusionBench; features then depend on what else is
             in the batch, and a batch of one task tells that task.
-        recipe: ``paper`` or ``mini``; the next three arguments override it one by one.
-        steps: Adam steps (1000), one batch a task each.
-        lr: learning rate of the routers (1e-4).
-        batch_size: images a batch and task (16).
         cosine: let the learning rate fall to zero along a cosine, as the authors' repository does; FusionBench and
             the text keep it.
         seed: of the image streams and the routers at the start.
-        setting: ``transductive`` (adapt on all test images, as published) or ``inductive`` (on one half of them).
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar with the loss on stderr.
 
     Returns:
         A state with the static merge, and θ0 in the MLPs' places, so use it through `Merged.features` only; routers
@@ -104,63 +88,55 @@ def wemoe(
         summed one after another: the same numbers, less memory. FusionBench means to route by image after adapting by
         batch, but sets that switch on the encoder and not on its MLPs, so it measures with batches too.
     """
-    options = resolve(RECIPES, recipe, steps=steps, lr=lr, batch_size=batch_size)
     if router_layers not in (0, 1, 2) or isinstance(router_layers, bool):
         raise ValueError(f"router_layers={router_layers!r}: a router has 0, 1 or 2 layers")
     if routing not in ROUTINGS:
         raise ValueError(f"routing {routing!r} is unknown; choose from {', '.join(ROUTINGS)}")
-    check_setting(setting)
-    device, tv = resolve_device(device), suite.task_vectors()
+    device, tv = run.device, suite.task_vectors()
     vectors = mlp_vectors(suite.encoder, tv)
     static = tv.merge(torch.full((len(tv.tasks), 1), float(init), dtype=torch.float64), "task")
     inside = {f"{mlp}.{name}" for mlp, own in vectors.items() for name in own}
     static |= {key: tv.pretrained[key].detach().clone() for key in inside}
 
     encoder, state = prepare_encoder(suite.encoder, static, device), compute_state(static, device)
-    streams = task_streams(suite, tv.tasks, size=options["batch_size"], seed=seed, setting=setting, device=device)
+    streams = run.streams(suite)
     heads = [suite.heads[task].detach().to(device) for task in tv.tasks]
     extra, routers = {}, []
     for mlp, own in vectors.items():
         extra |= {f"{mlp}|vector|{name}": t.to(device) for name, t in own.items()}
-        for name, t in _router(mlp, own, router_layers, float(init), seed).items():
+        for name, t in _router(run, mlp, own, router_layers, float(init)).items():
             extra[f"{mlp}|router|{name}"] = nn.Parameter(t.to(device))
             routers.append(extra[f"{mlp}|router|{name}"])
-    optimiser = torch.optim.Adam(routers, lr=options["lr"])
-    total = options["steps"]
+    optimiser = torch.optim.Adam(routers, lr=run.options["lr"])
+    total = run.options["steps"]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=total) if cosine and total else None
     mixed = ROUTINGS[routing]
 
-    losses = []
-    with tqdm(total=total, desc="wemoe", unit="step", file=sys.stderr, disable=not progress) as bar:
-        for step in range(total):
-            optimiser.zero_grad(set_to_none=True)
-            found = []
-            for stream, head in zip(streams, heads, strict=True):
-                images = suite.normalise(stream.batch(step).to(device))
-                loss = entropy(logits(mixed(encoder, state, images, None, extra), head)).mean()
-                loss.backward()  # adds to the other tasks' gradients: one task's activations at a time
-                found.append(loss.detach())
-            optimiser.step()
-            if schedule is not None:
-                schedule.step()
-            losses.append(torch.stack(found))
-            # Reading a number stalls a GPU, so the bar and the check for NaN look only now and then.
-            if step + 1 == total or step % max(1, total // 50) == 0:
-                check_losses(losses[-1], tv.tasks, step, "entropy")
-                bar.set_postfix(loss=f"{losses[-1].sum():.3f}", refresh=False)
-            bar.update()
+    steps = run.steps("wemoe", tv.tasks, loss="entropy")
+    for step in steps:
+        optimiser.zero_grad(set_to_none=True)
+        found = []
+        for stream, head in zip(streams, heads, strict=True):
+            images = suite.normalise(stream.batch(step).to(device))
+            loss = entropy(logits(mixed(encoder, state, images, None, extra), head)).mean()
+            loss.backward()  # adds to the other tasks' gradients: one task's activations at a time
+            found.append(loss.detach())
+        optimiser.step()
+        if schedule is not None:
+            schedule.step()
+        steps.add(torch.stack(found))
 
     return Merged(
         state=static,
         method="wemoe",
         hyper={
-            "init": float(init), "router_layers": router_layers, "routing": routing, **options, "cosine": cosine,
-            "seed": seed, "setting": setting,
+            "init": float(init), "router_layers": router_layers, "routing": routing, **run.options,
+            "cosine": cosine, "seed": run.seed, "setting": run.setting,
         },
         tasks=tv.tasks,
         forward=mixed,
         extra={name: t.detach().cpu() for name, t in extra.items()},
-        history=loss_history(losses, tv.tasks),
+        history=steps.history(),
     )  # fmt: skip
 
 
@@ -170,7 +146,7 @@ def mlp_vectors(encoder: nn.Module, tv: TaskVectors) -> dict[str, dict[str, Tens
     Raises:
         ValueError: for an encoder without modules named ``mlp``, or one that does not put images first.
     """
-    names = [name for name, _ in encoder.named_modules() if name.rpartition(".")[2] == "mlp"]
+    names = [name for name, _ in encoder.named_modules() if is_mlp(name)]
     vectors = {}
     for mlp in names:
         keys = [key for key in tv.pretrained if key.startswith(f"{mlp}.") and tv.tied.get(key, key) in tv.vectors]
@@ -182,12 +158,12 @@ def mlp_vectors(encoder: nn.Module, tv: TaskVectors) -> dict[str, dict[str, Tens
     return vectors
 
 
-def _router(mlp: str, own: Mapping[str, Tensor], layers: int, init: float, seed: int) -> dict[str, Tensor]:
+def _router(run: Adaptation, mlp: str, own: Mapping[str, Tensor], layers: int, init: float) -> dict[str, Tensor]:
     """A router before training: weights of standard deviation 0.01, biases zero, the last one λ."""
     first = next((t for t in own.values() if t.dim() == 3), None)
     if first is None:
         raise ValueError(f"module {mlp!r} has no linear layer to route the input of: wemoe cannot mix it")
-    tasks, width, generator = len(first), first.shape[2], seeded("router", seed, mlp)
+    tasks, width, generator = len(first), first.shape[2], run.generator("router", mlp)
     router = {"bias": first.new_full((tasks,), init)}
 
     def normal(*shape: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,9 +10,10 @@ import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..forward import compute_state, features, prepare_encoder, resolve_device
+from ..layers import Units, units
+from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.activations import recording, training_images
 from ..state import StateDict
@@ -25,19 +25,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 BATCH = 32
-
-# (kind, tensors whose rows belong to the units, matrix whose columns do), as open_clip, timm and Hugging Face say it.
-_LAYOUTS = (
-    ("MLP units", ("mlp.c_fc.weight", "mlp.c_fc.bias"), "mlp.c_proj.weight"),
-    ("MLP units", ("mlp.fc1.weight", "mlp.fc1.bias"), "mlp.fc2.weight"),
-    ("attention heads", ("attn.in_proj_weight", "attn.in_proj_bias"), "attn.out_proj.weight"),
-    ("attention heads", ("attn.qkv.weight", "attn.qkv.bias"), "attn.proj.weight"),
-    (
-        "attention heads",
-        tuple(f"self_attn.{part}_proj.{what}" for part in "qkv" for what in ("weight", "bias")),
-        "self_attn.out_proj.weight",
-    ),
-)
+_COUNTS = ("num_heads", "num_attention_heads", "n_heads")  # what attention modules call the number of their heads
 
 
 @dataclass(frozen=True)
@@ -66,14 +54,12 @@ class Part:
     adaptive=True,
     trains=True,
 )
+@learns(images="train")
 def zipit(
     suite: Suite,
+    run: Adaptation,
     *,
     images: int = 64,
-    seed: int = 0,
-    setting: str = "transductive",
-    device: str | torch.device = "cpu",
-    progress: bool = True,
 ) -> Merged:
     """θ = (1/K) Σ_k π_k(θ_k), π_k the order of units and heads that correlates most with the first expert's.
 
@@ -81,15 +67,13 @@ def zipit(
         suite: encoder, checkpoints and training images; labels are never read.
         images: training images a task; all tasks' images run through every expert.
         seed: of the choice of images.
-        setting: taken for the calling convention only: no test image is read.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        progress: show a bar on stderr.
 
     Returns:
         The shared encoder. `unit_matches` says which share of the units had to move.
 
     Raises:
-        ValueError: for an encoder without MLPs or attention of a known layout.
+        ValueError: for an encoder without MLPs or attention of a known layout, or with tensors beside them whose
+            order is that of the units or heads too, such as a bias of positions for each head.
 
     Touches:
         MLPs and attention are permuted, a rearrangement under which an expert computes the same; then all
@@ -113,9 +97,9 @@ def zipit(
         through the network. Here the residual stream is shared, as it is where all experts were fine-tuned from one
         model; heads are compared as wholes, by the mean correlation of their channels.
     """
-    vectors, tv, _ = _aligned(suite, images, seed, device, progress)
+    vectors, tv, _ = _aligned(suite, run, images)
     state = add(tv, {key: t.mean(0) for key, t in vectors.items()})
-    return Merged(state, "zipit", {"images": images, "seed": seed}, tv.tasks)
+    return Merged(state, "zipit", {"images": images, "seed": run.seed}, tv.tasks)
 
 
 def unit_matches(
@@ -129,20 +113,19 @@ def unit_matches(
     Returns:
         One row an expert but the first, block and kind: ``task, block, kind, units, in_place`` (share).
     """
-    return _aligned(suite, images, seed, device, progress)[2]
+    run = Adaptation(images="train", seed=seed, device=resolve_device(device), progress=progress)
+    return _aligned(suite, run, images)[2]
 
 
-def _aligned(
-    suite: Suite, images: int, seed: int, device: str | torch.device, progress: bool
-) -> tuple[dict[str, Tensor], TaskVectors, pd.DataFrame]:
+def _aligned(suite: Suite, run: Adaptation, images: int) -> tuple[dict[str, Tensor], TaskVectors, pd.DataFrame]:
     """Task vectors of the permuted experts, the plain ones, and the table of matches."""
-    tv, device = suite.task_vectors(), resolve_device(device)
+    tv, device = suite.task_vectors(), run.device
     encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
     parts = list(parts_of(encoder, tv.pretrained))
-    drawn = torch.cat(list(training_images(suite, images, seed).values()))
+    drawn = torch.cat(list(training_images(suite, images, run.seed).values()))
     vectors, rows = dict(tv.vectors), []
     first = compute_state(suite.experts[tv.tasks[0]], device)
-    for k in tqdm(range(1, len(tv.tasks)), desc="zipit", unit="expert", file=sys.stderr, disable=not progress):
+    for k in run.bar(range(1, len(tv.tasks)), "zipit", "expert"):
         other = compute_state(suite.experts[tv.tasks[k]], device)
         batches = (suite.normalise(batch.to(device)) for batch in drawn.split(BATCH))
         similar = correlations(encoder, first, other, batches, [part.columns for part in parts])
@@ -160,20 +143,36 @@ def _aligned(
 def parts_of(encoder: nn.Module, state: StateDict) -> Iterator[Part]:
     """The parts of an encoder whose units may change places, block by block."""
     found = False
-    for key, t in state.items():
-        for kind, rows, columns in _LAYOUTS:
-            if not key.endswith("." + columns):
-                continue
-            block = key.removesuffix("." + columns)
-            there = tuple(name for row in rows if (name := f"{block}.{row}") in state)
-            heads = kind == "attention heads"
-            count = encoder.get_submodule(f"{block}.{columns.partition('.')[0]}").num_heads if heads else t.shape[1]
-            if not there or any(len(state[name]) % t.shape[1] for name in there):
-                raise ValueError(f"{key!r} takes {t.shape[1]} inputs, which {rows[0]!r} beside it does not give")
-            found = True
-            yield Part(block, kind, count, there, key)
+    for part in units(state):
+        width, heads = state[part.columns].shape[1], part.kind == "attention heads"
+        count = _heads(encoder, part.module) if heads else width
+        if any(len(state[name]) % width for name in part.rows):
+            beside = part.rows[0].removeprefix(part.block + ".")
+            raise ValueError(f"{part.columns!r} takes {width} inputs, which {beside!r} beside it does not give")
+        if strange := _bound(part, state):
+            raise ValueError(f"{strange!r} belongs to the {part.kind} of its block too, and zipit cannot move it")
+        found = True
+        yield Part(part.block, part.kind, count, part.rows, part.columns)
     if not found:
         raise ValueError("the encoder has no MLP or attention of a known layout (open_clip, timm, Hugging Face)")
+
+
+def _heads(encoder: nn.Module, name: str) -> int:
+    module = encoder.get_submodule(name)
+    count = next((getattr(module, name) for name in _COUNTS if isinstance(getattr(module, name, None), int)), None)
+    if count is None:
+        raise ValueError(f"{name!r} is a {type(module).__name__}, which does not tell its number of heads")
+    return count
+
+
+def _bound(part: Units, state: StateDict) -> str | None:
+    """A tensor beside the units that depends on their order too, such as a bias of positions for each head."""
+    if part.module == part.block:
+        return None
+    known = {*part.rows, part.columns, part.columns.removesuffix("weight") + "bias"}
+    beside = (key for key in state if key.startswith(f"{part.module}.") and key not in known)
+    # One norm of queries and keys serves all heads.
+    return next((key for key in beside if key.split(".")[-2] not in ("q_norm", "k_norm")), None)
 
 
 def correlations(

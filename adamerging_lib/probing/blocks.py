@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..block_names import BLOCK
 from ..forward import features
+from ..layers import read
 from ..state import StateDict
 
 
@@ -30,12 +30,14 @@ class BlockChain:
     """
 
     def __init__(self, encoder: nn.Module, state: StateDict, image: Tensor) -> None:
-        found = {f"{name}.": part for name, part in encoder.named_modules() if _is_block(f"{name}.")}
-        if not found:
+        try:
+            paths = dict.fromkeys(layer.block for layer in read(encoder.state_dict()).values() if layer.block)
+        except ValueError as error:
             raise ValueError(
                 "the encoder has no transformer blocks named resblocks.N, encoder.layers.N or blocks.N: "
-                "methods that go block by block need them"
-            )
+                f"methods that go block by block need them ({error})"
+            ) from error
+        found = {f"{path}.": encoder.get_submodule(path) for path in paths}
         calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], Tensor]] = []
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -75,11 +77,6 @@ class BlockChain:
 class _Reached(Exception):
     def __init__(self, tokens: Tensor) -> None:
         self.tokens = tokens
-
-
-def _is_block(prefix: str) -> bool:
-    match = BLOCK.search(prefix)
-    return match is not None and match.end() == len(prefix)
 
 
 def _tokens(out: Any) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..block_names import BLOCK
+from ..layers import in_block
 from ..task_vectors import TaskVectors
 from .elementwise import add
 
@@ -24,9 +24,9 @@ def block_matrices(tv: TaskVectors) -> tuple[str, ...]:
     """Weights of attention and MLP inside transformer blocks; every matrix where no name speaks of a block.
 
     Published filters spell this in one library's names: "encoder", "weight" and no "layer_norm" (Hugging Face), or
-    "attn" or "mlp" and neither "ln" nor "bias" (open_clip). Blocks named as in either, or as in timm, give the same.
+    "attn" or "mlp" and neither "ln" nor "bias" (open_clip). Blocks under any name that `layers` knows give the same.
     """
-    inside = tuple(key for key in matrices(tv) if BLOCK.search(key) and "weight" in key)
+    inside = tuple(key for key in matrices(tv) if in_block(key) and "weight" in key)
     return inside or matrices(tv)
 
 

@@ -9,7 +9,6 @@ python -m adamerging_study.book.build pdf _build/singlehtml _build/book.pdf
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -17,6 +16,11 @@ import sys
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adamerging_lib.command.line import call
 
 from . import notebooks
 
@@ -156,38 +160,55 @@ def pdf(pages: Path, output: Path) -> None:
         raise ValueError(f"{browser} printed no PDF:\n{result.stderr[-2000:]}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line above."""
-    parser = argparse.ArgumentParser(prog="python -m adamerging_study.book.build", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("stage").add_argument("target", type=Path)
-    commands.add_parser("accept")
-    commands.add_parser("check-offline").add_argument("folder", type=Path)
-    commands.add_parser("check-prose")
-    printed = commands.add_parser("pdf")
-    printed.add_argument("pages", type=Path)
-    printed.add_argument("output", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        if given.command == "stage":
-            print(stage(given.target))
-        elif given.command == "accept":
-            print("accepted:", *accept())
-        elif given.command == "pdf":
-            pdf(given.pages, given.output)
-            print(f"{given.output}: {given.output.stat().st_size / 1e6:.1f} MB")
-        elif given.command == "check-prose":
-            if lines := check_prose():
-                told = "numbers typed by hand; look them up by a role or glue, or allow them with `% typed numbers:`"
-                sys.exit("\n".join([*lines, f"{len(lines)} {told}"]))
-            print("book: no page holds a number typed by hand")
-        elif lines := network_loads(given.folder):
-            sys.exit("\n".join([*lines, f"{len(lines)} loads from the network."]))
-        else:
-            print(f"{given.folder}: no page loads anything from the network")
-    except ValueError as error:
-        sys.exit(str(error))
+# -------------------------------------------------------------------------------------------------- the command line
+
+PROGRAM = "python -m adamerging_study.book.build"
+app = typer.Typer(help="Around the book's build.", add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command("stage", epilog=f"Example:\n  {PROGRAM} stage _build/stage")
+def _stage(target: Annotated[Path, typer.Argument(help="folder to make")]) -> None:
+    """Copy the book, with the freshly executed notebooks in it."""
+    print(stage(target))
+
+
+@app.command("accept", epilog=f"Example:\n  {PROGRAM} accept")
+def _accept() -> None:
+    """Make fresh notebooks and records the committed ones."""
+    print("accepted:", *accept())
+
+
+@app.command("check-offline", epilog=f"Example:\n  {PROGRAM} check-offline _build/html")
+def _check_offline(folder: Annotated[Path, typer.Argument(help="built pages")]) -> None:
+    """Check that no built page loads anything from the network."""
+    if lines := network_loads(folder):
+        sys.exit("\n".join([*lines, f"{len(lines)} loads from the network."]))
+    print(f"{folder}: no page loads anything from the network")
+
+
+@app.command("check-prose", epilog=f"Example:\n  {PROGRAM} check-prose")
+def _check_prose() -> None:
+    """Check that nobody typed a number into a page of findings."""
+    if lines := check_prose():
+        mend = "numbers typed by hand; look them up by a role or glue, or allow them with `% typed numbers:`"
+        sys.exit("\n".join([*lines, f"{len(lines)} {mend}"]))
+    print("book: no page holds a number typed by hand")
+
+
+@app.command("pdf", epilog=f"Example:\n  {PROGRAM} pdf _build/singlehtml _build/book.pdf")
+def _pdf(
+    pages: Annotated[Path, typer.Argument(help="the single-page build of the book")],
+    output: Annotated[Path, typer.Argument(help="file to write")],
+) -> None:
+    """Print the book."""
+    pdf(pages, output)
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line above; see `command_line.call` for the exit code."""
+    return call(app, PROGRAM, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

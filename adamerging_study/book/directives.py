@@ -17,6 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from adamerging_lib import records
 from adamerging_lib.methods import methods
+from adamerging_lib.methods.registry import find
 from adamerging_lib.runtime import places
 from adamerging_lib.worlds.profiles import PROFILES
 
@@ -122,13 +123,14 @@ def costs_text(which: str) -> str:
 
 
 def methods_text() -> str:
-    """Every method of the registry: what it needs and keeps, whether it asks for the task, and its source."""
-    yes = {True: "yes", False: "no"}
-    rows = [
-        [f"{row.label}<br>`{id}`", row.needs, row.task_specific, yes[row.task_id], yes[row.static], row.source]
-        for id, row in methods().iterrows()
-    ]
-    return table(rows, ["method", "needs", "keeps a task", "asks for the task", "one fixed model", "source"])
+    """Every method of the registry: what it needs, gives and keeps, whether it asks for the task, and its source."""
+    rows = []
+    for id in methods().index:
+        method = find(id)
+        named = f"{method.label}<br>`{id}`"
+        asks = "yes" if method.task_id else "no"
+        rows.append([named, method.needs, method.gives, method.task_specific, asks, method.source])
+    return table(rows, ["method", "needs", "gives", "keeps per task", "asks for the task", "source"])
 
 
 class _Text(SphinxDirective):

@@ -12,9 +12,7 @@ beside it, and `_toc.yml` lists the page below the default one. `make rerun` goe
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import json
 import os
 import re
 import shutil
@@ -22,10 +20,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
+import typer
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from adamerging_lib.command.line import call, json_object
 from adamerging_lib.runtime import places
 from adamerging_lib.runtime.values import Parameter, describe, parse
 from adamerging_lib.worlds.profiles import profile
@@ -172,38 +173,64 @@ def _execute(name: str, output: Path, results: Path, values: dict[str, object], 
     print(f"{name}: {output} in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line above."""
-    parser = argparse.ArgumentParser(prog="python -m adamerging_study.book.rerun", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("parameters", "add", "publish", "remove", "execute"):
-        sub = commands.add_parser(command)
-        sub.add_argument("notebook")
-        if command in ("add", "publish", "remove"):
-            sub.add_argument("run")
-        if command == "add":
-            sub.add_argument("pairs", nargs="*", metavar="name=value")
-        if command == "execute":
-            sub.add_argument("output", type=Path)
-            sub.add_argument("--results", type=Path, required=True, help="folder that the notebook writes records to")
-            sub.add_argument("--parameters", type=json.loads, default={}, help="JSON object")
-            sub.add_argument("--log", type=Path, help="the notebook while it runs; default: OUTPUT.log.ipynb")
-    given = parser.parse_args(arguments)
-    try:
-        if given.command == "parameters":
-            print(listing(given.notebook))
-        elif given.command == "add":
-            print(f"{given.notebook}, run {given.run}: {add(given.notebook, given.run, given.pairs)}")
-        elif given.command == "publish":
-            publish(given.notebook, given.run)
-        elif given.command == "remove":
-            remove(given.notebook, given.run)
-        else:
-            log = given.log or given.output.with_suffix(".log.ipynb")
-            _execute(given.notebook, given.output, given.results, given.parameters, log)
-    except ValueError as error:
-        sys.exit(str(error))
+PROGRAM = "python -m adamerging_study.book.rerun"
+app = typer.Typer(
+    help="Variants of the notebooks: their parameters, runs and pages.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Notebook: TypeAlias = Annotated[str, typer.Argument(help="its name, such as performance")]
+RunName: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="its name, such as long")]
+
+
+@app.command("parameters", epilog=f"Example:\n  {PROGRAM} parameters performance")
+def _show_parameters(notebook: Notebook) -> None:
+    """Say which parameters a notebook has."""
+    print(listing(notebook))
+
+
+@app.command("add", epilog=f"Example:\n  {PROGRAM} add performance long steps=1000 seed=3")
+def _add(
+    notebook: Notebook,
+    run: RunName,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="its parameters")] = None,
+) -> None:
+    """Enter a variant in runs.yml."""
+    print(f"{notebook}, run {run}: {add(notebook, run, pairs or [])}")
+
+
+@app.command("publish", epilog=f"Example:\n  {PROGRAM} publish performance long")
+def _publish(notebook: Notebook, run: RunName) -> None:
+    """List the page of a variant in the table of contents."""
+    publish(notebook, run)
+
+
+@app.command("remove", epilog=f"Example:\n  {PROGRAM} remove performance long")
+def _remove(notebook: Notebook, run: RunName) -> None:
+    """Take a variant and its page away."""
+    remove(notebook, run)
+
+
+@app.command(
+    "execute",
+    epilog=f"Example:\n  {PROGRAM} execute performance out.ipynb --results out \\\n"
+    "    --parameters '{\"steps\": 1000}'",
+)
+def _execute_notebook(
+    notebook: Notebook,
+    output: Annotated[Path, typer.Argument(help="the executed notebook")],
+    results: Annotated[Path, typer.Option(help="folder that the notebook writes records to")],
+    parameters: Annotated[dict, typer.Option(parser=json_object, metavar="JSON", help="an object")] = "{}",
+    log: Annotated[Path | None, typer.Option(help="the notebook while it runs; OUTPUT.log.ipynb by default")] = None,
+) -> None:
+    """Run a notebook with other parameters."""
+    _execute(notebook, output, results, parameters, log or output.with_suffix(".log.ipynb"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line above; see `command_line.call` for the exit code."""
+    return call(app, PROGRAM, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,10 @@
 
 The files lie as they lie on the hub, ``<root>/models/<owner>/<name>/…`` and ``<root>/datasets/<owner>/<name>/…``:
 whoever has them already may put them there by hand. The hub is the one that HF_ENDPOINT names.
+
+Why not ``hf_hub_download(local_dir=…)``? With huggingface_hub 2.4.0, against a mirror: a download that is interrupted
+leaves nothing, and the next run asks for all of it again; half a file of somebody else is fetched anew; another file of
+that name is replaced unasked; and bytes of the right number with another digest take the name.
 """
 
 from __future__ import annotations

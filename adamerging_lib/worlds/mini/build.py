@@ -1,6 +1,6 @@
 """`make zoo`: train all that the `mini` profile ships, from nothing, and say how it compares with what is shipped.
 
-    python -m adamerging_lib.worlds.mini.build [--out FOLDER] [--device auto] [--workers 2] [--install]
+    adamerging zoo --profile mini [--out FOLDER] [--device auto] [--workers 2] [--install]
 
 Stages: draw captioned images, pre-train the CLIP, fine-tune an expert for each task, train the joint model, write the
 manifest. Each stage resumes where it was cut off; a finished one is not done again. On two cores it takes about an
@@ -9,7 +9,6 @@ hour.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -189,27 +188,22 @@ def report(manifest: Mapping[str, Any], shipped: Mapping[str, Any] | None) -> st
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of `make zoo`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m adamerging_lib.worlds.mini.build", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--out", type=Path, default=Path("_build/zoo"), help="work folder (default _build/zoo)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw images (default 2)")
-    parser.add_argument("--install", action="store_true", help="replace the shipped zoo with the result")
-    given = parser.parse_args(arguments)
-    builder = Builder(Recipe(), given.out, given.device, given.workers)
+def build(out: Path, device: str = "auto", workers: int = 2, install: bool = False) -> None:
+    """Train all that the mini profile ships, and say how it compares with what is shipped.
+
+    Arguments:
+        out: work folder; what is finished there is not done again.
+        device: cpu, cuda or auto.
+        workers: processes that draw images.
+        install: replace what is shipped by the result.
+    """
+    builder = Builder(Recipe(), out, device, workers)
     manifest = builder.run()
     shipped = read_manifest() if (SHIPPED / "manifest.json").is_file() else None
     print(report(manifest, shipped))
     print(f"zoo written to {builder.out}")
-    if given.install:
+    if install:
         SHIPPED.mkdir(exist_ok=True)
         for path in builder.out.iterdir():
             shutil.copy2(path, SHIPPED / path.name)
         print(f"installed into {SHIPPED}")
-
-
-if __name__ == "__main__":
-    main()

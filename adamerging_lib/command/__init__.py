@@ -1,0 +1,1 @@
+"""What the subcommands of `adamerging` do, behind the options that `cli` declares."""

@@ -1,0 +1,183 @@
+"""What the subcommands of ``adamerging`` do with files and methods, and what they say of it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..checkpoints import convert
+from ..files.checkpoint import CheckpointFile
+from ..files.merge import Report, execute_merge
+from ..files.plan import Plan, plan_merge
+from ..methods.registry import NEEDS, find, hyper_parameters, methods
+from ..runtime.values import describe, parse
+from ..state import CheckpointError, is_finite, is_merged
+from ..worlds.clip.hub import size
+
+
+def merge_experts(
+    method: str,
+    pretrained: str,
+    experts: Sequence[str],
+    out: str,
+    pairs: Sequence[str],
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+) -> None:
+    """Merge checkpoint files by a method, and say what was done.
+
+    Arguments:
+        method: its id.
+        pretrained: file.
+        experts: ``name=file`` each.
+        out: file, or folder where the method keeps one model per task.
+        pairs: ``name=value`` each, hyper-parameters.
+        dry_run: only say what would be done.
+        force: replace outputs that exist.
+
+    Raises:
+        ValueError: saying what to mend.
+    """
+    named = []
+    for text in experts:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise ValueError(f"--expert {text} should read name=file, such as --expert mnist=mnist.safetensors")
+        named.append((name, path))
+    hyper = parse(method, hyper_parameters(find(method)), pairs)
+    plan = plan_merge(method, pretrained, named, out, force=force, **hyper)
+    print(_told(plan), flush=True)
+    if dry_run:
+        print(_promised(plan))
+        return
+    report = execute_merge(plan)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(_result(report))
+    memory = "" if report.memory is None else f", {size(report.memory)} of memory at the peak"
+    print(f"in {report.seconds:.1f} s{memory}", file=sys.stderr)
+
+
+def _told(plan: Plan) -> str:
+    settings = ", ".join(f"{name}={value!r}" for name, value in plan.hyper.items()) or "no hyper-parameters"
+    layout = plan.pretrained.layout
+    dtypes = sorted({str(layout[key].dtype).removeprefix("torch.") for key in plan.merged})
+    copied = len(layout) - len(plan.merged)
+    lines = [
+        f"{plan.method.label} ({plan.method.id}) of {_count(len(plan.experts), 'expert')}: {settings}",
+        f"{_count(len(plan.merged), 'tensor')}, {plan.parameters:,} parameters, {', '.join(dtypes)}"
+        + (f"; {_count(copied, 'buffer')} copied from pretrained" if copied else ""),
+    ]
+    return "\n".join(lines)
+
+
+def _promised(plan: Plan) -> str:
+    how = "tensor by tensor" if plan.method.streams else "with all models loaded, which this method requires"
+    lines = ["dry run: nothing was written; numbers will be checked when they are read", f"would merge {how},"]
+    lines[-1] += f" with up to about {size(plan.memory)} of memory beyond the program's own"
+    for path in plan.outputs.values():
+        lines.append(f"would {'replace' if path in plan.replaces else 'write'} {path}, {size(plan.size)}")
+    return "\n".join(lines)
+
+
+def _result(report: Report) -> str:
+    frame = report.experts
+    table = pd.DataFrame(
+        {
+            "distance": frame["norm"].map("{:.3g}".format),
+            "relative": frame["relative"].map("{:.2%}".format),
+            "changed": frame["changed"].map("{:.1%}".format),
+            "conflict": frame["conflict"].map("{:.1%}".format),
+        },
+        index=frame.index.rename("expert"),
+    )
+    if len(frame) > 1:
+        table["nearest"] = [f"{c:.2f} {n}" for c, n in zip(frame["cosine"], frame["nearest"], strict=True)]
+    lines = ["", _table(table), ""]
+    lines.append("distance: norm of expert - pretrained; relative: to the norm of pretrained;")
+    lines.append("changed: entries that differ; conflict: of these, moved against the sum of all")
+    if len(frame) > 1:
+        lines[-1] += ";"
+        lines.append("nearest: largest cosine with another expert's difference from pretrained")
+    if report.buffers:
+        lines.append(f"copied from pretrained although an expert differs: {', '.join(report.buffers)}")
+    lines += [f"wrote {path}, {size(path.stat().st_size)}" for path in report.plan.outputs.values()]
+    return "\n".join(lines)
+
+
+def convert_checkpoint(source: str, target: str, *, kind: str, base: str | None, force: bool) -> None:
+    """Write a published checkpoint as a safetensors file, and say what it was; see `checkpoints.convert`."""
+    done = convert(source, target, kind=kind, base=base, force=force)
+    print(f"{done.source} is {done.what}" + "".join(f", {name} {value}" for name, value in sorted(done.facts.items())))
+    if done.dropped:
+        entries = f"{len(done.dropped)} {'entry' if len(done.dropped) == 1 else 'entries'}"
+        more = f" and {len(done.dropped) - 10} more, which the file's metadata name" if len(done.dropped) > 10 else ""
+        print(f"dropped {entries}: {', '.join(done.dropped[:10])}{more}")
+    print(f"wrote {done.target}, {_count(done.tensors, 'tensor')}, {done.numbers:,} numbers")
+
+
+def list_methods(needs: str | None = None) -> None:
+    """Say which methods there are; those that need ``needs`` beyond checkpoints, where it is given."""
+    table = methods()
+    if needs is not None:
+        if needs not in NEEDS:
+            near = difflib.get_close_matches(needs, NEEDS, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"--needs {needs!r} is unknown: {hint}choose from {', '.join(map(repr, NEEDS))}")
+        table = table[table["needs"] == needs]
+    command = [
+        "no" if (m := find(id)).takes != "task_vectors" else "by tensor" if m.streams else "loads all"
+        for id in table.index
+    ]
+    shown = table[["label", "needs", "task_specific", "source"]].rename(columns={"task_specific": "a task keeps"})
+    shown.insert(2, "merge command", command)
+    print(_table(shown))
+
+
+def describe_method(id: str) -> None:
+    """Say what a method does, and which hyper-parameters it has; ValueError, with the nearest, where there is none."""
+    method = find(id)
+    print(f"{method.id}: {method.label} ({method.source}); needs {method.needs}; a task keeps {method.task_specific}\n")
+    print(inspect.getdoc(getattr(method.function, "func", method.function)))
+    print(f"\nHyper-parameters, with their defaults:\n{describe(hyper_parameters(method)) or '  none'}")
+
+
+def inspect_file(path: str, tensors: bool = False) -> None:
+    """Say what is in a checkpoint file, each tensor too if wanted; CheckpointError where a number is NaN or Inf."""
+    file = CheckpointFile(path)
+    layout = pd.DataFrame(
+        [
+            (key, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel(), t.nbytes)
+            for key, t in file.layout.items()
+        ],
+        columns=["tensor", "dtype", "shape", "numbers", "bytes"],
+    )
+    numbers, total = layout["numbers"].sum(), size(layout["bytes"].sum())
+    print(f"{file.path}: {_count(len(layout), 'tensor')}, {numbers:,} numbers, {total}")
+    for name, value in sorted(file.metadata.items()):
+        print(f"  {name}: {value}")
+    print(_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
+    if tensors:
+        print(_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
+    if bad := [key for key, t in file.items() if is_merged(t) and not is_finite(t)]:
+        raise CheckpointError(f"NaN or Inf in {', '.join(bad)}: the checkpoint is broken, save it again")
+    print("all numbers are finite")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """The index and columns of texts as lines, texts to the left and numbers to the right."""
+    columns = []
+    for name, values in frame.reset_index().items():
+        cells = [str(name), *map(str, values)]
+        side = str.rjust if all(cell[:1].isdigit() for cell in cells[1:]) else str.ljust
+        columns.append([side(cell, max(map(len, cells))) for cell in cells])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

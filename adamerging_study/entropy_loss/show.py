@@ -1,0 +1,105 @@
+"""Entropy against loss: pooled bins, one small panel per task, and rank correlations."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..frames import labelled, labels, needs
+from ..style import WIDTH, colour, styled
+from . import ALL, BINS
+
+BIN_NAMES = (*(f"{i / 10:.1f}–{(i + 1) / 10:.1f}" for i in range(BINS - 1)), "> 1")
+
+
+def spearman(rows: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of entropy and loss: methods × tasks, ``all`` (images of all tasks pooled) last."""
+    spearman = rows[rows["kind"] == "spearman"]
+    return spearman.pivot_table(index="method", columns="task", values="value", sort=False)
+
+
+def spearman_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same as text, the pooled one first."""
+    frame = spearman(rows)
+    return labelled(frame[[ALL, *(task for task in frame if task != ALL)]].map("{:.2f}".format), rows)
+
+
+def bins(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Mean loss (nats) of one method: tasks × bins of entropy, ``all`` last; NaN for a bin without an image."""
+    bins = rows[(rows["kind"] == "bin") & (rows["method"] == method)]
+    return bins.pivot_table(index="task", columns="bin", values="loss", sort=False).sort_index(axis=1)
+
+
+def pooled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean loss and share of the images in each bin, all tasks pooled: bins × methods, as text."""
+    bins = rows[(rows["kind"] == "bin") & (rows["task"] == ALL)]
+    total = bins.groupby("method")["n"].transform("sum")
+    text = bins["loss"].map("{:.2f}".format) + " (" + (100 * bins["n"] / total).map("{:.0f} %".format) + ")"
+    frame = bins.assign(text=text).pivot(index="bin", columns="method", values="text")[bins["method"].unique()]
+    frame.index = [BIN_NAMES[int(i)] for i in frame.index]
+    return labelled(frame.T, rows).T.rename_axis(index="entropy, nats")
+
+
+@styled
+def loss_by_entropy(rows: pd.DataFrame) -> Figure:
+    """Mean loss in each bin of entropy, all tasks pooled (the paper's Figure 3 a), one line per method."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
+    for method in _methods(rows):
+        line = bins(rows, method).loc[ALL]
+        axes.plot(line.index, line, "-o", ms=4, **_of(rows, method))
+    axes.set_xticks(range(len(BIN_NAMES)), BIN_NAMES, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set(xlabel="entropy of the prediction (nats)", ylabel="mean loss (nats)", ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
+
+
+@styled
+def loss_by_entropy_and_task(rows: pd.DataFrame) -> Figure:
+    """The same for each task (Figure 11), small panels with one scale."""
+    frames = {method: bins(rows, method) for method in _methods(rows)}
+    tasks = [task for task in rows["task"].unique() if task != ALL]
+    lanes = -(-len(tasks) // 2)
+    size = (WIDTH, 1.35 * lanes + 0.9)
+    figure, grid = plt.subplots(lanes, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, task in zip(grid.flat, tasks, strict=False):
+        for method, frame in frames.items():
+            line = frame.loc[task].dropna()
+            axes.plot(line.index, line, "-o", ms=2.5, **_of(rows, method))
+        axes.set_title(task, loc="left")
+        axes.set_xticks([0, 5, 10], [BIN_NAMES[0], BIN_NAMES[5], BIN_NAMES[10]])
+    grid[0, 0].set_ylim(0, 1.05 * max(frame.drop(index=ALL).max().max() for frame in frames.values()))
+    for axes in grid.flat[len(tasks) :]:
+        axes.set_visible(False)
+    figure.supxlabel("entropy of the prediction (nats)", fontsize=10.5)
+    figure.supylabel("mean loss (nats)", fontsize=10.5)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(frames), frameon=False, fontsize=9)
+    return figure
+
+
+@styled
+def correlations(rows: pd.DataFrame) -> Figure:
+    """Spearman's correlation task by task and over all images (Figure 3 b), one mark per method."""
+    frame, methods = spearman(rows), _methods(rows)
+    tasks = [*(task for task in frame if task != ALL), ALL]
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.36 * len(tasks) + 1.1))
+    places = np.arange(len(tasks))[::-1]
+    for number, method in enumerate(methods):
+        shift = 0.18 * (number - (len(methods) - 1) / 2)
+        axes.plot(frame.loc[method, tasks], places - shift, "o", ms=6, **_of(rows, method))
+    axes.axvline(0, color="#777777", lw=0.8)
+    axes.set_yticks(places, [*tasks[:-1], "all images"])
+    axes.grid(axis="x", color="#DDDDDD", lw=0.6)
+    axes.set(xlabel="Spearman's rank correlation of entropy and loss", xlim=(min(0, frame.min().min()) - 0.02, 1.03))
+    figure.legend(loc="outside upper center", ncols=len(methods), frameon=False, fontsize=9)
+    return figure
+
+
+def _methods(rows: pd.DataFrame) -> list[str]:
+    return list(rows["method"].unique())
+
+
+def _of(rows: pd.DataFrame, method: str) -> dict[str, str]:
+    return {"color": colour(method, needs(rows).get(method)), "label": labels(rows)[method]}

@@ -1,0 +1,99 @@
+"""The measurement behind the study of Tinting: variants, neighbours, pilot, both settings, what the filter keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from adamerging_lib.evaluation import predictions
+from adamerging_lib.layers import role
+from adamerging_lib.learning.imitation import keeps
+from adamerging_lib.methods import Merged, run_method
+from adamerging_lib.suite import SETTINGS, Suite
+
+from .. import measuring
+from . import PILOT, VARIANTS
+
+
+def measure(
+    suite: Suite,
+    *,
+    recipe: str = "mini",
+    epochs: int | None = None,
+    pilot_epochs: int = 10,
+    layers: Sequence[str] = (),
+    adamerging_steps: int = 50,
+    adamerging_lr: float = 0.01,
+    test_images: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """All variants of Tinting, its neighbours, the pilot, both settings, and what the filter keeps.
+
+    Arguments:
+        suite: what to merge, and the test images.
+        recipe: of Tinting, ``mini`` or ``paper``.
+        epochs: rounds over the tasks, where not the recipe's.
+        pilot_epochs: rounds of the pilot's short fits.
+        layers: tinted one at a time, alone, in the pilot; empty for `pilot_layers`.
+        adamerging_steps, adamerging_lr: of layer-wise AdaMerging.
+        test_images: drawn per task; 0 for all.
+        seed: of the order of images and tasks.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Returns:
+        Rows of a record.
+    """
+    suite, options = suite.some_images(test_images or None), {"seed": seed, "device": device}
+    learning = {"recipe": recipe, **({} if epochs is None else {"epochs": epochs})}
+    # As in the main comparison, whose fit then serves here too.
+    adamerging = {"steps": adamerging_steps, "lr": adamerging_lr, "batch_size": 16, "batches": 1}
+    by_method = {"layer_wise_adamerging": adamerging, "tint": learning, "tint_pp": learning}
+    rows = []
+    for method in ("task_arithmetic", "individual", *by_method):
+        for setting in SETTINGS:
+            rows += measuring.measure(suite, method, setting=setting, learning=by_method.get(method), **options)
+    for variant, (_, changed) in VARIANTS.items():
+        rows += measuring.measure(suite, "tint", about={"variant": variant}, learning=learning | changed, **options)
+    for layer in layers or pilot_layers(suite):
+        about = {"variant": PILOT, "layer": layer}
+        hyper = {**learning, "epochs": pilot_epochs, "layer": layer, "learn": "layer"}
+        rows += measuring.measure(suite, "tint", about=about, learning=hyper, **options)
+    fit, plain = (run_method(m, suite, **learning, progress=False, **options) for m in ("tint_pp", "tint"))
+    size = sum(t.numel() for t in suite.pretrained.values() if t.is_floating_point())
+    share = {"method": "tint", "quantity": "share of the encoder", "value": 100 * plain.task_storage / size}
+    return [*rows, *filter_rows(suite, fit, device), share]
+
+
+def pilot_layers(suite: Suite) -> list[str]:
+    """Layers worth tinting one at a time: the head, the projection, and each block's last matrix, from the top down."""
+    names = list(suite.task_vectors().vectors)
+    blocks = [name.removesuffix(".weight") for name in names if role(name) == "MLP out"]
+    top = [name for name in ("proj", "head.weight") if name in names]
+    return ["head", *top, *reversed(blocks)]
+
+
+def filter_rows(suite: Suite, fit: Merged, device: str = "cpu") -> list[dict[str, Any]]:
+    """What the confidence filter kept over the epochs; of the finished model, how much, and how often it is right."""
+    rows = []
+    history = fit.history.groupby("epoch")[["kept", "agreement"]].mean()
+    for epoch, row in history.iterrows():
+        for quantity in ("kept", "agreement"):
+            value = 100 * float(row[quantity])
+            rows.append({"method": fit.method, "quantity": quantity, "epoch": int(epoch), "value": value})
+    experts = predictions(suite, run_method("individual", suite), device=device)
+    for (task, scores, labels), (_, expert, _) in zip(predictions(suite, fit, device=device), experts, strict=True):
+        kept, _ = keeps(expert, scores)
+        right = expert.argmax(-1) == labels
+        about = {"method": fit.method, "task": task}
+        rows.append({**about, "quantity": "kept in the end", "value": _percent(kept), "n": len(labels)})
+        rows.append({**about, "quantity": "right if kept", "value": _percent(right[kept]), "n": int(kept.sum())})
+        rows.append({**about, "quantity": "right if dropped", "value": _percent(right[~kept]), "n": int((~kept).sum())})
+    return rows
+
+
+def _percent(flags: Tensor) -> float | None:
+    """Share of True in percent; None of nothing."""
+    return 100 * flags.double().mean().item() if len(flags) else None
