@@ -9,11 +9,12 @@ import torch
 import adamerging_lib as am
 from adamerging_lib.methods import individual, traditional_mtl, zero_shot
 from adamerging_lib.state import CheckpointError, sha256
+from adamerging_lib.worlds import profiles
 from adamerging_lib.worlds.clip import hub
 from adamerging_lib.worlds.mini import build
 from adamerging_lib.worlds.mini import world as mini
 from adamerging_lib.worlds.mini.build import Builder, Recipe, Schedule, report
-from adamerging_lib.worlds.mini.tasks import TASKS
+from adamerging_lib.worlds.mini.tasks import TASKS, MiniTask
 from adamerging_lib.worlds.mini.world import load_mini, mini_images
 from adamerging_lib.worlds.roles import same_role
 from adamerging_lib.worlds.zoo import SHIPPED, load_checkpoint, read_manifest
@@ -92,6 +93,14 @@ def test_profiles_and_tasks_are_checked():
         am.load_suite("mini", tasks=["signs", "signs"])
     with pytest.raises(ValueError, match="empty"):
         am.load_suite("mini", tasks=[])
+
+
+def test_a_task_without_an_expert_stands_beside_the_profile(monkeypatch):
+    monkeypatch.setitem(TASKS, "flags", MiniTask("flags", None, ("{}.",), (0.5, 1.0)))
+    found = profiles._mini()
+    assert found.tasks == am.profile("mini").tasks and found.further == ("flags",)
+    with pytest.raises(CheckpointError, match="no checkpoint 'flags'.*make zoo"):
+        load_mini(["digits", "flags"])
 
 
 def test_report_names_the_worst_task():
