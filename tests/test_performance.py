@@ -144,7 +144,8 @@ def test_numbers_by_hand(rows):
         "best_scaling_ta": 0.2, "ta_best": 70.0, "ta_below_best": 1.0, "ta_at_one": 70 - 40 * 0.64,
         "ta_range": 40 * 0.64, "ties_range": 40 * 0.64, "ties_below_best": 1.0, "lw_over_best_ta": 10.0,
         "lwpp_over_best_ties": 8.0,
-        "lw_tasks_that_gain": 8, "lw_gain_least": 11.0, "lw_gain_most": 11.0,
+        "best_average": 81.0, "tw_over_lw": -9.0,
+        "lw_tasks_that_gain": 8, "lw_gain_on_scenes": 11.0, "individual_on_scenes": 91.0,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
@@ -157,8 +158,16 @@ def test_tasks_that_gain_are_counted_one_by_one(rows):
     found = claims.numbers_of(record_of(mixed))
     before = frames.accuracies(rows).loc["task_arithmetic"]
     assert found["lw_tasks_that_gain"][0] == 7
-    assert found["lw_gain_least"][0] == pytest.approx(60 - before["scenes"])
-    assert found["lw_gain_most"][0] == pytest.approx(95 - before["signs"])
+    assert found["lw_gain_on_scenes"][0] == pytest.approx(60 - before["scenes"])
+    assert found["lw_gain_on_signs"][0] == pytest.approx(95 - before["signs"])
+    assert found["lw_gain_on_aerial"][0] == pytest.approx(11)
+
+
+def test_the_best_method_is_called_by_its_name(rows):
+    assert claims.words_of(record_of(rows)) == {"best_method": "Layer-wise AdaMerging++"}
+    other = performance_rows(task_wise_adamerging=90.0)  # the bounds, which are above it, merge nothing
+    assert claims.words_of(record_of(other)) == {"best_method": "Task-wise AdaMerging"}
+    assert claims.words_of(record_of(rows[rows["method"] == "individual"])) == {}
 
 
 @pytest.mark.parametrize(
