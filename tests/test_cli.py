@@ -21,7 +21,7 @@ from adamerging_lib.checkpoints import KINDS
 from adamerging_lib.cli import main
 from adamerging_lib.methods import registry
 from adamerging_study.book import build, rerun
-from adamerging_study.figures import __main__ as drawing
+from adamerging_study.book import pictures as drawing
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ COMMANDS = [
     )
     for command in get_command(app).commands.values()
 ]
-COMMANDS.append(pytest.param(drawing.PROGRAM, get_command(drawing.app), id="figures"))
+COMMANDS.append(pytest.param(drawing.PROGRAM, get_command(drawing.app), id="pictures"))
 
 
 @pytest.mark.parametrize(("start", "command"), COMMANDS)

@@ -11,7 +11,7 @@ from strategies import assert_close, assert_equal, some_checkpoints
 
 from adamerging_lib import TaskVectors, merge
 from adamerging_lib.methods.dare import dropped
-from adamerging_study import experiments
+from adamerging_study import measuring
 
 drops = st.sampled_from([0.0, 0.1, 0.5, 0.9])
 
@@ -91,7 +91,7 @@ def test_masks_depend_on_seed_and_names_alone(task_vectors):
 
 
 def test_measuring_over_seeds_reaches_it(suite):
-    first, second, again = (experiments.measure(suite, "dare", seed=seed, drop=0.9)[-1] for seed in (0, 1, 0))
+    first, second, again = (measuring.measure(suite, "dare", seed=seed, drop=0.9)[-1] for seed in (0, 1, 0))
     assert first["entropy"] == again["entropy"] != second["entropy"]
 
 

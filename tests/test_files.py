@@ -8,12 +8,12 @@ import shlex
 
 import pytest
 import torch
-from adamerging_lib.files.checkpoint.checkpoint import CheckpointFile, lazy_task_vectors, writing
 from safetensors.torch import save_file
 from strategies import assert_equal, checkpoints
 
 from adamerging_lib import TaskVectors, cli
 from adamerging_lib import state as st
+from adamerging_lib.files.checkpoint import CheckpointFile, lazy_task_vectors, writing
 from adamerging_lib.state import CheckpointError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from adamerging_study.experiments.coefficients import kind_of
 from torch import nn
 from torch.func import functional_call
 
@@ -22,6 +21,7 @@ from adamerging_lib.layers import Scheme, block_order, block_rows, in_block, is_
 from adamerging_lib.methods.zipit import parts_of
 from adamerging_lib.runtime.compat import import_open_clip, import_timm, import_torchvision
 from adamerging_lib.task_vectors import TaskVectors
+from adamerging_study.coefficients.measure import role_of
 
 SMALL = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2)
 WORDS, PICTURE = SMALL | {"vocab_size": 11}, SMALL | {"image_size": 8, "patch_size": 4}
@@ -307,7 +307,7 @@ def test_names_that_the_records_were_made_with_are_read_as_before(case):
             assert not in_block(name)
         assert is_stacked(name) == name.endswith(("in_proj_weight", "qkv.weight"))
         kind = next(kind for kind, pattern in OLD_KINDS.items() if re.search(pattern, name))
-        assert kind_of(name) == kind
+        assert role_of(name) == kind
         assert (role(name) == "MLP out") == name.endswith(("c_proj.weight", "mlp.fc2.weight"))
     numbers = {int(group.removeprefix("block_")) for group in groups.values() if group.startswith("block_")}
     order += [f"block_{number}" for number in sorted(numbers)] + ["head", "text"]

@@ -8,8 +8,6 @@ import shutil
 import pytest
 import torch
 import toy
-from adamerging_lib.files.checkpoint.merge import execute_merge, merge_files
-from adamerging_lib.files.checkpoint.plan import plan_merge
 from short import SHORT
 from strategies import assert_equal, checkpoints
 from test_files import shards
@@ -17,6 +15,8 @@ from test_files import shards
 import adamerging_lib as am
 from adamerging_lib import state as st
 from adamerging_lib.cli import main
+from adamerging_lib.files.merge import execute_merge, merge_files
+from adamerging_lib.files.plan import plan_merge
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods import registry
 from adamerging_lib.vectors import geometry as diagnostics

@@ -11,7 +11,7 @@ from adamerging_lib.runtime.sources import imports
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY, STUDY = "adamerging_lib", "adamerging_study"
-CORE = ("state", "task_vectors", "coefficients", "suite", "forward", "merged", "geometry", "evaluation")
+CORE = ("state", "task_vectors", "coefficients", "layers", "suite", "forward", "merged", "evaluation", "records")
 LONGEST = 60
 # Still longer: to be shortened.
 LONG = {"tinting"}

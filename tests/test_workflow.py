@@ -1,7 +1,8 @@
 """The drawing of Snakemake's graph."""
 
 import pytest
-from adamerging_study.figures.workflow import workflow
+
+from adamerging_study.book.workflow import workflow
 
 DOT = r"""digraph snakemake_dag {
 	0[label = "default", color = "0.00 0.6 0.85", style="rounded"];

@@ -7,19 +7,30 @@ snakemake --dag default variants | python -m adamerging_study.book.pictures - bo
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from adamerging_lib import records
+from adamerging_lib.command.line import call
 
 from ..performance.show import readme
 from .workflow import workflow
 
+PROGRAM = "python -m adamerging_study.book.pictures"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-def main(arguments: Sequence[str]) -> None:
-    """Draw one picture: from a performance record, or from Snakemake's graph on standard input where it is ``-``."""
-    if len(arguments) != 2:
-        sys.exit(__doc__)
-    source, picture = arguments
+
+@app.command(
+    epilog="Examples:\n"
+    f"  {PROGRAM} results/mini/performance.json readme.png\n"
+    f"  snakemake --dag default | {PROGRAM} - workflow.png"
+)
+def draw(
+    source: Annotated[str, typer.Argument(help="a performance record, or - for Snakemake's graph on standard input")],
+    picture: Annotated[str, typer.Argument(help="file to write, such as book/_static/readme.png")],
+) -> None:
+    """Draw a picture that is a file of the repository."""
     if source == "-":
         # No version of matplotlib in the file, so that only a changed graph changes it.
         workflow(sys.stdin.read()).savefig(picture, metadata={"Software": None})
@@ -28,4 +39,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(call(app, PROGRAM))
