@@ -22,6 +22,7 @@ from adamerging_lib import records
 from adamerging_lib.cli import main
 from adamerging_lib.runtime import places
 from adamerging_lib.worlds.clip import hub
+from adamerging_study import rooms
 from adamerging_study.book import notebooks, rerun
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,8 @@ TINY = {
     "coefficients": ["steps=5", "lr=0.05", "batch_size=2", "seeds=0,1"],
     "entropy_loss": ["steps=2", "batch_size=2"],
     "similarity": [],
+    "mini_suite": ["alphas=0.0,1.0"],
+    "reasons": ["steps=2", "batch_size=2", "test_images=16", "scales=[2.0]", "classes=[2]", "rules=[min_norm]"],
     "budget": ["steps=2", "batch_size=2", "steps_shown=0,1", "lrs=[0.01]", "batch_sizes=[4]", "images=8,0",
                "granularities=task,tensor", "ranges=clamp", "starts=[0.3]", "diversities=[1.0]", "seeds=[0]",
                "task_counts=2,8", "test_images=16"],
@@ -84,6 +87,10 @@ def executed(name, pairs, results) -> dict:
     assert rerun.main(["execute", name, str(rerun.page(name, "b32")), *command]) == 0
     assert rerun.main(["publish", name, "b32"]) == 0
     return records.read(results / "clip-b32" / f"{name}.json")
+
+
+def test_no_experiment_is_left_out():
+    assert set(TINY) == set(rooms.rooms())
 
 
 @pytest.mark.slow
