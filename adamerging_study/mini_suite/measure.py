@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from adamerging_lib.evaluation import evaluate
-from adamerging_lib.vectors.geometry import cosines, relative_norms
 from adamerging_lib.merged import Merged
 from adamerging_lib.suite import Suite
 from adamerging_lib.task_vectors import TaskVectors
+from adamerging_lib.vectors.geometry import cosines, relative_norms
 
 from .. import measuring
 

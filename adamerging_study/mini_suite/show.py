@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from adamerging_lib.published import ROLES
+from adamerging_lib.worlds.roles import ROLES
 
 from ..frames import AVERAGE
 from ..style import WIDTH, heatmap, styled
