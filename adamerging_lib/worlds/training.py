@@ -148,7 +148,7 @@ def fine_tune(
         views: task → how its images are augmented; by default all are shifted by up to two pixels.
         bfloat16: the encoder computes in bfloat16, its weights stay float32. Faster where the hardware has it.
 
-    Source: AdaMerging, App. A; METHODS §1.2, §1.3.
+    Source: AdaMerging, App. A.
     """
     encoder.to(device)
     frozen = [heads[task].to(device) for task in data]
