@@ -96,6 +96,6 @@ def test_differences_in_size_are_named():
 
 
 def test_an_unknown_task_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="no CLIP task is called 'cars196': did you mean"):
+    with pytest.raises(ValueError, match="CLIP task 'cars196' is unknown: did you mean"):
         task("cars196")
     assert task("SUN397") is TASKS["SUN397"]

@@ -231,7 +231,7 @@ def test_encoders_that_it_cannot_mix(suite):
 
 
 @pytest.mark.parametrize(("hyper", "message"), [
-    ({"routing": "token"}, "routing 'token' is unknown; choose from image, batch"),
+    ({"routing": "token"}, "routing 'token' is unknown"),
     ({"router_layers": 3}, "router_layers=3: a router has 0, 1 or 2 layers"),
     ({"setting": "online"}, "setting 'online' is unknown"),
     ({"lr": 0}, "lr=0 must be a positive number"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..layers import is_stacked
 from ..learning.recipes import check_count, check_positive
 from ..merged import Merged
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import on_demand
 from ..vectors.select import kept_above
@@ -118,8 +119,7 @@ def doge_vectors(
     check_count("iterations", iterations, least=0)
     subspace = subspace or (len(tv.tasks) if per_task else 6)
     check_count("subspace", subspace)
-    if project not in PROJECTIONS:
-        raise ValueError(f"project {project!r} is unknown; use {' or '.join(PROJECTIONS)}")
+    one_of("project", project, PROJECTIONS)
     keys, largest = whole or survey(tv, keep=keep)
     vectors = {key: torch.zeros_like(t) for key, t in tv.vectors.items()}
     for key in vectors.keys() & set(keys):

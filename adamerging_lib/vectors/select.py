@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..runtime.values import is_number
 from ..task_vectors import TaskVectors
 
 # Bits settled by one pass. 16 need 65,536 counters per task; 8 would read all checkpoints twice as often, and 32 would
@@ -25,7 +26,7 @@ def kept_above(tv: TaskVectors, keep: float) -> list[float]:
     Raises:
         ValueError: for a share out of range.
     """
-    if isinstance(keep, bool) or not (isinstance(keep, (int, float)) and 0 < keep <= 1):
+    if not (is_number(keep) and 0 < keep <= 1):
         raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 20 % is 0.2")
     size = entries(tv)
     # The published code of Ties-Merging takes this rank too, and keeps the entries that equal it.
