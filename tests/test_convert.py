@@ -165,7 +165,7 @@ def test_mistakes(tmp_path):
         convert(HERE / "head_2_0_2.pt", target, base=source)
     assert not list(tmp_path.iterdir())
     convert(source, target)
-    with pytest.raises(ValueError, match="e.safetensors exists: choose another file, or replace it with --force"):
+    with pytest.raises(ValueError, match="e.safetensors exists: .*--force"):
         convert(HERE / "encoder_2_24_0.pt", target)
     with pytest.raises(ValueError, match="e.safetensors is the source"):
         convert(target, target, force=True)
@@ -178,7 +178,7 @@ def test_mistakes(tmp_path):
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(ValueError, match=r"e\.safetensors needs 0\.00 GB and the disk has 0\.00 GB: make room first"):
+    with pytest.raises(ValueError, match=r"e\.safetensors needs .* GB"):
         convert(HERE / "encoder_2_0_2.pt", tmp_path / "new" / "e.safetensors")
     monkeypatch.undo()
 

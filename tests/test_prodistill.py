@@ -127,5 +127,5 @@ def test_encoder_without_blocks(suite):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
     state = {key: t.detach().clone() for key, t in encoder.state_dict().items()}
     other = dataclasses.replace(suite, encoder=encoder, pretrained=state, experts=dict.fromkeys(suite.tasks, state))
-    with pytest.raises(ValueError, match=r"has no transformer blocks named resblocks.N, encoder.layers.N or blocks.N"):
+    with pytest.raises(ValueError, match=r"has no transformer blocks"):
         prodistill(other, **QUIET)

@@ -318,7 +318,7 @@ def test_bad_arguments(suite, hyper, message):
 
 def test_losses_that_are_nan_name_their_task(suite):
     broken = dataclasses.replace(suite, heads={**suite.heads, "beta": suite.heads["beta"] * float("nan")})
-    with pytest.raises(ValueError, match="the loss of beta is NaN at step 0: lower lr, or check images and heads"):
+    with pytest.raises(ValueError, match="the loss of beta is NaN at step 0"):
         fit(broken, epochs=1)
 
 
