@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from adamerging_lib.runtime.values import is_number
-
 from .sample import interval
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
@@ -215,7 +213,7 @@ def _range(entry: Mapping[str, Any]) -> tuple[float, float]:
     if not ends:
         raise ValueError("says neither 'at_least' nor 'at_most': when does it hold?")
     for name, end in ends.items():
-        if not (is_number(end) and math.isfinite(end)):
+        if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
             raise ValueError(f"{name!r} is {end!r}, where a finite number is asked for")
     low, high = float(ends.get("at_least", -math.inf)), float(ends.get("at_most", math.inf))
     if low > high:

@@ -22,6 +22,7 @@ from adamerging_lib import records
 from adamerging_lib.cli import main
 from adamerging_lib.runtime import places
 from adamerging_lib.worlds.clip import hub
+from adamerging_study import rooms
 from adamerging_study.book import notebooks, rerun
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,9 @@ TINY = {
     "tinting": ["epochs=1", "pilot_epochs=1", "adamerging_steps=2", 'layers=["proj"]'],
     "leaderboard": ["steps=2", "batch_size=2",
                     "methods=zero_shot,individual,task_arithmetic,ties,tsv_m,fisher,regmean,layer_wise_adamerging"],
+    "reasons": ["steps=2", "batch_size=2", "batches=1", "test_images=8", "scales=[2.0]", "classes=[5]",
+                'rules=["min_norm"]'],
+    "mini_suite": ["alphas=[0.0, 0.3, 1.0]", "test_images=8", "columns=2"],
 }  # fmt: skip
 
 
@@ -84,6 +88,10 @@ def executed(name, pairs, results) -> dict:
     assert rerun.main(["execute", name, str(rerun.page(name, "b32")), *command]) == 0
     assert rerun.main(["publish", name, "b32"]) == 0
     return records.read(results / "clip-b32" / f"{name}.json")
+
+
+def test_every_room_has_a_budget_here():
+    assert set(TINY) == set(rooms.rooms())
 
 
 @pytest.mark.slow

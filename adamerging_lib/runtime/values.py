@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -21,6 +21,12 @@ def nearest(name: Any, known: Iterable[Any]) -> str:
     """The question whether the most similar known name was meant, with a space behind it; empty where none is near."""
     near = difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}? " if near else ""
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first names and how many more there are, for messages; "none" where there are none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "none"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
