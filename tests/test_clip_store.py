@@ -156,7 +156,8 @@ def test_a_preparation_killed_by_the_system_goes_on(eurosat):
     root, images, labels = eurosat
     script = (
         "import os, signal, sys\n"
-        "from adamerging_lib.worlds.clip.tasks import TASKS, store\n"
+        "from adamerging_lib.worlds.clip import store\n"
+        "from adamerging_lib.worlds.clip.tasks import TASKS\n"
         "store.CHUNK, write, calls = 4, store._write, []\n"
         "def dies(*args):\n"
         "    write(*args)\n"
