@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .layers import encoder_names
 from .runtime.atomic import atomic
+from .runtime.values import one_of
 from .task_vectors import GRANULARITIES
 
 SCHEMA = 1
@@ -44,8 +45,7 @@ class Coefficients:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         object.__setattr__(self, "rows", tuple(self.rows))
-        if self.granularity not in GRANULARITIES:
-            raise ValueError(f"granularity {self.granularity!r} is unknown; choose from {', '.join(GRANULARITIES)}")
+        one_of("granularity", self.granularity, GRANULARITIES)
         if not isinstance(self.values, Tensor) or self.values.dtype not in _DTYPES.values():
             raise ValueError("coefficient values must be a float32 or float64 tensor [tasks, rows]")
         for what, names in (("task", self.tasks), ("row", self.rows)):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .forward import compute_state, entropy, logits, prepare_encoder, resolve_device
+from .runtime.values import one_of
 from .suite import SETTINGS, split_indices
 
 if TYPE_CHECKING:
@@ -106,11 +107,9 @@ def predictions(
 def _setting(merged: Merged, setting: str | None, split: str | None) -> tuple[str, str]:
     fitted = merged.hyper.get("setting")
     setting = setting or fitted or "transductive"
-    if setting not in SETTINGS:
-        raise ValueError(f"setting {setting!r} is unknown; use {' or '.join(SETTINGS)}")
+    one_of("setting", setting, SETTINGS)
     split = split or ("held_out" if setting == "inductive" else "all")
-    if split not in ("all", "held_out"):
-        raise ValueError(f"split {split!r} is unknown; use 'all' or 'held_out'")
+    one_of("split", split, ("all", "held_out"))
     if setting == "inductive" and split == "all":
         raise ValueError("the inductive setting is measured on split='held_out': 'all' holds the adaptation images")
     if fitted and fitted != setting:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .runtime.atomic import atomic
+from .runtime.values import few
 
 StateDict = Mapping[str, Tensor]
 
@@ -62,8 +63,8 @@ def check_state_dicts(pretrained: StateDict, experts: Mapping[str, StateDict]) -
         missing, extra = pretrained.keys() - state.keys(), state.keys() - pretrained.keys()
         if missing or extra:
             raise CheckpointError(
-                f"expert {task!r} and pretrained have different keys: missing {_few(missing)}, unexpected "
-                f"{_few(extra)}; strip or add the key prefix, or drop the keys that are not the encoder's"
+                f"expert {task!r} and pretrained have different keys: missing {few(sorted(missing))}, unexpected "
+                f"{few(sorted(extra))}; strip or add the key prefix, or drop the keys that are not the encoder's"
             )
         for key, reference in pretrained.items():
             for what in ("shape", "dtype"):
@@ -98,11 +99,6 @@ def is_finite(tensor: Tensor) -> bool:
     # no 8-bit floats; widening those loses nothing.
     extremes = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())
     return bool(torch.isfinite(torch.stack(extremes)).all())
-
-
-def _few(keys: set[str], most: int = 5) -> str:
-    names = sorted(keys)
-    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"
 
 
 def _plain(value: object) -> object:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from adamerging_lib.checkpoints.huggingface import hf_names
 from adamerging_lib.runtime.compat import import_open_clip
 
 open_clip = import_open_clip()
@@ -30,6 +32,24 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     return model.eval()
+
+
+def to_hf(tower: Mapping[str, Tensor], prefix: str = "vision_model.") -> dict[str, Tensor]:
+    """open_clip's vision tower as Hugging Face writes it: the inverse of `from_hf`.
+
+    Arguments:
+        tower: ``proj`` becomes ``visual_projection.weight``, where it is there.
+        prefix: ``vision_model.`` for CLIPVisionModelWithProjection and for transformers 4; empty for CLIPVisionModel
+            of transformers 5.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in tower.items():
+        if name != "proj":
+            theirs = hf_names(name)
+            state |= {prefix + n: part.clone() for n, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
+    if "proj" in tower:
+        state["visual_projection.weight"] = tower["proj"].t().contiguous()
+    return state
 
 
 def images(count: int = 3, size: int = 8) -> Tensor:

@@ -1,5 +1,9 @@
-"""Hyper-parameters that make each slow method quick enough for a toy suite; used by every test that runs them all."""
+"""Every method, run on a toy suite with hyper-parameters that make the slow ones quick."""
 
+import adamerging_lib as am
+from adamerging_lib.methods import registry
+
+EVERY = list(am.methods().index)
 _ADAMERGING = {"recipe": "mini", "steps": 2, "batch_size": 4}
 SHORT: dict[str, dict] = {
     "fisher": {"images": 4},
@@ -20,3 +24,9 @@ SHORT: dict[str, dict] = {
     "tint_pp": {"epochs": 2, "batch_size": 4},
     "wemoe": {"steps": 2, "batch_size": 4},
 }
+
+
+def run(method: str, suite: am.Suite, **hyper) -> am.Merged:
+    """A method's result, computed anew, without bars."""
+    quiet = {"progress": False} if registry.find(method).adaptive else {}
+    return am.run_method(method, suite, cache=False, **{**SHORT.get(method, {}), **quiet, **hyper})

@@ -243,10 +243,10 @@ def test_init_from_number_tensor_and_coefficients(suite):
 @pytest.mark.parametrize(
     ("hyper", "message"),
     [
-        ({"recipe": "papre"}, "recipe 'papre' is unknown; choose from paper, mini"),
+        ({"recipe": "papre"}, "recipe 'papre' is unknown"),
         ({"granularity": "layer"}, "granularity 'layer' is unknown"),
         ({"vectors": "trimmed"}, "vectors 'trimmed' is unknown"),
-        ({"setting": "online"}, "setting 'online' is unknown; use transductive or inductive"),
+        ({"setting": "online"}, "setting 'online' is unknown"),
         ({"steps": -1}, "steps=-1 must be a whole number of at least 0"),
         ({"steps": 1.5}, "steps=1.5 must be a whole number"),
         ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
@@ -256,7 +256,7 @@ def test_init_from_number_tensor_and_coefficients(suite):
         ({"keep": 20, "vectors": "ties"}, "keep=20 is not a share"),
         ({"init": torch.zeros(2, 2)}, r"must be a tensor \[3, 32\]"),
         ({"init": float("inf")}, "NaN or Inf"),
-        ({"device": "gpu"}, "device 'gpu' is unknown; use 'cpu', 'cuda' or 'auto'"),
+        ({"device": "gpu"}, "device 'gpu' is unknown"),
     ],
 )
 def test_bad_arguments(suite, hyper, message):

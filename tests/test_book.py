@@ -160,7 +160,7 @@ def test_parameters_that_are_no_plain_values_are_refused(checkout, line):
 
 
 def test_unknown_notebook_and_bad_run_name_are_refused(checkout):
-    with pytest.raises(ValueError, match="Did you mean 'performance'"):
+    with pytest.raises(ValueError, match="did you mean 'performance'"):
         rerun.add("perfromance", "long", ["steps=3"])
     with pytest.raises(ValueError, match="lower-case"):
         rerun.add("performance", "../evil", ["steps=3"])

@@ -35,8 +35,9 @@ TINY = {
     "coefficients": ["steps=5", "lr=0.05", "batch_size=2", "seeds=0,1"],
     "entropy_loss": ["steps=2", "batch_size=2"],
     "similarity": [],
-    "mini_suite": ["alphas=0.0,1.0"],
-    "reasons": ["steps=2", "batch_size=2", "test_images=16", "scales=[2.0]", "classes=[2]", "rules=[min_norm]"],
+    "mini_suite": ["alphas=0.0,0.3,1.0", "test_images=8", "columns=2"],  # its table reads α = 0.3
+    "reasons": ["steps=2", "batch_size=2", "batches=1", "test_images=8", "scales=[2.0]", "classes=[5]",
+                'rules=["min_norm"]'],
     "budget": ["steps=2", "batch_size=2", "steps_shown=0,1", "lrs=[0.01]", "batch_sizes=[4]", "images=8,0",
                "granularities=task,tensor", "ranges=clamp", "starts=[0.3]", "diversities=[1.0]", "seeds=[0]",
                "task_counts=2,8", "test_images=16"],

@@ -9,13 +9,13 @@ import shutil
 import pytest
 import torch
 import transformers
-from clips import ClassificationHead, ImageEncoder, open_clip, pickled, randomised
+from clips import ClassificationHead, ImageEncoder, open_clip, pickled, randomised, to_hf
 from mirror import SIZE, clip_config, put_data, put_models
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 import adamerging_lib as am
-from adamerging_lib.checkpoints import convert, load_clip_model, to_hf
+from adamerging_lib.checkpoints import convert, load_clip_model
 from adamerging_lib.runtime.values import Parameter
 from adamerging_lib.worlds import profiles
 from adamerging_lib.worlds.clip import hub
@@ -314,5 +314,5 @@ def test_a_rerun_on_a_clip_profile_has_the_papers_budgets():
     images = {"profile": Parameter("str", "mini"), "test_images": Parameter("int", 400)}
     for name, count in (("performance", 0), ("robustness", 1000)):
         assert rerun.filled(name, {"profile": "clip-b16"}, images)["test_images"] == count
-    with pytest.raises(ValueError, match="unknown profile 'clip-b3'"):
+    with pytest.raises(ValueError, match="profile 'clip-b3' is unknown"):
         rerun.filled("performance", {"profile": "clip-b3"}, known)

@@ -58,7 +58,7 @@ def test_four_tasks_have_the_seven_corrupted_splits():
     with_them = {name for name, t in TASKS.items() if t.corrupted == CORRUPTED}
     assert with_them == {"Cars", "RESISC45", "EuroSAT", "GTSRB"}
     assert hub_split(TASKS["GTSRB"], "motion_blur") == "motion_blur"
-    with pytest.raises(ValueError, match="DTD .tanganke/dtd. has no split 'motion_blur': its splits are train, test"):
+    with pytest.raises(ValueError, match="no split 'motion_blur': .* train, test"):
         hub_split(TASKS["DTD"], "motion_blur")
 
 
@@ -96,6 +96,6 @@ def test_differences_in_size_are_named():
 
 
 def test_an_unknown_task_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="no CLIP task is called 'cars196': did you mean"):
+    with pytest.raises(ValueError, match="CLIP task 'cars196' is unknown: did you mean"):
         task("cars196")
     assert task("SUN397") is TASKS["SUN397"]

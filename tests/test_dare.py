@@ -102,5 +102,5 @@ def test_bad_drop(task_vectors, drop):
 
 
 def test_bad_base(task_vectors):
-    with pytest.raises(ValueError, match="base 'fisher' is unknown; choose from task_arithmetic, ties"):
+    with pytest.raises(ValueError, match="base 'fisher' is unknown"):
         merge("dare", task_vectors, base="fisher")

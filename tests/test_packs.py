@@ -80,7 +80,7 @@ class Trap:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: without(p, "classnames"), "lacks classnames; the layout of packs"),
+        (lambda p: without(p, "classnames"), "lacks classnames"),
         (lambda p: without(p, "test_labels"), "lacks test_labels"),
         (lambda p: changed(p, test_labels=np.full(9, 3)), "test labels must be whole numbers from 0 to 2"),
         (lambda p: changed(p, test_labels=np.full(9, -1)), "from 0 to 2"),

@@ -114,7 +114,7 @@ def test_zero_task_vectors_give_the_pretrained_model(exact_suite):
 def test_recipes_and_bad_values(suite):
     assert prodistill(suite, recipe="mini", epochs=1, images=2, progress=False).hyper["lr"] == 0.05
     for hyper, message in (
-        ({"recipe": "quick"}, "recipe 'quick' is unknown; choose from paper, mini"),
+        ({"recipe": "quick"}, "recipe 'quick' is unknown"),
         ({"epochs": -1}, "epochs=-1 must be a whole number"),
         ({"lr": -1.0}, "lr=-1.0 must be a positive number"),
         ({"init": float("nan")}, "init=nan must be a finite number"),
@@ -127,5 +127,5 @@ def test_encoder_without_blocks(suite):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
     state = {key: t.detach().clone() for key, t in encoder.state_dict().items()}
     other = dataclasses.replace(suite, encoder=encoder, pretrained=state, experts=dict.fromkeys(suite.tasks, state))
-    with pytest.raises(ValueError, match=r"has no transformer blocks named resblocks.N, encoder.layers.N or blocks.N"):
+    with pytest.raises(ValueError, match=r"has no transformer blocks"):
         prodistill(other, **QUIET)

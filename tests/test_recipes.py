@@ -33,7 +33,7 @@ def test_bad_values(given, message):
 
 
 def test_bad_names():
-    with pytest.raises(ValueError, match="recipe 'quick' is unknown; choose from paper, mini"):
+    with pytest.raises(ValueError, match="recipe 'quick' is unknown"):
         resolve(RECIPES, "quick")
-    with pytest.raises(ValueError, match="setting 'online' is unknown; use transductive or inductive"):
+    with pytest.raises(ValueError, match="setting 'online' is unknown"):
         check_setting("online")

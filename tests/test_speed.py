@@ -97,7 +97,7 @@ def test_encoder_computes_in_the_narrow_type_and_scores_in_the_wide(suite):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"autocast": "float16"}, "autocast='float16' is unknown; use None or 'bfloat16'"),
+        ({"autocast": "float16"}, "autocast='float16' is unknown"),
         ({"vectors_dtype": torch.bfloat16}, "vectors_dtype=torch.bfloat16 is unknown"),
         ({"passes": 4}, "passes=4 is more than one a task: give at most 3"),
         ({"passes": 0}, "passes=0 must be a whole number"),
@@ -251,7 +251,7 @@ def test_gpus_that_are_not_there(suite, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert forward.resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(ValueError, match="device 'cuda:2' asked for, but torch sees 2 GPUs, numbered from 0"):
+    with pytest.raises(ValueError, match="device 'cuda:2' .* 2 GPUs"):
         forward.resolve_device("cuda:2")
 
 

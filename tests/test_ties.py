@@ -157,7 +157,7 @@ def test_bad_keep(task_vectors, keep):
 
 
 def test_bad_reduction(task_vectors):
-    with pytest.raises(ValueError, match="reduction 'median' is unknown; choose from mean, sum, max"):
+    with pytest.raises(ValueError, match="reduction 'median' is unknown"):
         merge("ties", task_vectors, reduction="median")
 
 

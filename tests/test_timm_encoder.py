@@ -3,7 +3,7 @@
 import pytest
 import torch
 import toy
-from test_every_method import EVERY, run
+from short import EVERY, run
 
 import adamerging_lib as am
 from adamerging_lib.runtime.compat import import_torchvision

@@ -15,7 +15,7 @@ import adamerging_lib as am
 from adamerging_lib.learning import imitation
 from adamerging_lib.learning.imitation import surest, tinted_tensors
 from adamerging_lib.learning.streams import Stream
-from adamerging_lib.methods import keeps, pseudo_labels, run_method, tinting
+from adamerging_lib.methods import keeps, run_method, tinting
 from adamerging_lib.methods.tinting import RECIPES, _order
 from adamerging_lib.probing.experts import expert_table, images_used
 from adamerging_lib.suite import split_indices
@@ -27,6 +27,12 @@ LAYER = "transformer.resblocks.1.mlp.c_proj"
 @pytest.fixture(scope="module")
 def exact():
     return toy.suite(seed=5, dtype=torch.float64)
+
+
+def predictions(suite):
+    """Task → class that its individual model predicts of every test image."""
+    every = {task: torch.arange(len(suite.test[task].images)) for task in suite.tasks}
+    return {task: expert_table(suite, task, e, device=torch.device("cpu")).argmax(-1) for task, e in every.items()}
 
 
 def fit(suite, method="tint", **hyper):
@@ -183,7 +189,7 @@ def test_history_tells_loss_share_and_agreement(suite):
 def test_it_comes_to_agree_with_the_individual_models(suite):
     def agreement(merged):
         right = []
-        for task, (label, _) in pseudo_labels(suite).items():
+        for task, label in predictions(suite).items():
             images = suite.normalise(suite.test[task].images)
             unit = merged.features(suite.encoder, merged.state_dict(task), images, task)
             scores = unit @ (merged.heads or suite.heads)[task].t() + (merged.biases or {}).get(task, 0)
@@ -195,13 +201,11 @@ def test_it_comes_to_agree_with_the_individual_models(suite):
         assert agreement(fit(suite, epochs=30, batch_size=30, lr=0.02, **case)) > min(0.99, start + 0.02), case
 
 
-def test_pseudo_labels_are_the_individual_models_predictions(suite):
-    found = pseudo_labels(suite)
+def test_tables_hold_the_individual_models_predictions(suite):
     frame = am.evaluate(suite, run_method("individual", suite)).set_index("task")
-    for task, (label, sure) in found.items():
-        data = suite.test[task]
-        assert 100 * (label == data.labels).double().mean().item() == pytest.approx(frame.loc[task, "accuracy"])
-        assert label.dtype == torch.int64 and bool(((sure > 1 / len(data.classes)) & (sure <= 1)).all())
+    for task, label in predictions(suite).items():
+        right = (label == suite.test[task].labels).double().mean().item()
+        assert 100 * right == pytest.approx(frame.loc[task, "accuracy"])
 
 
 def test_table_holds_the_images_used_only(suite):
@@ -297,8 +301,8 @@ def test_half_precision_layers_keep_their_dtype_and_learn_in_float32():
 
 
 @pytest.mark.parametrize(("hyper", "message"), [
-    ({"targets": "sharp"}, "targets 'sharp' is unknown; choose from hard, soft"),
-    ({"learn": "heads"}, "learn 'heads' is unknown; choose from both, coefficients, layer"),
+    ({"targets": "sharp"}, "targets 'sharp' is unknown"),
+    ({"learn": "heads"}, "learn 'heads' is unknown"),
     ({"top_p": 0}, r"top_p=0 is not a share in \(0, 1\]"),
     ({"top_p": 50}, r"top_p=50 is not a share"),
     ({"init": float("nan")}, "init=nan must be a finite number"),
@@ -314,10 +318,10 @@ def test_bad_arguments(suite, hyper, message):
 
 def test_losses_that_are_nan_name_their_task(suite):
     broken = dataclasses.replace(suite, heads={**suite.heads, "beta": suite.heads["beta"] * float("nan")})
-    with pytest.raises(ValueError, match="the loss of beta is NaN at step 0: lower lr, or check images and heads"):
+    with pytest.raises(ValueError, match="the loss of beta is NaN at step 0"):
         fit(broken, epochs=1)
 
 
 def test_unknown_filter(suite):
-    with pytest.raises(ValueError, match="filter 'entropy' is unknown; choose from none, confidence"):
+    with pytest.raises(ValueError, match="filter 'entropy' is unknown"):
         tinting(suite, filter="entropy", **SHORT)

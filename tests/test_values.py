@@ -2,7 +2,7 @@
 
 import pytest
 
-from adamerging_lib.runtime.values import Parameter, check, describe, parse
+from adamerging_lib.runtime.values import Parameter, check, describe, is_number, nearest, one_of, parse
 
 KNOWN = {
     "keep": Parameter("float", 0.2, "share"),
@@ -15,6 +15,23 @@ KNOWN = {
     "open": Parameter("NoneType", None),
     "table": Parameter("Coefficients | float", 0.3),
 }
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_and_all_known():
+    one_of("base", "ties", ("ties", "dare"))
+    with pytest.raises(ValueError, match=r"base 'tise' is unknown: .*'ties'\? choose from ties, dare, 3$"):
+        one_of("base", "tise", ("ties", "dare", 3))
+    with pytest.raises(ValueError, match="base None is unknown: choose from ties$"):
+        one_of("base", None, ["ties"])
+
+
+def test_the_nearest_name_is_suggested_only_where_one_is_near():
+    assert "'ties'" in nearest("teis", {"dare": 0, "ties": 1}) and nearest("zzz", ["dare", "ties"]) == ""
+
+
+def test_numbers_are_whole_or_real_but_never_truth_values():
+    assert is_number(0) and is_number(0.5)
+    assert not is_number(True) and not is_number("1") and not is_number(None)
 
 
 @pytest.mark.parametrize(

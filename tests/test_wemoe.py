@@ -226,12 +226,12 @@ def test_encoders_that_it_cannot_mix(suite):
         mlp_vectors(nn.Linear(2, 2), tv)
     late = copy.deepcopy(suite.encoder)
     late.transformer.resblocks[0].attn.batch_first = False
-    with pytest.raises(ValueError, match="images first: build the encoder's attention with batch_first=True"):
+    with pytest.raises(ValueError, match="batch_first=True"):
         mlp_vectors(late, tv)
 
 
 @pytest.mark.parametrize(("hyper", "message"), [
-    ({"routing": "token"}, "routing 'token' is unknown; choose from image, batch"),
+    ({"routing": "token"}, "routing 'token' is unknown"),
     ({"router_layers": 3}, "router_layers=3: a router has 0, 1 or 2 layers"),
     ({"setting": "online"}, "setting 'online' is unknown"),
     ({"lr": 0}, "lr=0 must be a positive number"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..files.checkpoint import check_room
+from ..runtime.values import one_of
 from ..state import CheckpointError, save
 from .reading import PathLike, Source, check_finite, first_names, head_weight, open_source, recognise, vision_tower
 from .tower import complete
@@ -75,8 +76,7 @@ def convert(
         ValueError: the target exists, is the source, or is no ``.safetensors`` file; the disk is too small.
     """
     target = Path(target)
-    if kind not in KINDS:
-        raise ValueError(f"kind {kind!r} is unknown; choose from {', '.join(KINDS)}")
+    one_of("kind", kind, KINDS)
     if target.suffix != ".safetensors":
         raise ValueError(f"{target} should end in .safetensors, which is what is written")
     opened = open_source(source)

@@ -1,4 +1,4 @@
-"""Hugging Face's CLIP vision models, exactly, as open_clip's vision tower and back."""
+"""Hugging Face's CLIP vision models, exactly, as open_clip's vision tower."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..layers import RESBLOCKS, tower_names
-from ..state import CheckpointError, StateDict
+from ..state import CheckpointError
 from .tower import ordered_tower
 
 _MARK = "embeddings.patch_embedding.weight"
@@ -88,24 +88,6 @@ def from_hf(state: Mapping[str, Tensor], owner: object = "the checkpoint") -> tu
         if key != prefix + _BUFFER and not (key.startswith(root) and _OTHERS.fullmatch(key.removeprefix(root))):
             raise CheckpointError(f"{owner} has {key!r}, which no CLIP vision model has: only ViT towers can be read")
     return ordered_tower(tower, owner), dropped
-
-
-def to_hf(tower: StateDict, prefix: str = "vision_model.") -> dict[str, Tensor]:
-    """The inverse of `from_hf`.
-
-    Arguments:
-        tower: open_clip's vision tower; ``proj`` becomes ``visual_projection.weight``, where it is there.
-        prefix: ``vision_model.`` for CLIPVisionModelWithProjection and for transformers 4; empty for CLIPVisionModel
-            of transformers 5.
-    """
-    state: dict[str, Tensor] = {}
-    for name, tensor in ordered_tower(tower, "the tower").items():
-        if name != "proj":
-            theirs = hf_names(name)
-            state |= {prefix + n: part.clone() for n, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
-    if "proj" in tower:
-        state["visual_projection.weight"] = tower["proj"].t().contiguous()
-    return state
 
 
 def config_facts(path: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from ..files.checkpoint import CheckpointFile
 from ..files.merge import Report, execute_merge
 from ..files.plan import Plan, plan_merge
 from ..methods.registry import NEEDS, find, hyper_parameters, methods
-from ..runtime.values import describe, parse
+from ..runtime.values import describe, one_of, parse
 from ..state import CheckpointError, is_finite, is_merged
 from ..worlds.clip.hub import size
 
@@ -125,10 +124,7 @@ def list_methods(needs: str | None = None) -> None:
     """Say which methods there are; those that need ``needs`` beyond checkpoints, where it is given."""
     table = methods()
     if needs is not None:
-        if needs not in NEEDS:
-            near = difflib.get_close_matches(needs, NEEDS, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"--needs {needs!r} is unknown: {hint}choose from {', '.join(map(repr, NEEDS))}")
+        one_of("--needs", needs, NEEDS)
         table = table[table["needs"] == needs]
     command = [
         "no" if (m := find(id)).takes != "task_vectors" else "by tensor" if m.streams else "loads all"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..runtime import places
+from ..runtime.values import one_of
 from ..worlds import profiles
 from ..worlds.clip import fetch, hub
 from ..worlds.clip.hub import size
@@ -39,8 +40,8 @@ def fetch_profile(
     Raises:
         ValueError: saying what to mend.
     """
-    if only is not None and only not in _KINDS:
-        raise ValueError(f"--only {only!r} is unknown: choose from {', '.join(_KINDS)}")
+    if only is not None:
+        one_of("--only", only, _KINDS)
     chosen = profiles.check_tasks(_on_hub(profile), tasks.split(",") if tasks else None)
     root = places.assets()
     splits = splits or ("test,train" if profile == HUB else "test")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..runtime.values import nearest
 from ..worlds.profiles import profile
 from ..worlds.tiny.tasks import SETTINGS
 
@@ -59,5 +59,4 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
 
 
 def _choice(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"{f'did you mean {near[0]!r}? ' if near else ''}it has to be one of {', '.join(known)}"
+    return f"{nearest(name, known)}it has to be one of {', '.join(known)}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..runtime.values import one_of
 from .recipes import check_positive
 from .streams import seeded
 
@@ -47,8 +48,7 @@ def combiner(
     Raises:
         ValueError: for an unknown name, or unusable priorities or radius.
     """
-    if name not in COMBINERS:
-        raise ValueError(f"combine {name!r} is unknown; choose from {', '.join(COMBINERS)}")
+    one_of("combine", name, COMBINERS)
     if priorities and name != "wpcgrad":
         raise ValueError(f"priorities are wPCGrad's: leave them out for {name}")
     if c is not None and name != "cagrad":

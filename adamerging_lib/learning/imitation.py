@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..forward import features, logits
+from ..runtime.values import nearest
 from ..state import StateDict
 from ..task_vectors import Rows, TaskVectors
 
@@ -32,9 +32,9 @@ def tinted_tensors(layer: str, tv: TaskVectors) -> tuple[str, ...]:
     if not named:
         parts = [key.split(".") for key in tv.vectors]
         known = dict.fromkeys([HEAD, *(".".join(p[:n]) for p in parts for n in range(len(p), 0, -1))])
-        near = difflib.get_close_matches(str(layer), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"layer {layer!r} is unknown: {hint}Give 'head', or a tensor or module of the encoder")
+        raise ValueError(
+            f"layer {layer!r} is unknown: {nearest(layer, known)}Give 'head', or a tensor or module of the encoder"
+        )
     return tuple(dict.fromkeys(tv.tied.get(key, key) for key in named))
 
 

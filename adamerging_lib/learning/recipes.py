@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..runtime.values import is_number, one_of
 from ..suite import SETTINGS
 
 
@@ -20,8 +21,7 @@ def resolve(recipes: Mapping[str, Mapping[str, Any]], recipe: str, **given: Any)
         ValueError: for an unknown recipe, a count that is no whole number of at least 1 (0 for ``steps`` and
             ``epochs``), or another value that is no positive number.
     """
-    if recipe not in recipes:
-        raise ValueError(f"recipe {recipe!r} is unknown; choose from {', '.join(recipes)}")
+    one_of("recipe", recipe, recipes)
     options = {**recipes[recipe], **{name: value for name, value in given.items() if value is not None}}
     for name, value in options.items():
         if not isinstance(recipes[recipe][name], int):
@@ -33,17 +33,16 @@ def resolve(recipes: Mapping[str, Mapping[str, Any]], recipe: str, **given: Any)
 
 def check_count(name: str, value: Any, *, least: int = 1) -> None:
     """Raise ValueError unless a value is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not (is_number(value) and isinstance(value, int) and value >= least):
         raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise ValueError unless a value is a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+    if not (is_number(value) and 0 < value < float("inf")):
         raise ValueError(f"{name}={value!r} must be a positive number")
 
 
 def check_setting(setting: str) -> None:
     """Raise ValueError unless a setting is ``transductive`` or ``inductive``."""
-    if setting not in SETTINGS:
-        raise ValueError(f"setting {setting!r} is unknown; use {' or '.join(SETTINGS)}")
+    one_of("setting", setting, SETTINGS)

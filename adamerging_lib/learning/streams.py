@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,22 @@ def seeded(*parts: object) -> torch.Generator:
     """A generator of its own for every combination of seed, task, step, …: no draw depends on an earlier one."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def in_passes(first: int, size: int, n: int, shuffled: Callable[[int], Tensor]) -> Tensor:
+    """What stands at the places ``first`` … ``first + size − 1`` of all passes laid end to end, int64 ``[size]``.
+
+    Arguments:
+        first, size: the places.
+        n: images per pass.
+        shuffled: number of a pass → its images in order, int64 ``[n]``.
+    """
+    parts = []
+    while size > 0:
+        number, offset = divmod(first, n)
+        parts.append(shuffled(number)[offset : offset + size])
+        first, size = first + len(parts[-1]), size - len(parts[-1])
+    return torch.cat(parts)
 
 
 class Stream:
@@ -65,11 +81,7 @@ class Stream:
 
     def indices(self, number: int) -> Tensor:
         """Which images batch ``number`` (from 0) holds, int64 ``[size]``."""
-        start, parts = number * self.size, []
-        while sum(map(len, parts)) < self.size:
-            which, offset = divmod(start + sum(map(len, parts)), self.n)
-            parts.append(self._pass(which)[offset : offset + self.size - sum(map(len, parts))])
-        return torch.cat(parts)
+        return in_passes(number * self.size, self.size, self.n, self._pass)
 
     def batch(self, number: int) -> Tensor:
         """Images of batch ``number``, uint8 ``[size, 3, h, w]``, on the images' device."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..learning.imitation import keeps as keeps
 from ..merged import Fit as Fit
 from ..merged import Merged as Merged
-from ..probing.experts import pseudo_labels as pseudo_labels
 from .adamerging import RECIPES as RECIPES
 from .adamerging import adamerge as adamerge
 from .adarank import adarank as adarank

@@ -19,6 +19,7 @@ from ..learning.objective import entropy_loss
 from ..learning.recipes import check_count, check_positive
 from ..merged import Fit
 from ..runtime.devices import dtype
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from .registry import register
 from .ties import ties_split
@@ -124,8 +125,7 @@ def adamerge(
         published loop shuffles anew for every step and so may see an image again before it has seen all. The text
         mentions neither the clamp, nor 500 steps, nor two batches.
     """
-    if vectors not in ("plain", "ties"):
-        raise ValueError(f"vectors {vectors!r} is unknown; use 'plain' or 'ties'")
+    one_of("vectors", vectors, ("plain", "ties"))
     tv = suite.task_vectors()
     terms = loss_terms(objective, combine, tv.tasks, seed=run.seed, device=run.device)
     terms |= speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=compile)

@@ -14,6 +14,7 @@ from ..forward import entropy, features, logits, prepare_encoder
 from ..learning.adaptation import Adaptation, learns
 from ..learning.recipes import check_positive
 from ..merged import Merged
+from ..runtime.values import one_of
 from ..task_vectors import Rows, TaskVectors
 from ..vectors.spectral import block_matrices, svd
 from .registry import register
@@ -82,8 +83,7 @@ def adarank(
         instead of through the merge. The published run measures test accuracy every 500 steps and keeps the best; here
         the last step counts, so no label has a say.
     """
-    if start not in STARTS:
-        raise ValueError(f"start {start!r} is unknown; choose from {', '.join(STARTS)}")
+    one_of("start", start, STARTS)
     scaling = STARTS[start]["scaling"] if scaling is None else float(scaling)
     rank = STARTS[start]["rank"] if rank is None else rank
     if isinstance(rank, bool) or not 0 <= rank <= 1:

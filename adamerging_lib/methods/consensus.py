@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..learning.recipes import check_count
 from ..merged import Merged
+from ..runtime.values import is_number
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import add, masked_states
 from ..vectors.select import entries
@@ -62,8 +64,7 @@ def consensus_ta(
 
 def consensus_vector(tv: TaskVectors, threshold: float | Mapping[str, float], active: int) -> dict[str, Tensor]:
     """C ⊙ Σ_k T_k of `consensus_ta`, tensor name → tensor."""
-    if isinstance(active, bool) or not isinstance(active, int) or active < 0:
-        raise ValueError(f"active={active!r} must be a whole number of tasks, at least 0")
+    check_count("active", active, least=0)
     least = min(active, len(tv.tasks))
     return {key: summed * (mask.sum(0) >= least) for key, summed, mask in _masks(tv, threshold)}
 
@@ -126,7 +127,7 @@ def _masks(tv: TaskVectors, threshold: float | Mapping[str, float]) -> Iterator[
     if difference := given.keys() ^ set(tv.tasks):
         raise ValueError(f"threshold names other tasks than were merged: {', '.join(sorted(map(str, difference)))}")
     for task, value in given.items():
-        if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+        if not (is_number(value) and 0 <= value < float("inf")):
             raise ValueError(f"threshold of task {task!r} is {value!r}: give a number of at least 0, such as 0.4")
     for key, t in tv.vectors.items():
         summed, mask = t.sum(0), torch.empty(t.shape, dtype=torch.bool, device=t.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..learning.streams import seeded
 from ..merged import Merged
+from ..runtime.values import is_number, one_of
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import add, on_demand, total
 from .registry import register
@@ -72,8 +73,7 @@ def dare(
         Yu et al. 2024 (Language Models are Super Mario). They drop 90 % and more of large language models and search
         p for smaller ones; the default 0.5 is FusionBench's for CLIP, the only published value for such encoders.
     """
-    if base not in BASES:
-        raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
+    one_of("base", base, BASES)
     _check(drop)
     vectors = dropped(tv, drop, seed)
     vector = ties_vector(vectors, keep, "sum", whole) if base == "ties" else total(vectors)
@@ -98,5 +98,5 @@ def dropped(tv: TaskVectors, drop: float, seed: int) -> TaskVectors:
 
 
 def _check(drop: float) -> None:
-    if isinstance(drop, bool) or not (isinstance(drop, (int, float)) and 0 <= drop < 1):
+    if not (is_number(drop) and 0 <= drop < 1):
         raise ValueError(f"drop={drop!r} is not a share in [0, 1): 90 % is 0.9")

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..layers import is_stacked
 from ..learning.recipes import check_count, check_positive
 from ..merged import Merged
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import on_demand
 from ..vectors.select import kept_above
@@ -29,6 +30,7 @@ def survey(tv: TaskVectors, *, keep: float, **_: Any) -> Whole:
     keys = block_matrices(tv)
     if not keys:
         raise ValueError(f"DOGE finds no matrix among {', '.join(list(tv.vectors)[:5])} ...: it merges matrices only")
+    # One threshold for all matrices of a task: a matrix that fine-tuning hardly moved keeps few entries or none.
     return keys, kept_above(on_demand(tv, tv.vectors.__getitem__, keys), keep)
 
 
@@ -117,16 +119,17 @@ def doge_vectors(
     check_count("iterations", iterations, least=0)
     subspace = subspace or (len(tv.tasks) if per_task else 6)
     check_count("subspace", subspace)
-    if project not in PROJECTIONS:
-        raise ValueError(f"project {project!r} is unknown; use {' or '.join(PROJECTIONS)}")
+    one_of("project", project, PROJECTIONS)
     keys, largest = whole or survey(tv, keep=keep)
     vectors = {key: torch.zeros_like(t) for key, t in tv.vectors.items()}
     for key in vectors.keys() & set(keys):
         for t, place in _parts(key, tv.vectors[key], vectors[key]):
             lengths = torch.linalg.vector_norm(t, dim=(1, 2), keepdim=True)
-            scale = torch.where(lengths > 0, norm / lengths, 0)
+            scale = torch.where(lengths > 0, norm / lengths, 0)  # ∞ where a task left the matrix alone: not taken
             basis = shared_subspace(t, subspace).to(t)
             delta = _descend(t, scale, basis, per_task, iterations, lr, project)
+            # M_k is of T_k and not of T_k + Δ: survey fixed the thresholds before anything was learned. ``place`` is a
+            # view of the result.
             cut = torch.tensor(largest, dtype=t.dtype, device=t.device).view(-1, 1, 1)
             torch.mul(t + delta, t.abs() >= cut, out=place)
             if not per_task:
@@ -148,7 +151,9 @@ def _descend(
     products with the task vectors a step, and no graph.
     """
     rows = t.transpose(0, 1).contiguous()  # [m, K, n]
+    # What does not change with Δ, once instead of in every step: ⟨T_j, T_j − Σ_i λ_i T_i⟩.
     missing = rows.square().sum(-1) - (rows @ (scale * t).sum(0).unsqueeze(-1)).squeeze(-1)  # [m, K]
+    # A shared Δ enters D as (Σ_i λ_i) Δ, so one weight and one Δ stand for all K.
     weights = scale if per_task else scale.sum(0, keepdim=True)
     delta = torch.zeros_like(t[: len(weights)])
     optimiser = torch.optim.Adam([delta], lr=lr)
@@ -156,9 +161,9 @@ def _descend(
         left = missing - (rows @ (weights * delta).sum(0).unsqueeze(-1)).squeeze(-1)
         gradient = -2 * (left.unsqueeze(1) @ rows).squeeze(1)  # [m, n]
         gradient -= basis @ (basis.mT @ gradient)
-        delta.grad = weights * gradient
+        delta.grad = weights * gradient  # one number per task, so it stays outside the shared subspace
         optimiser.step()
-        if project == "update":
+        if project == "update":  # Adam has divided every entry by a scale of its own, which turned the step
             delta -= basis @ (basis.mT @ delta)
     return delta
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..merged import Merged
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import masked_states
 from ..vectors.select import entries
@@ -18,8 +19,7 @@ RESCALES = ("tensors", "global")
 
 def survey(tv: TaskVectors, *, rescale: str, **_: Any) -> list[float]:
     """λ_k ``[K]``, which compare whole task vectors with what their masks leave of τ."""
-    if rescale not in RESCALES:
-        raise ValueError(f"rescale {rescale!r} is unknown; choose from {', '.join(RESCALES)}")
+    one_of("rescale", rescale, RESCALES)
     own, kept = torch.zeros(2, len(tv.tasks), dtype=torch.float64).unbind()
     for t in tv.vectors.values():
         vector, mask = _elect(t)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..layers import read
 from ..merged import Merged
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import alone, total
 from .consensus import THRESHOLD, consensus_vector
@@ -25,8 +26,7 @@ Whole = tuple[float, dict[str, float], Any]
 
 def survey(tv: TaskVectors, *, base: str, alpha: float | None, beta: float, **_: Any) -> Whole:
     """Scalings by depth from the names; α of Ties and Consensus from whole vectors."""
-    if base not in BASES:
-        raise ValueError(f"base {base!r} is unknown; choose from {', '.join(BASES)}")
+    one_of("base", base, BASES)
     try:
         layers = read(tv.vectors)
     except ValueError as error:

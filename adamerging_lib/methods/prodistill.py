@@ -16,6 +16,7 @@ from ..learning.adaptation import Adaptation, Steps, learns
 from ..merged import Merged
 from ..probing.activations import training_images
 from ..probing.blocks import BlockChain
+from ..runtime.values import is_number
 from ..state import StateDict
 from ..vectors.elementwise import add
 from .registry import register
@@ -88,7 +89,7 @@ def prodistill(
         Targets are computed once a block instead of once a step, and ∂L/∂λ_k = ∂L/∂θ ⊙ T_k without a graph through
         the merge: the same numbers, less time and memory.
     """
-    if isinstance(init, bool) or not isinstance(init, (int, float)) or not math.isfinite(init):
+    if not (is_number(init) and math.isfinite(init)):
         raise ValueError(f"init={init!r} must be a finite number")
     tv, device, options = suite.task_vectors(), run.device, run.options
     drawn = training_images(suite, options["images"], run.seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import pandas as pd
 
 from ..merged import Merged
 from ..published.competitions import BOUNDS, NEEDS, competition, competitions, gives
-from ..runtime.values import Parameter
+from ..runtime.values import Parameter, nearest
 from ..task_vectors import TaskVectors
 
 
@@ -96,9 +95,7 @@ def register(
 def find(id: str) -> Method:
     """The registered method of an id; an unknown one is a ValueError that suggests the nearest."""
     if id not in _METHODS:
-        near = difflib.get_close_matches(str(id), _METHODS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"method {id!r} is unknown: {hint}Known methods: {', '.join(_METHODS)}")
+        raise ValueError(f"method {id!r} is unknown: {nearest(id, _METHODS)}Known methods: {', '.join(_METHODS)}")
     return _METHODS[id]
 
 

@@ -14,6 +14,7 @@ from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.activations import gram_matrices, training_images
 from ..probing.blocks import BlockChain
+from ..runtime.values import is_number
 from ..vectors.elementwise import add
 from .registry import register
 
@@ -211,5 +212,5 @@ class NormalEquations:
 
 
 def _check(off_diagonal: float) -> None:
-    if isinstance(off_diagonal, bool) or not (isinstance(off_diagonal, (int, float)) and 0 <= off_diagonal <= 1):
+    if not (is_number(off_diagonal) and 0 <= off_diagonal <= 1):
         raise ValueError(f"off_diagonal={off_diagonal!r} must lie in [0, 1]: 1 is no shrinkage")

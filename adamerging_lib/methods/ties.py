@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..merged import Merged
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from ..vectors.elementwise import add
 from ..vectors.select import kept_above
@@ -62,8 +63,7 @@ def ties(
 
 def ties_vector(tv: TaskVectors, keep: float, reduction: str, whole: Whole | None = None) -> dict[str, Tensor]:
     """τ of `ties`, tensor name → tensor, before it is scaled and added to θ0."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction {reduction!r} is unknown; choose from {', '.join(REDUCTIONS)}")
+    one_of("reduction", reduction, REDUCTIONS)
     reduced = {}
     for key, entries, sign in _agreeing(tv, whole or survey(tv, keep=keep)):
         reduced[key] = entries.abs().amax(0) * sign if reduction == "max" else entries.sum(0)

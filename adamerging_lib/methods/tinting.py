@@ -18,6 +18,7 @@ from ..learning.imitation import FILTERS, HEAD, TARGETS, Imitation, tinted_tenso
 from ..learning.streams import seeded
 from ..merged import Fit
 from ..probing.experts import expert_table, images_used
+from ..runtime.values import is_number, one_of
 from ..state import accumulation_dtype
 from ..task_vectors import TaskVectors
 from .registry import register
@@ -90,29 +91,18 @@ def tinting(
         leaves other tasks' layers alone, as under torch ≥ 2; under older versions its momentum moves them. Batches
         come from shuffled passes over the images, where the published loop shuffles anew for every batch.
     """
-    for name, value, choices in (("filter", filter, FILTERS), ("targets", targets, TARGETS), ("learn", learn, LEARN)):
-        if value not in choices:
-            raise ValueError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
-    if top_p is not None and (isinstance(top_p, bool) or not isinstance(top_p, (int, float)) or not 0 < top_p <= 1):
-        raise ValueError(f"top_p={top_p!r} is not a share in (0, 1]: the surest half of a batch is 0.5")
-    if isinstance(init, bool) or not isinstance(init, (int, float)) or not math.isfinite(init):
-        raise ValueError(f"init={init!r} must be a finite number")
+    _check(filter, targets, learn, top_p, init)
     device, total, tv = run.device, run.options["epochs"], suite.task_vectors()
-    names = tinted_tensors(layer, tv)
     method = "tint" if filter == "none" else "tint_pp"
+    names = tinted_tensors(layer, tv)
 
     streams = run.streams(suite)
     used = [images_used(stream, total) for stream in streams]
     experts = [expert_table(suite, task, which, device=device) for task, which in zip(tv.tasks, used, strict=True)]
-    own = [_start(suite, task, names, tint=learn != "coefficients", device=device) for task in tv.tasks]
-    heads, biases, inside = zip(*own, strict=True)
-    rows = tv.rows("tensor")
-    encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
-    problem = Imitation(
-        tv.to(device, widen=True), rows, encoder, suite.normalise, heads, biases, inside, filter, targets, top_p
-    )
+    problem = _problem(suite, tv, names, filter, targets, top_p, tint=learn != "coefficients", device=device)
     like = next(iter(problem.tv.vectors.values()))
-    raw = nn.Parameter(torch.full((len(tv.tasks), len(rows.names)), float(init), dtype=like.dtype, device=device))
+    shape = len(tv.tasks), len(problem.rows.names)
+    raw = nn.Parameter(torch.full(shape, float(init), dtype=like.dtype, device=device))
     learned = None if learn == "layer" else raw
     layers = [problem.layer(k) for k in range(len(tv.tasks))]
     everything = [*([] if learned is None else [raw]), *(t for part in layers for t in part)]
@@ -148,7 +138,7 @@ def tinting(
             "init": float(init), "seed": run.seed, "setting": run.setting,
         },
         tasks=tv.tasks,
-        coefficients=Coefficients(path[-1], tv.tasks, rows.names, "tensor"),
+        coefficients=Coefficients(path[-1], tv.tasks, problem.rows.names, "tensor"),
         history=_history(seen, tv.tasks),
         trajectory=path,
         **_kept(suite, tv, problem, learn),
@@ -163,6 +153,28 @@ register("tint", label="Tint", source=_SOURCE, task_specific=_HEADS, **_TEST_IMA
 register("tint_pp", label="Tint++", source=_SOURCE, task_specific=_HEADS, **_TEST_IMAGES)(
     functools.partial(tinting, filter="confidence")
 )
+
+
+def _check(filter: str, targets: str, learn: str, top_p: float | None, init: float) -> None:
+    one_of("filter", filter, FILTERS)
+    one_of("targets", targets, TARGETS)
+    one_of("learn", learn, LEARN)
+    if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
+        raise ValueError(f"top_p={top_p!r} is not a share in (0, 1]: the surest half of a batch is 0.5")
+    if not (is_number(init) and math.isfinite(init)):
+        raise ValueError(f"init={init!r} must be a finite number")
+
+
+def _problem(
+    suite: Suite, tv: TaskVectors, names: Sequence[str], filter: str, targets: str, top_p: float | None, *,
+    tint: bool, device: torch.device,
+) -> Imitation:  # fmt: skip
+    """What is minimised, with heads, biases and encoder tensors of every task as they are before the first update."""
+    own = [_start(suite, task, names, tint=tint, device=device) for task in tv.tasks]
+    heads, biases, inside = zip(*own, strict=True)
+    encoder, wide = prepare_encoder(suite.encoder, tv.pretrained, device), tv.to(device, widen=True)
+    rows = tv.rows("tensor")
+    return Imitation(wide, rows, encoder, suite.normalise, heads, biases, inside, filter, targets, top_p)
 
 
 def _start(

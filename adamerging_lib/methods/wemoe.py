@@ -13,6 +13,7 @@ from ..layers import is_mlp
 from ..learning.adaptation import Adaptation, learns
 from ..merged import Merged
 from ..probing.mixtures import mixed_by_batch, mixed_by_image
+from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
 from .registry import register
 
@@ -90,8 +91,7 @@ def wemoe(
     """
     if router_layers not in (0, 1, 2) or isinstance(router_layers, bool):
         raise ValueError(f"router_layers={router_layers!r}: a router has 0, 1 or 2 layers")
-    if routing not in ROUTINGS:
-        raise ValueError(f"routing {routing!r} is unknown; choose from {', '.join(ROUTINGS)}")
+    one_of("routing", routing, ROUTINGS)
     device, tv = run.device, suite.task_vectors()
     vectors = mlp_vectors(suite.encoder, tv)
     static = tv.merge(torch.full((len(tv.tasks), 1), float(init), dtype=torch.float64), "task")

@@ -41,6 +41,7 @@ class Part:
     def permuted(self, state: Mapping[str, Tensor], order: Tensor) -> dict[str, Tensor]:
         """The part's tensors with unit ``order[i]`` in place i; queries, keys and values move together."""
         columns = state[self.columns]
+        # The map that reads the units has them as its inputs, so it is turned for the same move of rows.
         moved = {self.columns: _moved(columns.t(), self.count, columns.shape[1], order).t()}
         return moved | {key: _moved(state[key], self.count, columns.shape[1], order) for key in self.rows}
 
@@ -127,6 +128,8 @@ def _aligned(suite: Suite, run: Adaptation, images: int) -> tuple[dict[str, Tens
     first = compute_state(suite.experts[tv.tasks[0]], device)
     for k in run.bar(range(1, len(tv.tasks)), "zipit", "expert"):
         other = compute_state(suite.experts[tv.tasks[k]], device)
+        # All parts are matched on the expert as it is: a permuted part gives its block the same output, so no part's
+        # correlations depend on what was done to another.
         batches = (suite.normalise(batch.to(device)) for batch in drawn.split(BATCH))
         similar = correlations(encoder, first, other, batches, [part.columns for part in parts])
         for part in parts:
@@ -135,6 +138,8 @@ def _aligned(suite: Suite, run: Adaptation, images: int) -> tuple[dict[str, Tens
             rows.append((tv.tasks[k], part.block, part.kind, part.count, float(stay.double().mean())))
             if not bool(stay.all()):
                 for key, t in part.permuted(suite.experts[tv.tasks[k]], order).items():
+                    # π(θ_k) − θ0 and not π(T_k): θ0 stays in the order that it shares with the first expert. Into a
+                    # copy, because the plain task vectors are handed back too.
                     base = tv.pretrained[key].to(vectors[key])
                     vectors[key] = vectors[key].index_copy(0, torch.tensor([k]), (t.to(base) - base)[None])
     return vectors, tv, pd.DataFrame(rows, columns=["task", "block", "kind", "units", "in_place"])
@@ -146,6 +151,7 @@ def parts_of(encoder: nn.Module, state: StateDict) -> Iterator[Part]:
     for part in units(state):
         width, heads = state[part.columns].shape[1], part.kind == "attention heads"
         count = _heads(encoder, part.module) if heads else width
+        # Fused queries, keys and values are three stacks of rows; where several heads share keys there are fewer rows.
         if any(len(state[name]) % width for name in part.rows):
             beside = part.rows[0].removeprefix(part.block + ".")
             raise ValueError(f"{part.columns!r} takes {width} inputs, which {beside!r} beside it does not give")
@@ -205,6 +211,8 @@ def correlations(
                 features(encoder, state, batch)
         for name, x in seen[0].items():
             y = seen[1][name]
+            # Five sums are all that a correlation needs, so no activations are kept. A batch is multiplied in the
+            # encoder's dtype, which is fast; batches are added in float64, because the differences below cancel.
             terms = [x.t() @ y, x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0)]
             sums[name] = [s + t.double() for s, t in zip(sums.get(name, [0.0] * 5), terms, strict=True)]
             count[name] = count.get(name, 0) + len(x)
@@ -212,6 +220,7 @@ def correlations(
     for name, (xy, x, y, xx, yy) in sums.items():
         n = count[name]
         covariance = xy / n - torch.outer(x / n, y / n)
+        # Rounding can make the variance of a constant input slightly negative.
         spread = torch.outer((xx / n - (x / n) ** 2).clamp_(min=0), (yy / n - (y / n) ** 2).clamp_(min=0)).sqrt()
         found[name] = torch.where(spread > 0, covariance / spread, 0.0)
     return found
@@ -224,6 +233,7 @@ def matching(correlation: Tensor, count: int) -> Tensor:
         correlation: ``[D, D]``, rows the first's channels.
         count: units of D / count channels each; a unit's similarity is the mean over its channels.
     """
+    # Only channel c of one head with channel c of the other: heads move as wholes, their channels stay in order.
     units = correlation.reshape(count, -1, count, correlation.shape[0] // count)
     similarity = units.diagonal(dim1=1, dim2=3).mean(-1)
     return torch.from_numpy(linear_sum_assignment(similarity.cpu().numpy(), maximize=True)[1])

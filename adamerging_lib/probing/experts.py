@@ -1,4 +1,4 @@
-"""What fixed encoders say of images, computed once an image: features, and the individual models' pseudo-labels."""
+"""What fixed encoders say of images, computed once an image: features, and the individual models' logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..forward import compute_state, logits, prepare_encoder, raw_features, resolve_device
+from ..forward import compute_state, logits, prepare_encoder, raw_features
 from ..learning.streams import Stream
 from ..state import StateDict, accumulation_dtype, is_merged
 
@@ -56,21 +56,3 @@ def expert_table(suite: Suite, task: str, which: Tensor, *, device: torch.device
     """Logits ``[n, classes]`` of θ_k with the zero-shot head, see `feature_table`."""
     table = feature_table(suite, suite.experts[task], task, which, device=device)
     return logits(F.normalize(table, dim=-1), suite.heads[task].detach().to(device))
-
-
-def pseudo_labels(suite: Suite, *, device: str | torch.device = "cpu") -> dict[str, tuple[Tensor, Tensor]]:
-    """What each individual model predicts on its task's test images, and how sure it is; labels are not read.
-
-    Arguments:
-        suite: with experts, heads and test images.
-        device: ``cpu``, ``cuda`` or ``auto``.
-
-    Returns:
-        Task → (predicted class ``[n]`` int64, its softmax probability ``[n]``), in the images' order, on the CPU.
-    """
-    device, found = resolve_device(device), {}
-    for task in suite.tasks:
-        everything = torch.arange(len(suite.test[task].images))
-        sure, predicted = expert_table(suite, task, everything, device=device).softmax(-1).max(-1)
-        found[task] = predicted.cpu(), sure.cpu()
-    return found

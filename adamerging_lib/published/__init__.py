@@ -7,10 +7,11 @@ both as printed, slips included; ``slips.csv`` lists the slips, so that nobody r
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 
 import pandas as pd
+
+from ..runtime.values import nearest
 
 ARCHITECTURES = {"ViT-B-32": "ViT-B/32", "ViT-B-16": "ViT-B/16", "ViT-L-14": "ViT-L/14"}
 """Architecture names as in the data → as in prose."""
@@ -126,6 +127,5 @@ def _read(name: str, **options) -> pd.DataFrame:
 
 def _check(column: str, wanted: object, known: list) -> None:
     if wanted not in known:
-        near = difflib.get_close_matches(str(wanted), [str(value) for value in known], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"No published row has {column} {wanted!r}{hint} Known: {', '.join(map(str, known))}.")
+        hint = nearest(wanted, known)
+        raise ValueError(f"No published row has {column} {wanted!r}: {hint}Known: {', '.join(map(str, known))}.")

@@ -38,6 +38,8 @@ def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple
     """
     device = torch.device(device)
     levels, reset = (_gpu_levels, _gpu_reset) if device.type == "cuda" else (_cpu_levels, _cpu_reset)
+    # Order matters: setting the mark back erases the peak of the run around this one, so it is read before; and what is
+    # held is read after, when freed memory has been given back.
     outer = max(_inside.get(device.type, 0), levels(device)[1])
     known = reset(device)
     before, _inside[device.type] = levels(device)[0], 0
@@ -45,10 +47,10 @@ def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple
     start = clock()
     try:
         result = make()
-        if device.type == "cuda":
+        if device.type == "cuda":  # launching a kernel returns before it has run
             torch.cuda.synchronize(device)
         seconds = clock() - start
-    finally:
+    finally:  # a run that fails has set the outer one's mark back all the same
         peak = max(_inside[device.type], levels(device)[1])
         _inside[device.type] = max(outer, peak)
     return result, seconds, max(0, peak - before) if known else None
@@ -68,6 +70,8 @@ def _cpu_levels(device: torch.device) -> tuple[int, int]:
     """Resident bytes now, and at the peak since the mark was set back, without files mapped into memory."""
     if sys.platform != "linux":
         return 0, 0
+    # Pages of mapped files, such as image stores and checkpoints, are the system's to drop at any moment: a run that
+    # reads them needs no memory for it. Linux keeps no peak without them, so those of this moment are taken off both.
     found = re.findall(r"^(VmHWM|VmRSS|RssFile):\s+(\d+) kB", (_PROCESS / "status").read_text(), re.MULTILINE)
     kilobytes = {name: int(number) for name, number in found}
     now, peak, files = (1024 * kilobytes.get(name, 0) for name in ("VmRSS", "VmHWM", "RssFile"))
@@ -80,7 +84,7 @@ def _cpu_reset(device: torch.device) -> bool:
         return False
     libc.malloc_trim(0)
     try:
-        (_PROCESS / "clear_refs").write_text("5")
+        (_PROCESS / "clear_refs").write_text("5")  # proc(5): sets VmHWM back to what is resident
     except OSError:  # some containers hide the file
         return False
     return True

@@ -1,13 +1,37 @@
-"""Typed values given as text, for notebooks and for the command: known names only, of the type they should have."""
+"""Values that people give, in notebooks and to the command: known names only, of the type they should have."""
 
 from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 _KINDS = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": (list, tuple), "dict": dict}
+
+
+def one_of(what: str, name: Any, known: Collection[Any]) -> None:
+    """Raise ValueError unless a name is known: with what it names, the nearest known name, and all of them."""
+    if name not in known:
+        raise ValueError(f"{what} {name!r} is unknown: {nearest(name, known)}choose from {', '.join(map(str, known))}")
+
+
+def nearest(name: Any, known: Iterable[Any]) -> str:
+    """The question whether the most similar known name was meant, with a space behind it; empty where none is near."""
+    near = difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first names and how many more there are, for messages; "none" where there are none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "none"
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number; True and False, which Python counts among the whole ones, are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -48,9 +72,8 @@ def check(owner: object, known: Mapping[str, Parameter], values: Mapping[str, ob
     listing = f"Known parameters:\n{describe(known)}" if known else "It has no parameters."
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{owner} has no parameter {name!r}.{hint} {listing}")
+            hint = nearest(name, known).replace("did", "Did", 1)
+            raise ValueError(f"{owner} has no parameter {name!r}. {hint}{listing}")
         if not known[name].allows(value):
             raise ValueError(f"{owner}: {name}={value!r} should be of type {known[name].type}. {listing}")
     return dict(values)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..runtime.values import is_number
 from ..task_vectors import TaskVectors
 
-_DIGIT = 16  # bits settled by one pass
+# Bits settled by one pass. 16 need 65,536 counters per task; 8 would read all checkpoints twice as often, and 32 would
+# need four thousand million counters.
+_DIGIT = 16
 
 
 def kept_above(tv: TaskVectors, keep: float) -> list[float]:
@@ -23,9 +26,10 @@ def kept_above(tv: TaskVectors, keep: float) -> list[float]:
     Raises:
         ValueError: for a share out of range.
     """
-    if isinstance(keep, bool) or not (isinstance(keep, (int, float)) and 0 < keep <= 1):
+    if not (is_number(keep) and 0 < keep <= 1):
         raise ValueError(f"keep={keep!r} is not a share in (0, 1]: 20 % is 0.2")
     size = entries(tv)
+    # The published code of Ties-Merging takes this rank too, and keeps the entries that equal it.
     rank = size - int(keep * size)
     return kth_smallest(tv, rank, magnitude=True) if rank else [0.0] * len(tv.tasks)
 
@@ -56,26 +60,28 @@ def kth_smallest(tv: TaskVectors, rank: int, *, magnitude: bool = False) -> list
     size = entries(tv)
     if not 1 <= rank <= size:
         raise ValueError(f"rank {rank} is out of range: task vectors have {size} entries, the smallest has rank 1")
+    # One width for all tensors, or their patterns could not be compared; widening a float is exact.
     wide = torch.float64 if any(tv.pretrained[key].dtype == torch.float64 for key in tv.vectors) else torch.float32
     integer, bits = (torch.int64, 64) if wide == torch.float64 else (torch.int32, 32)
     found, left = [0] * len(tv.tasks), [rank] * len(tv.tasks)  # leading bits of the answers, and their rank among those
     for shift in range(bits - _DIGIT, -1, -_DIGIT):
         first = shift + _DIGIT == bits
         least = -(1 << (_DIGIT - 1)) if first else 0  # the leading digit has a sign
+        # Tensors in the outer loop: each is read from disk once per pass, for all tasks.
         counts = [torch.zeros(1 << _DIGIT, dtype=torch.int64) for _ in tv.tasks]
         for t in tv.vectors.values():
             for k, own in enumerate(t):
                 flat = own.to(wide).reshape(-1)
                 pattern = flat.abs().view(integer) if magnitude else _ordered(flat.view(integer))
                 if first:
-                    digits = (pattern >> shift) - least
-                else:
+                    digits = (pattern >> shift) - least  # from 0, as bincount wants them
+                else:  # only entries that begin like the answer can still be it
                     pattern = pattern[pattern >> (shift + _DIGIT) == found[k]]
                     digits = (pattern >> shift) & ((1 << _DIGIT) - 1)
                 counts[k] += torch.bincount(digits, minlength=1 << _DIGIT).cpu()
         for k, count in enumerate(counts):
             digit = int(torch.searchsorted(count.cumsum(0), left[k]))
-            left[k] -= int(count[:digit].sum())
+            left[k] -= int(count[:digit].sum())  # entries below are settled
             found[k] = (found[k] << _DIGIT) + digit + least
     return _ordered(torch.tensor(found, dtype=integer)).view(wide).tolist()
 

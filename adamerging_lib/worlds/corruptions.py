@@ -15,7 +15,6 @@ NumPy's global generator; the published scripts need ImageMagick.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib.metadata
 import io
@@ -27,6 +26,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ..runtime.cache import cached, fingerprint_code
+from ..runtime.values import one_of
 from ..state import fingerprint
 from ..suite import Suite
 
@@ -125,14 +125,10 @@ def corrupt_images(
 
 
 def _check(name: str, severity: int, family: str) -> None:
-    if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(str(name), CORRUPTIONS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"corruption {name!r} is unknown: {hint}Known: {', '.join(CORRUPTIONS)}")
+    one_of("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
         raise ValueError(f"severity {severity!r} is unknown; use 1 (weak) to 5 (strong)")
-    if family not in FAMILIES:
-        raise ValueError(f"family {family!r} is unknown; use {' or '.join(FAMILIES)}")
+    one_of("family", family, FAMILIES)
 
 
 # Every corruption: uint8 [height, width, 3], its setting and a generator → grey levels, not yet clipped.

@@ -30,7 +30,7 @@ def zero_shot_head(
     Raises:
         ValueError: no class, no template, or a template without ``{}``.
 
-    Source: Radford et al. 2021, §3.1.4; METHODS §0.4.
+    Source: Radford et al. 2021, Section 3.1.4.
     """
     if not classes or not templates:
         raise ValueError("a zero-shot head needs at least one class name and one template")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..published import ARCHITECTURES, POOLS
+from ..runtime.values import nearest, one_of
 from ..suite import Suite
 from .clip import hub
 from .clip.tasks import TASKS as CLIP_TASKS
@@ -122,10 +122,7 @@ def profile(name: str) -> Profile:
     Raises:
         ValueError: for an unknown name, with the nearest known one.
     """
-    if name not in PROFILES:
-        near = difflib.get_close_matches(name, PROFILES, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown profile {name!r}: {hint}the profiles are {', '.join(PROFILES)}")
+    one_of("profile", name, PROFILES)
     return PROFILES[name]
 
 
@@ -144,8 +141,7 @@ def check_tasks(profile: Profile, tasks: Sequence[str] | None = None) -> tuple[s
     if not tasks or len(set(tasks)) != len(tasks):
         raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
     if unknown := [task for task in tasks if task not in known]:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = nearest(unknown[0], known)
         raise ValueError(f"profile {profile.name!r} has no task {unknown[0]!r}: {hint}its tasks are {', '.join(known)}")
     return tasks
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 from tqdm import tqdm
 
+from ..learning.streams import in_passes
 from ..suite import TaskData
 from .augmentation import Augmentation, augment
 
@@ -72,13 +73,12 @@ def optimise(
 
 def batch_indices(step: int, batch: int, count: int, seed: int) -> Tensor:
     """Indices of a step's batch in endless shuffled passes over ``count`` images; a function of the step alone."""
-    first = step * batch
-    wanted, indices = range(first, first + batch), []
-    for epoch in range(first // count, (first + batch - 1) // count + 1):
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-        low, high = max(wanted.start, epoch * count), min(wanted.stop, (epoch + 1) * count)
-        indices.append(order[low - epoch * count : high - epoch * count])
-    return torch.cat(indices)
+
+    def shuffled(epoch: int) -> Tensor:
+        # Not the seeds of `streams.seeded`: what is shipped was trained with these, and can be trained again.
+        return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+    return in_passes(step * batch, batch, count, shuffled)
 
 
 def random_crop(images: Tensor, generator: torch.Generator, margin: int = 2) -> Tensor:
@@ -148,7 +148,7 @@ def fine_tune(
         views: task → how its images are augmented; by default all are shifted by up to two pixels.
         bfloat16: the encoder computes in bfloat16, its weights stay float32. Faster where the hardware has it.
 
-    Source: AdaMerging, App. A; METHODS §1.2, §1.3.
+    Source: AdaMerging, App. A.
     """
     encoder.to(device)
     frozen = [heads[task].to(device) for task in data]

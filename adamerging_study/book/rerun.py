@@ -12,7 +12,6 @@ beside it, and `_toc.yml` lists the page below the default one. `make rerun` goe
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -28,7 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from adamerging_lib.command.line import call, json_object
 from adamerging_lib.runtime import places
-from adamerging_lib.runtime.values import Parameter, describe, parse
+from adamerging_lib.runtime.values import Parameter, describe, nearest, parse
 from adamerging_lib.worlds.profiles import profile
 
 from . import notebooks
@@ -44,9 +43,7 @@ def template(name: str) -> Path:
     """The notebook called ``name``; ValueError with the nearest known name if there is none."""
     known = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"There is no notebook {name!r}.{hint} Known notebooks: {', '.join(known)}.")
+        raise ValueError(f"There is no notebook {name!r}: {nearest(name, known)}Known notebooks: {', '.join(known)}.")
     return Path("notebooks", f"{name}.ipynb")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...runtime.compat import import_datasets
+from ...runtime.values import few
 from .tasks import ClipTask, mend
 
 BATCH = 64  # encoded images read at a time
@@ -98,16 +99,15 @@ def _order(path: Path, task: ClipTask, names: Sequence[str] | None) -> np.ndarra
     missing = [name for name in classes if plain_name(name) not in theirs]
     if unknown or missing:
         raise ValueError(
-            f"{path} does not have the {len(classes)} classes of {task.id}: missing {_few(missing)}, unknown "
-            f"{_few(unknown)} (capitals, spaces and punctuation do not count): is it a file of {task.repo}? "
+            f"{path} does not have the {len(classes)} classes of {task.id}: missing {_named(missing)}, unknown "
+            f"{_named(unknown)} (capitals, spaces and punctuation do not count): is it a file of {task.repo}? "
             f"{mend(task)}"
         )
     return np.array([ours[plain_name(name)] for name in names])
 
 
-def _few(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(map(repr, names[:most])) + more) if names else "none"
+def _named(names: Sequence[str]) -> str:
+    return few([repr(name) for name in names])
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def _tar_labels(path: Path, task: ClipTask) -> np.ndarray:
         odd = set(keys[task.image]).symmetric_difference(keys[task.label])
         raise ValueError(
             f"{path}: {len(keys[task.image])} .{task.image} and {len(keys[task.label])} .{task.label} files do not "
-            f"pair up ({_few(sorted(odd))}): {mend(task)}"
+            f"pair up ({_named(sorted(odd))}): {mend(task)}"
         )
     try:
         return np.array([int(data) for _, data in _members(path, task.label)], np.int64)

@@ -82,6 +82,7 @@ def task_images(
         raise ValueError(f"{files[0].parent}: the files of {task.id} {split} hold no rows: {mend(task)}")
     rows = torch.arange(total)
     if count is not None and count < total:
+        # In ascending order, so that the source files are read once, front to back.
         rows = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
     drawn = {} if len(rows) == total else {"count": count, "seed": seed}
     identity = {
@@ -140,14 +141,15 @@ def _prepare(
         f"{shutil.disk_usage(store).free / 1e9:.0f} GB free in {store}",
         progress,
     )
-    # What state.fingerprint would find in the finished tensors, for cache keys.
+    # What state.fingerprint would find in the finished tensors, for cache keys. Taken while the bytes pass by: later it
+    # would mean reading gigabytes again, in every notebook.
     digests = {names: hashlib.sha256(f"{names[0]}|{torch.uint8}|{shape}|".encode()) for names in _FINGERPRINTS}
 
     def take(block: bytes | memoryview) -> None:
         for digest in digests.values():
             digest.update(block)
 
-    if done:
+    if done:  # a digest cannot be stored half-way, so what an earlier call wrote goes through it again
         with open(images, "rb") as file:
             file.seek(len(header))
             for _ in range(done // CHUNK):
@@ -155,11 +157,12 @@ def _prepare(
     with open(images, "r+b" if done else "wb", buffering=0) as file:  # a buffer would fail a second time on closing
         if not done:
             _write(file, header, done, len(rows))
-        file.truncate(len(header) + done * row)
+        file.truncate(len(header) + done * row)  # what a kill left of an unfinished chunk
         file.seek(0, os.SEEK_END)
         source = read_images(files, task, rows[done:])
         transforms()  # imported here and not by several threads at once
         bar = tqdm(total=len(rows), initial=done, desc=name, unit="img", disable=None if progress else True)
+        # Threads, not processes: Pillow lets go of Python's lock while it decodes and resizes, and nothing is copied.
         with bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:
             while chunk := list(islice(source, CHUNK)):
                 block = np.stack(list(pool.map(partial(decode, size=size, task=task), chunk))).data.cast("B")
@@ -177,6 +180,7 @@ def _prepare(
         "made with": versions,
         "made from": identity,
     }
+    # Last of all: where this file is, the others are whole.
     with atomic(store / "store.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -185,6 +189,7 @@ _FINGERPRINTS = (("",), ("images", "labels"))  # names under which cache.fingerp
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
+    # By hand: numpy's open_memmap makes a file of full length at once, and `_done` reads the progress from the length.
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return buffer.getvalue()
@@ -195,7 +200,7 @@ def _done(path: Path, header: bytes, row: int) -> int:
     if not path.is_file():
         return 0
     with open(path, "rb") as file:
-        if file.read(len(header)) != header:
+        if file.read(len(header)) != header:  # of another shape, or cut short inside the header
             return 0
     return (path.stat().st_size - len(header)) // (CHUNK * row) * CHUNK
 
@@ -205,7 +210,7 @@ def _write(file: io.FileIO, data: bytes | memoryview, done: int, total: int) -> 
     try:
         while left:
             left = left[file.write(left) :]
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # or a power cut could leave the length of a chunk without its bytes
     except OSError as error:
         raise ValueError(
             f"writing {file.name} stopped after {done:,} of {total:,} images ({error.strerror}): make room and run the "

@@ -10,7 +10,6 @@ made, where TALL masks took its digits.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+
+from ...runtime.values import one_of
 
 CORRUPTED = ("contrast", "gaussian_noise", "impulse_noise", "jpeg_compression", "motion_blur", "pixelate", "spatter")
 """Splits that FusionBench published for four of the tasks: their test images, corrupted."""
@@ -122,10 +123,7 @@ def task(name: str) -> ClipTask:
     Raises:
         ValueError: for an unknown one, with the nearest known.
     """
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, 1, 0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no CLIP task is called {name!r}: {hint}the tasks are {', '.join(TASKS)}")
+    one_of("CLIP task", name, TASKS)
     return TASKS[name]
 
 

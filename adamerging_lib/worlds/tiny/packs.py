@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...runtime.values import one_of
 from ...suite import TaskData
 
 FOLDER = "tiny"  # below the assets' root, beside `models` and `datasets` of the clip profiles
@@ -78,8 +79,7 @@ def read_pack(path: Path, split: str, size: int) -> TaskData:
     Raises:
         ValueError: naming the pack and what does not fit its layout.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} is unknown: a pack has {' and '.join(SPLITS)}")
+    one_of("split", split, SPLITS)
     with opened(path) as pack:
         layout = _JPEGS if "jpg_bytes" in pack else _ARRAYS
         wanted = [name for name in layout if layout is _JPEGS or name.startswith(split)] + ["classnames"]

@@ -10,15 +10,13 @@ profile has it by default once `make zoo` has trained its expert.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
-from multiprocessing import get_context
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ....runtime.values import one_of
 
 if TYPE_CHECKING:  # what `MiniTask.generator` imports: caches ask sources what images depend on
     from . import aerial, digits, housenumbers, landcover, scenes, signs, textures, vehicles  # noqa: F401
@@ -87,10 +85,8 @@ def render(name: str, split: str, start: int, stop: int) -> tuple[np.ndarray, np
     Raises:
         ValueError: unknown task or split.
     """
-    if name not in TASKS:
-        raise ValueError(f"unknown mini task {name!r}; the tasks are {', '.join(TASKS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    one_of("mini task", name, TASKS)
+    one_of("split", split, SPLITS)
     task, place = TASKS[name], list(TASKS).index(name)
     draw, classes = task.generator.draw, task.classes
     images = np.empty((stop - start, 32, 32, 3), np.uint8)
@@ -100,15 +96,3 @@ def render(name: str, split: str, start: int, stop: int) -> tuple[np.ndarray, np
         given = (classes[label], rng, rng.uniform(*task.shift))
         images[row] = draw(*given, split) if task.by_split else draw(*given)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels
-
-
-def render_parallel(draw: Callable, chunks: list[tuple], workers: int) -> list:
-    """``draw(*chunk)`` for every chunk in order, over processes when ``workers`` > 1."""
-    if workers <= 1:
-        return [draw(*chunk) for chunk in chunks]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(_call, repeat(draw), chunks))
-
-
-def _call(draw, chunk):
-    return draw(*chunk)
