@@ -25,6 +25,7 @@ import adamerging_lib as am
 from adamerging_lib.runtime import places
 from adamerging_lib.suite import TaskData
 from adamerging_lib.worlds.mini.tasks import SIZES, TASKS
+from adamerging_lib.worlds import corruptions
 from adamerging_study import measuring
 kept = am.records.read(places.committed() / "mini/{name}.json")
 blank = torch.zeros(SIZES["test"], 3, 1, 1, dtype=torch.uint8)
@@ -42,6 +43,7 @@ def load_suite(profile, tasks=None):
 
 am.load_suite = load_suite
 measuring.Run.measure = lambda run, suite: kept
+corruptions.corrupt = lambda suite, *_, **__: suite
 """
 # Notebooks that measure nothing and so have no record.
 NO_RECORD = {"merge_your_own"}

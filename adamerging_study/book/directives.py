@@ -43,13 +43,13 @@ def claims_text() -> str:
                 f"{claim.required} {claim.unit}", f"{{doc}}`page </notebooks/{room}>`",
             ])  # fmt: skip
             for profile, v in zip(profiles, found, strict=True):
-                if v is not None and v.word == judge.FAILS:
-                    reason = claim.why.get(profile, "no reason known yet")
-                    reasons.append(f"* **{number}, {profile}**: {reason}")
+                known_reason = claim.why.get(profile)
+                if v is not None and (v.word == judge.FAILS or (v.word == judge.UNDECIDED and known_reason)):
+                    reasons.append(f"* **{number}, {profile}** ({v.word}): {known_reason or 'no reason known yet'}")
         header = ["", "claim", *profiles, "published", "holds here if", "proof"]
         parts.append(f"## {source}\n\n{table(rows, header)}")
         if reasons:
-            parts.append("**Why some do not hold**\n\n" + "\n".join(reasons) + "\n")
+            parts.append("**Why some do not hold, or are undecided**\n\n" + "\n".join(reasons) + "\n")
     return "\n".join(parts)
 
 
