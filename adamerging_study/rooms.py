@@ -12,6 +12,7 @@ A room has a face that is the same everywhere:
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +44,11 @@ class Face:
 
 
 def rooms() -> list[str]:
-    """Names of all experiments, in alphabetical order."""
-    return sorted(path.parent.name for path in HERE.glob("*/claims.yml"))
+    """Names of all experiments, in the order of the book's contents where there is a checkout, else by name."""
+    contents = HERE.parent / "_toc.yml"
+    pages = re.findall(r"notebooks/(\w+)", contents.read_text(encoding="utf-8")) if contents.is_file() else []
+    names = sorted(path.parent.name for path in HERE.glob("*/claims.yml"))
+    return sorted(names, key=lambda name: pages.index(name) if name in pages else len(pages))
 
 
 def face(room: str) -> Face:

@@ -98,7 +98,7 @@ def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
         row.pop("right", None)
     records.write(bare, world / "fresh/mini/exp.json")
     assert claims.verdict("exp", "one", "mini").point_only
-    assert "{bdg-success}`holds`\\*<br>50.0 |" in directives.claims_text()
+    assert "{bdg-success}`holds`<br>50.0\\* |" in directives.claims_text()
     assert "1 of these words rest on the point value alone" in directives.claims_count_text()
 
 
@@ -106,7 +106,7 @@ def test_failures_are_shown_with_their_reason(world):
     claim(world / "package", {"at_least": 99, "why": {"mini": "too small"}}, {"id": "two", "value": "missing"})
     text = directives.claims_text()
     assert "{bdg-danger}`does not hold`" in text and "* **1, mini** (does not hold): too small" in text
-    assert "{bdg-secondary}`not run`" in text and "**2, mini**" not in text
+    assert "{bdg-light}`not run`" in text and "**2, mini**" not in text
 
 
 def test_a_claim_about_another_profile_is_not_judged(world):

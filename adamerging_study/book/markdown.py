@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED, Verdict
 
-_COLOURS = {HOLDS: "success", FAILS: "danger", UNDECIDED: "warning", NOT_RUN: "secondary"}
+_COLOURS = {HOLDS: "success", FAILS: "danger", UNDECIDED: "warning", NOT_RUN: "light"}
 
 
 def badge_colour(word: str) -> str:
@@ -36,7 +36,7 @@ def measured(verdict: Verdict | None) -> str:
         return badge(NOT_RUN)
     digits = 2 if abs(verdict.point) < 1 else 1
     mark = r"\*" if verdict.point_only else ""
-    told = f"{badge(verdict.word)}{mark}<br>{verdict.point:.{digits}f}"
+    told = f"{badge(verdict.word)}<br>{verdict.point:.{digits}f}{mark}"
     if verdict.interval is not None:
         low, high = verdict.interval
         told += f"<br><small>{low:.{digits}f} to {high:.{digits}f}</small>"
