@@ -12,15 +12,22 @@ from torch import Tensor
 from ..files.checkpoint import check_room
 from ..runtime.values import one_of
 from ..state import CheckpointError, save
-from .reading import PathLike, Source, check_finite, first_names, head_weight, open_source, recognise, vision_tower
+from .reading import (
+    FORMATS,
+    HEAD,
+    PathLike,
+    Source,
+    check_finite,
+    first_names,
+    head_weight,
+    open_source,
+    recognise,
+    vision_tower,
+)
 from .tower import complete
 
-_WORDS = {
-    "hf": "a CLIP vision model of Hugging Face",
-    "task_vectors": "an image encoder of open_clip",
-    "head": "a classification head",
-    "state_dict": "a state dict",
-}
+_ENCODERS = {known.kind: known.words for known in FORMATS}
+_WORDS = {**_ENCODERS, HEAD: "a classification head", "state_dict": "a state dict"}
 KINDS = ("auto", *_WORDS)
 
 
@@ -97,16 +104,16 @@ def convert(
     check_room(target, sum(t.nbytes for t in tensors.values()))
     report = Conversion(
         opened.path, target, kind, len(tensors), sum(t.numel() for t in tensors.values()),
-        (*dropped, *opened.entries), opened.facts if kind in ("hf", "task_vectors") else {}, opened.digests(),
+        (*dropped, *opened.entries), opened.facts if kind in _ENCODERS else {}, opened.digests(),
     )  # fmt: skip
     save(target, tensors, _metadata(report))
     return report
 
 
 def _tensors(opened: Source, kind: str, base: PathLike | None) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    if base is not None and kind not in ("hf", "task_vectors"):
+    if base is not None and kind not in _ENCODERS:
         raise ValueError(f"a base gives a projection to an image encoder; a checkpoint of kind {kind!r} needs none")
-    if kind == "head":
+    if kind == HEAD:
         return {"weight": head_weight(opened)}, tuple(key for key in opened.tensors if key != "weight")
     if kind == "state_dict":
         tensors = dict(opened.tensors)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..layers import RESBLOCKS, tower_names
 from ..state import CheckpointError
+from .formats import Format
 from .tower import ordered_tower
 
 _MARK = "embeddings.patch_embedding.weight"
@@ -109,3 +110,6 @@ def config_facts(path: Path) -> dict[str, str]:
     if eps != 1e-5:
         raise CheckpointError(f"{path} says layer_norm_eps {eps}; open_clip's tower has 1e-05 and cannot stand in")
     return {"activation": str(activation), "heads": str(heads)}
+
+
+FORMAT = Format("hf", "a CLIP vision model of Hugging Face", lambda keys: find_hf(keys) is not None, from_hf)

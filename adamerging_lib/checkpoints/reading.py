@@ -15,16 +15,24 @@ from torch import Tensor, nn
 from ..files.checkpoint import CheckpointFile
 from ..layers import RESBLOCKS, VISUAL
 from ..state import CheckpointError, StateDict, is_finite, is_merged, sha256
-from .huggingface import config_facts, find_hf, from_hf
+from . import huggingface, tower
+from .formats import Format
+from .huggingface import config_facts
 from .machine import Record, Stored
 from .pickles import PickledFile, StoredTensors, open_module
-from .tower import activation, check_facts, complete, find_tower, take_tower
+from .tower import activation, check_facts, complete
 
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 FACTS = ("activation", "heads")
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training checkpoints keep their weights
 _BIN = "pytorch_model.bin"
+FORMATS = (
+    huggingface.FORMAT,
+    tower.FORMAT,
+)
+"""Formats of image encoders; the first that fits counts."""
+HEAD = "head"
 
 
 @dataclass(frozen=True)
@@ -126,12 +134,14 @@ def _module_facts(modules: Mapping[str, Record]) -> dict[str, str]:
 
 
 def recognise(source: Source) -> str | None:
-    """``hf``, ``task_vectors``, ``head``, or None: what a checkpoint is, by the names of its tensors."""
-    if find_hf(source.tensors) is not None:
-        return "hf"
-    if find_tower(source.tensors) is not None:
-        return "task_vectors"
-    return "head" if set(source.tensors) in ({"weight"}, {"weight", "bias"}) else None
+    """The kind of one of ``FORMATS``, ``head``, or None: what a checkpoint is, by the names of its tensors."""
+    if (found := _format(source)) is not None:
+        return found.kind
+    return HEAD if set(source.tensors) in ({"weight"}, {"weight", "bias"}) else None
+
+
+def _format(source: Source) -> Format | None:
+    return next((known for known in FORMATS if known.found(source.tensors)), None)
 
 
 def vision_tower(source: Source) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -140,15 +150,11 @@ def vision_tower(source: Source) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     Raises:
         CheckpointError: where the source is no image encoder with a CLIP ViT, or holds NaN or Inf.
     """
-    kind = recognise(source)
-    if kind == "hf":
-        tower, dropped = from_hf(source.tensors, source.path)
-    elif kind == "task_vectors":
-        tower, dropped = take_tower(source.tensors, find_tower(source.tensors), source.path)
-    else:
+    if (found := _format(source)) is None:
         raise CheckpointError(f"{source.path} is no CLIP image encoder; it holds {first_names(source)}")
-    check_finite(tower, source.path)
-    return tower, dropped
+    tensors, dropped = found.tower(source.tensors, source.path)
+    check_finite(tensors, source.path)
+    return tensors, dropped
 
 
 def check_finite(tensors: StateDict, path: Path) -> None:
@@ -179,10 +185,10 @@ def load_encoder(path: PathLike, encoder: nn.Module, base: StateDict | None = No
         CheckpointError: of another architecture, activation or number of heads; broken; or wanting to run something.
     """
     source = open_source(path)
-    tower, _ = vision_tower(source)
-    if base is None and "proj" not in tower:
+    tensors, _ = vision_tower(source)
+    if base is None and "proj" not in tensors:
         raise CheckpointError(f"{source.path} has no projection: give the base that it was fine-tuned from")
-    state = complete(tower, encoder.state_dict() if base is None else base, source.path)
+    state = complete(tensors, encoder.state_dict() if base is None else base, source.path)
     check_facts(source.facts, encoder, source.path)
     return state
 
@@ -201,7 +207,7 @@ def load_head(path: PathLike) -> Tensor:
 
 def head_weight(source: Source) -> Tensor:
     """See `load_head`."""
-    if recognise(source) != "head" or (weight := source.tensors["weight"]).ndim != 2:
+    if recognise(source) != HEAD or (weight := source.tensors["weight"]).ndim != 2:
         raise CheckpointError(f"{source.path} is no classification head; it holds {first_names(source)}")
     if not source.attributes.get("normalize", True):
         raise CheckpointError(f"{source.path} does not normalise features, zero-shot heads do: take one that does")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import RESBLOCKS, TEXT_AFTER, TEXT_BEFORE, VISUAL, tower_names
 from ..state import CheckpointError, StateDict
+from .formats import Format
 
 T = TypeVar("T")
 
@@ -135,3 +136,11 @@ def check_facts(facts: Mapping[str, str], encoder: nn.Module, owner: object) -> 
                 f"{owner} was made for {what} {facts[what]!r}, the encoder has {expected!r}"
                 + ("; OpenAI's weights need a '-quickgelu' configuration of open_clip" if what == "activation" else "")
             )
+
+
+FORMAT = Format(
+    "task_vectors",
+    "an image encoder of open_clip",
+    lambda keys: find_tower(keys) is not None,
+    lambda state, owner: take_tower(state, find_tower(state), owner),
+)
