@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from adamerging_lib import records
 from adamerging_lib.runtime import places
+from adamerging_lib.runtime.atomic import atomic
 
 from . import rooms
 from .judge import Claim, Verdict, judge, read
@@ -88,6 +90,22 @@ def verdict(room: str, id: str, profile: str) -> Verdict | None:
     """The verdict of a profile's record on one claim; None where there is no such record or claim."""
     path = record_of(room, profile)
     return next((v for v in verdicts_at(path) if v.claim.id == id), None) if path else None
+
+
+def words(root: Path) -> list[dict[str, str]]:
+    """Every word on every committed record of a checkout: record (from its root), claim, word."""
+    paths = [*sorted((root / "results").glob("*/*.json")), *sorted((root / "book/runs").glob("*/*/*/*.json"))]
+    return [
+        {"record": path.relative_to(root).as_posix(), "claim": verdict.claim.id, "word": str(verdict)}
+        for path in paths
+        for verdict in verdicts_at(path.resolve())
+    ]
+
+
+def write_words(root: Path) -> None:
+    """Write `words` to ``results/verdicts.csv``, so that a diff shows each verdict that changes."""
+    with atomic(root / "results/verdicts.csv") as temporary:
+        pd.DataFrame(words(root), columns=["record", "claim", "word"]).to_csv(temporary, index=False)
 
 
 # A sample of two thousand draws takes a second; pages and tests ask for the same records again and again.

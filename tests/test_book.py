@@ -1,6 +1,5 @@
 """Notebooks as files, programs and pages: normalising, parameters, variants, the reader, the offline check."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -238,11 +237,13 @@ def test_accept_copies_fresh_runs_and_refuses_edited_notebooks(checkout):
         build.accept()
     fresh = notebooks.normalise(notebook())
     notebooks.write(build.EXECUTED / "performance.ipynb", fresh)
-    (build.FRESH_RESULTS / "mini").mkdir(parents=True)
-    (build.FRESH_RESULTS / "mini/performance.json").write_text('{"rows": [{"a": 1, "seconds": 1}], "seconds": 1}')
+    rows = [{"method": "ties", "condition": "clean", "task": "Average", "accuracy": 60.0}]
+    record = records.new("performance", "mini", {}, None, rows, [0], "2026-01-01T00:00:00", 1.0)
+    records.write(record, build.FRESH_RESULTS / "mini/performance.json")
     build.accept()
     assert Path("notebooks/performance.ipynb").read_bytes() == (build.EXECUTED / "performance.ipynb").read_bytes()
-    assert json.loads(Path("results/mini/performance.json").read_text())["seconds"] == 1
+    assert records.read("results/mini/performance.json") == record
+    assert "results/mini/performance.json,ties-over-ta,not run" in Path("results/verdicts.csv").read_text().splitlines()
     fresh.cells[2].source = "print('edited')"
     notebooks.write("notebooks/performance.ipynb", fresh)
     with pytest.raises(ValueError, match="was edited after its last run"):

@@ -22,6 +22,7 @@ import typer
 
 from adamerging_lib.command.line import call
 
+from .. import claims
 from . import notebooks
 
 SOURCES = ("_config.yml", "_toc.yml", "requirements.lock", "book", "notebooks")
@@ -61,6 +62,7 @@ def accept() -> list[Path]:
         shutil.copy2(path, committed)
     if FRESH_RESULTS.exists():
         shutil.copytree(FRESH_RESULTS, "results", dirs_exist_ok=True)
+        claims.write_words(Path())
     return accepted
 
 

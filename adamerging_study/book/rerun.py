@@ -30,6 +30,7 @@ from adamerging_lib.runtime import places
 from adamerging_lib.runtime.values import Parameter, describe, nearest, parse
 from adamerging_lib.worlds.profiles import profile
 
+from .. import claims
 from . import notebooks
 
 RUNS_FILE = Path("runs.yml")
@@ -103,6 +104,7 @@ def publish(name: str, run: str, toc_file: Path = TOC_FILE) -> None:
     toc = _load(toc_file)
     toc_add(toc, name, run)
     _save(toc_file, toc)
+    claims.write_words(Path())
 
 
 def remove(name: str, run: str, toc_file: Path = TOC_FILE, runs_file: Path = RUNS_FILE) -> None:
@@ -120,6 +122,7 @@ def remove(name: str, run: str, toc_file: Path = TOC_FILE, runs_file: Path = RUN
             folder.rmdir()
     toc_remove(toc, name, run)
     _save(toc_file, toc)
+    claims.write_words(Path())
     _save(runs_file, text)
 
 
