@@ -25,7 +25,7 @@ from adamerging_lib.runtime import places
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.suite import Suite
 
-from . import outcomes, rooms
+from . import fits, outcomes, rooms
 from .claims import verdicts_of
 from .judge import Verdict
 
@@ -98,10 +98,15 @@ def fit(
 
     Arguments:
         suite, method, seed, setting, device, learning, progress, hyper: as in `measure`.
+
+    Returns:
+        The model; of a fit that is kept (see `fits`) with these parameters and this data, the kept one.
     """
     known = find(method)
     if known.adaptive:
         hyper = {**(learning or {}), "seed": seed, "setting": setting, "device": device, "progress": progress, **hyper}
+        if kept := fits.find(suite, method, hyper):
+            return fits.model(kept, suite)
     elif "seed" in inspect.signature(known.function).parameters:
         hyper = {"seed": seed, **hyper}
     return run_method(method, suite, **hyper)
@@ -140,6 +145,8 @@ def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) 
 
 def at_step(suite: Suite, fit: Fit, step: int) -> Merged:
     """The model that a fit of plain task vectors had after so many steps."""
+    if fit.trajectory[step].isnan().any():
+        raise ValueError(f"step {step} of this fit was not kept: look at every {fits.EVERY}th, or at the last")
     state = suite.task_vectors().merge(fit.trajectory[step], fit.coefficients.granularity)
     return Merged(state, fit.method, {**fit.hyper, "steps": step}, fit.tasks)
 
