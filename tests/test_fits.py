@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+import adamerging_lib as am
 from adamerging_lib.learning import objective
 from adamerging_lib.methods import run_method
 from adamerging_lib.runtime import places
@@ -95,3 +98,18 @@ def test_a_file_that_is_no_fit_is_named(tmp_path, suite, kept):
     fits.save(path, {"path": torch.zeros(1)}, {})
     with pytest.raises(ValueError, match=r"other\.safetensors"):
         fits.find(suite, kept[0].method, OPTIONS)
+
+
+def sampled(count: int = 2) -> list[Path]:
+    """Some committed fits, others with every commit."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    known = sorted((ROOT / "results").glob("*/fits/*.safetensors"))
+    return random.Random(head).sample(known, min(count, len(known)))
+
+
+@pytest.mark.parametrize("path", sampled(), ids=lambda path: path.stem)
+def test_a_committed_fit_is_replayed(path):
+    kept = fits.read(path)
+    whole = am.load_suite(path.parents[1].name, tasks=kept.tasks)
+    assert fits.digests(whole) == kept.data, f"{path.name} was made from other data: fit it anew"
+    assert fits.replay(kept, whole) <= fits.TOLERANCE
