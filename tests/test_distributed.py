@@ -14,8 +14,9 @@ import toy
 from strategies import assert_close
 
 import adamerging_lib as am
-from adamerging_lib import adapt, state
+from adamerging_lib import state
 from adamerging_lib.cli import main
+from adamerging_lib.command import adapt
 from adamerging_lib.runtime import distributed
 
 ROOT = Path(__file__).resolve().parents[1]

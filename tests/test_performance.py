@@ -268,6 +268,6 @@ def test_gap_heat_map_shows_the_gaps_rounded(rows):
 
 def test_readme_picture_is_made_by_one_command(rows, tmp_path):
     records.write(record_of(rows), tmp_path / "performance.json")
-    pictures.main([str(tmp_path / "performance.json"), str(tmp_path / "readme.png")])
+    assert pictures.main([str(tmp_path / "performance.json"), str(tmp_path / "readme.png")]) == 0
     height, width, _ = plt.imread(tmp_path / "readme.png").shape
     assert width > 1000 and height > 400

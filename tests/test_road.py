@@ -37,6 +37,7 @@ def test_few_files_hold_the_suite(suite, tmp_path):
     assert "suite.py" in holding and len(holding) <= 9, sorted(holding)
 
 
-def test_the_plain_road_enters_no_more_files_than_it_did(suite):
+def test_the_plain_road_is_short(suite):
+    """Fourteen files before there was a seam for learners; one more since one helper refuses all unknown names."""
     entered, _ = walked(suite)
-    assert len(entered) <= 14, sorted(entered)
+    assert len(entered) <= 15, sorted(entered)

@@ -127,7 +127,7 @@ def test_a_record_without_pairs_is_not_judged_on_them():
     record["rows"] = [row for row in record["rows"] if row["kind"] not in ("pair", "cosine")]
     words = {verdict.claim.id: verdict.word for verdict in claims.verdicts_of(record)}
     assert {name for name, word in words.items() if word == "not run"} == {
-        "right-angles", "pair-costs", "similar-cheaper", "conflicts-dearer",
+        "similarity-right-angles", "pair-costs", "similar-cheaper", "conflicts-dearer",
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ snakemake --dag default variants | python -m adamerging_study.book.pictures - bo
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -38,5 +39,10 @@ def draw(
         readme(records.frame(records.read(source)), picture)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line above; see `line.call` for the exit code."""
+    return call(app, PROGRAM, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(call(app, PROGRAM))
+    sys.exit(main())
