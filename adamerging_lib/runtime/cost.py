@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _PROCESS = Path("/proc/self")
 _inside: dict[str, int] = {}  # device type → highest level of the runs inside the present one, whose mark is theirs
+_files: dict[str, int] = {}  # device type → bytes of mapped files when the present run began
 
 
 def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple[T, float, int | None]:
@@ -40,9 +41,10 @@ def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple
     levels, reset = (_gpu_levels, _gpu_reset) if device.type == "cuda" else (_cpu_levels, _cpu_reset)
     # Order matters: setting the mark back erases the peak of the run around this one, so it is read before; and what is
     # held is read after, when freed memory has been given back.
-    outer = max(_inside.get(device.type, 0), levels(device)[1])
+    outer_files = _files.get(device.type, 0)
+    outer = max(_inside.get(device.type, 0), _peak(levels(device), outer_files))
     known = reset(device)
-    before, _inside[device.type] = levels(device)[0], 0
+    (before, _, _files[device.type]), _inside[device.type] = levels(device), 0
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     try:
@@ -51,14 +53,24 @@ def measured(make: Callable[[], T], device: str | torch.device = "cpu") -> tuple
             torch.cuda.synchronize(device)
         seconds = clock() - start
     finally:  # a run that fails has set the outer one's mark back all the same
-        peak = max(_inside[device.type], levels(device)[1])
-        _inside[device.type] = max(outer, peak)
+        peak = max(_inside[device.type], _peak(levels(device), _files[device.type]))
+        _inside[device.type], _files[device.type] = max(outer, peak), outer_files
     return result, seconds, max(0, peak - before) if known else None
 
 
-def _gpu_levels(device: torch.device) -> tuple[int, int]:
+def _peak(levels: tuple[int, int, int], files: int) -> int:
+    """The highest level since the mark was set back, without mapped files.
+
+    Linux keeps no peak without them, so those of one moment are taken off. The system may drop them at any time, also
+    after the peak: the larger of what was mapped at the beginning and what is now comes nearer to what was then.
+    """
+    _, peak, now = levels
+    return peak - max(files, now)
+
+
+def _gpu_levels(device: torch.device) -> tuple[int, int, int]:
     torch.cuda.synchronize(device)
-    return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device), 0
 
 
 def _gpu_reset(device: torch.device) -> bool:
@@ -66,16 +78,16 @@ def _gpu_reset(device: torch.device) -> bool:
     return True
 
 
-def _cpu_levels(device: torch.device) -> tuple[int, int]:
-    """Resident bytes now, and at the peak since the mark was set back, without files mapped into memory."""
+def _cpu_levels(device: torch.device) -> tuple[int, int, int]:
+    """Resident bytes now, without mapped files; at the peak since the mark was set back, with them; and theirs now."""
     if sys.platform != "linux":
-        return 0, 0
+        return 0, 0, 0
     # Pages of mapped files, such as image stores and checkpoints, are the system's to drop at any moment: a run that
-    # reads them needs no memory for it. Linux keeps no peak without them, so those of this moment are taken off both.
+    # reads them needs no memory for it.
     found = re.findall(r"^(VmHWM|VmRSS|RssFile):\s+(\d+) kB", (_PROCESS / "status").read_text(), re.MULTILINE)
     kilobytes = {name: int(number) for name, number in found}
     now, peak, files = (1024 * kilobytes.get(name, 0) for name in ("VmRSS", "VmHWM", "RssFile"))
-    return now - files, peak - files
+    return now - files, peak, files
 
 
 def _cpu_reset(device: torch.device) -> bool:
