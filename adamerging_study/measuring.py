@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,17 @@ def fit(
     elif "seed" in inspect.signature(known.function).parameters:
         hyper = {"seed": seed, **hyper}
     return run_method(method, suite, **hyper)
+
+
+def seeds_of(method: str, seeds: Sequence[int]) -> Sequence[int]:
+    """The seeds that a method is run with: all of them where it learns or draws at random, else the first.
+
+    Arguments:
+        method: its id.
+        seeds: of the experiment.
+    """
+    known = find(method)
+    return seeds if known.adaptive or "seed" in inspect.signature(known.function).parameters else seeds[:1]
 
 
 def rows_of(frame: pd.DataFrame, **identity: Any) -> list[dict[str, Any]]:

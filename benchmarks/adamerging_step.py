@@ -82,11 +82,12 @@ def build(
         encoder = case.encoder().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     state = {key: t.detach().clone() for key, t in encoder.state_dict().items()}
+    there = torch.Generator(device).manual_seed(seed)  # a CPU takes minutes to draw what a GPU draws in seconds
     kind, vectors = options.pop("vectors_dtype") or torch.float32, {}
     for key, t in state.items():
         if t.is_floating_point():  # tensor by tensor to its place: all of them in float32 may not fit twice
-            drawn = torch.randn((tasks, *t.shape), generator=generator)
-            vectors[key] = drawn.mul_(0.1 * t.std(correction=0)).to(device, kind)
+            drawn = torch.randn((tasks, *t.shape), generator=there, device=device)
+            vectors[key] = drawn.mul_(0.1 * t.std(correction=0).to(device)).to(kind)
     names = tuple(f"task_{k}" for k in range(tasks))
     tv = replace(TaskVectors(names, state, {}).to(device), vectors=vectors)
     scale = 100 / case.dim**0.5

@@ -10,7 +10,7 @@ import pandas as pd
 from adamerging_lib.coefficients import Coefficients, read_authors_file
 from adamerging_lib.layers import ROLES, block_rows, role
 from adamerging_lib.merged import Fit
-from adamerging_lib.methods import methods, run_method
+from adamerging_lib.methods import methods
 from adamerging_lib.suite import Suite
 
 from .. import measuring
@@ -56,8 +56,7 @@ def measure(
     rows = []
     for method, seed in runs:
         rows += measuring.measure(suite, method, learning=learning, seed=seed, **options)
-        fit = run_method(method, suite, **learning, seed=seed, progress=False, **options)  # from the cache
-        rows += rows_of(fit, seed)
+        rows += rows_of(measuring.fit(suite, method, learning=learning, seed=seed, **options), seed)  # from the cache
     return rows
 
 
@@ -67,7 +66,7 @@ def rows_of(fit: Fit, seed: int) -> list[dict[str, Any]]:
     if fit.coefficients.granularity != "task":
         return final_rows(fit.coefficients, **about)
     last = len(fit.trajectory) - 1
-    steps = sorted({*range(0, last, PATH_EVERY), last})
+    steps = [step for step in sorted({*range(0, last, PATH_EVERY), last}) if not fit.trajectory[step].isnan().any()]
     return [
         {**about, "kind": "path", "task": task, "step": step, "coefficient": float(fit.trajectory[step, k, 0])}
         for k, task in enumerate(fit.tasks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,9 @@ from torch.nn.functional import cross_entropy
 from adamerging_lib.evaluation import predictions
 from adamerging_lib.forward import entropy
 from adamerging_lib.merged import Merged
-from adamerging_lib.methods import run_method
-from adamerging_lib.methods.registry import find
 from adamerging_lib.suite import Suite
 
-from ..measuring import rank_correlation
+from .. import measuring
 from . import ALL, BINS
 
 
@@ -27,7 +25,7 @@ def measure(
     after: str,
     test_images: int = 0,
     setting: str = "transductive",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
     **learning: Any,
 ) -> list[dict[str, Any]]:
@@ -37,7 +35,8 @@ def measure(
         suite: what to merge, and labelled test images.
         before, after: method ids of the merged model that adaptation starts from, and of what it makes of it.
         test_images: drawn per task; 0 for all.
-        setting, seed, device: as in `measuring.measure`.
+        seeds: of the order of images; methods that learn are run with each.
+        setting, device: as in `measuring.measure`.
         learning: hyper-parameters of adaptive methods.
 
     Returns:
@@ -47,13 +46,14 @@ def measure(
         AdaMerging, Section 3.2.2 and Appendix B.3.
     """
     suite, rows = suite.some_images(test_images or None), []
-    options = {**learning, "seed": seed, "setting": setting, "device": device, "progress": False}
-    for method in (before, after, "individual"):
-        merged = run_method(method, suite, **(options if find(method).adaptive else {}))
+    options = {"learning": learning, "setting": setting, "device": device}
+    for method, seed in ((m, s) for m in (before, after, "individual") for s in measuring.seeds_of(m, seeds)):
+        merged = measuring.fit(suite, method, seed=seed, **options)
         for task, (uncertainty, loss) in _of_images(suite, merged, setting, device).items():
             about = {"method": method, "task": task, "seed": seed}
             rows += [{**about, "kind": "bin", **row} for row in binned(uncertainty, loss)]
-            rows.append({**about, "kind": "spearman", "value": rank_correlation(uncertainty, loss), "n": len(loss)})
+            rho = measuring.rank_correlation(uncertainty, loss)
+            rows.append({**about, "kind": "spearman", "value": rho, "n": len(loss)})
     return rows
 
 

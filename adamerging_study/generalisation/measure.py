@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adamerging_lib.evaluation import evaluate
 from adamerging_lib.suite import Suite
 from adamerging_lib.worlds.roles import same_role
 
-from .. import measuring
+from .. import fits, measuring
+from ..fits import Wanted
 
 
 def measure(
@@ -20,7 +22,7 @@ def measure(
     splits: Sequence[Sequence[str]],
     methods: Sequence[str],
     test_images: int = 0,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
     **learning: Any,
 ) -> list[dict[str, Any]]:
@@ -32,7 +34,7 @@ def measure(
             pairs.
         methods: method ids; adaptive ones learn on the seen tasks' images alone.
         test_images: drawn per task; 0 for all.
-        seed: of adaptive methods and of those that draw at random.
+        seeds: of adaptive methods and of those that draw at random.
         device: ``cpu``, ``cuda`` or ``auto``.
         learning: hyper-parameters of adaptive methods.
 
@@ -46,7 +48,7 @@ def measure(
     for split in splits or all_splits(suite.tasks):
         unseen = same_role(split, suite.tasks)
         part = hide(suite, unseen)
-        for method in methods:
+        for method, seed in ((m, s) for m in methods for s in measuring.seeds_of(m, seeds)):
             model = measuring.fit(part, method, learning=learning, seed=seed, device=device)
             frame = evaluate(part, model, device=device, outcomes=True)
             about = {"method": method, "condition": "clean", "unseen": ", ".join(unseen), "seed": seed}
@@ -54,6 +56,32 @@ def measure(
             for group, tasks in (("seen", frame[~hidden]), ("unseen", frame[hidden])):
                 rows += measuring.rows_of(tasks.reset_index(drop=True), group=group, **about)
     return rows
+
+
+def kept(
+    *,
+    splits: Sequence[Sequence[str]],
+    methods: Sequence[str],
+    test_images: int,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    **learning: Any,
+) -> Iterator[Wanted]:
+    """The fits that a run with these parameters reads where they are kept; none of all 28 splits.
+
+    Arguments:
+        splits, methods, test_images, seeds, device, learning: as in `measure`.
+    """
+    for split in splits:
+        for method in fits.learned(methods):
+            for seed in seeds:
+                part = functools.partial(_part, split=split, test_images=test_images)
+                name = f"without-{'-'.join(split)}-{method}-{seed}"
+                yield Wanted(name, method, {**learning, "seed": seed, "device": device}, part)
+
+
+def _part(suite: Suite, split: Sequence[str], test_images: int) -> Suite:
+    return hide(suite.some_images(test_images or None), same_role(split, suite.tasks))
 
 
 def hide(suite: Suite, unseen: Sequence[str]) -> Suite:

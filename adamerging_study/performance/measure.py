@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adamerging_lib.suite import Suite
 
-from .. import measuring
+from .. import fits, measuring
+from ..fits import Wanted
 
 
 def measure(
@@ -18,7 +19,7 @@ def measure(
     scalings: Sequence[float] = (),
     test_images: int = 0,
     setting: str = "transductive",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
     **learning: Any,
 ) -> list[dict[str, Any]]:
@@ -30,16 +31,34 @@ def measure(
         swept: methods whose λ is varied.
         scalings: values of that λ.
         test_images: drawn per task; 0 for all.
-        setting, seed, device: as in `measuring.measure`.
+        seeds: of the order of images; methods that learn are run with each.
+        setting, device: as in `measuring.measure`.
         learning: hyper-parameters of adaptive methods.
 
     Returns:
         Rows of a record.
     """
-    suite, options = suite.some_images(test_images or None), {"setting": setting, "seed": seed, "device": device}
+    suite, options = suite.some_images(test_images or None), {"setting": setting, "device": device}
     rows = []
     for method in methods:
-        rows += measuring.measure(suite, method, learning=learning, **options)
+        for seed in measuring.seeds_of(method, seeds):
+            rows += measuring.measure(suite, method, learning=learning, seed=seed, **options)
     for method in swept:
-        rows += measuring.sweep(suite, method, scalings, **options)
+        rows += measuring.sweep(suite, method, scalings, seed=seeds[0], **options)
     return rows
+
+
+def kept(
+    *, methods: Sequence[str], test_images: int, setting: str, seeds: Sequence[int], device: str = "cpu", **others: Any
+) -> Iterator[Wanted]:
+    """The fits that a run with these parameters reads where they are kept.
+
+    Arguments:
+        methods, test_images, setting, seeds, device: as in `measure`.
+        others: further parameters of the notebook, the hyper-parameters of adaptive methods among them.
+    """
+    learning = {name: value for name, value in others.items() if name not in ("swept", "scalings")}
+    for method in fits.learned(methods):
+        for seed in seeds:
+            options = {**learning, "seed": seed, "setting": setting, "device": device}
+            yield Wanted(f"{method}-{seed}", method, options, lambda suite: suite.some_images(test_images or None))

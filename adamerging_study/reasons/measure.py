@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.nn.functional import cross_entropy
@@ -14,6 +14,7 @@ from adamerging_lib.methods import run_method
 from adamerging_lib.suite import Suite
 
 from .. import measuring
+from ..fits import Wanted
 from . import AFTER, BEFORE
 
 METHODS = ("zero_shot", "individual", BEFORE, AFTER)
@@ -28,7 +29,7 @@ def measure(
     classes: Sequence[int] = (),
     rules: Sequence[str] = (),
     test_images: int = 0,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
     **learning: Any,
 ) -> list[Row]:
@@ -40,32 +41,90 @@ def measure(
         classes: how many classes the task with the most of them is left with, its first ones.
         rules: how to combine the tasks' gradients instead of adding them up, see `combiner`.
         test_images: drawn per task, once classes are left out; 0 for all.
-        seed, device: as in `measuring.measure`.
+        seeds: of the order of images; methods that learn are run with each.
+        device: as in `measuring.measure`.
         learning: hyper-parameters of the adaptation.
 
     Returns:
         Rows of a record.
     """
-    common = {"learning": learning, "seed": seed, "device": device}
+
+    def measured(part: Suite, methods: Sequence[str], about: Mapping[str, Any] | None = None, **changed: Any) -> list:
+        return [
+            row
+            for method in methods
+            for seed in measuring.seeds_of(method, seeds)
+            for row in measuring.measure(
+                part, method, seed=seed, device=device, about=about, learning={**learning, **changed}
+            )
+        ]
+
     few = suite.some_images(test_images or None)
-    plain = [row for method in METHODS for row in measuring.measure(few, method, **common)]
-    rows = [*plain, *_traits(few, seed, device)]
+    rows = [*measured(few, METHODS), *_traits(few, seeds[0], device)]
     for scale in scales:
-        rows += measuring.measure(sharpened(few, scale), AFTER, about={"scale": scale}, **common)
-    task = max(suite.tasks, key=lambda name: len(suite.test[name].classes))
+        rows += measured(sharpened(few, scale), [AFTER], {"scale": scale})
     for count in classes:
-        part = narrowed(suite, task, count).some_images(test_images or None)
-        for method in METHODS:
-            rows += measuring.measure(part, method, about={"classes": count, "narrowed": task}, **common)
-    expert = {row["task"]: row["accuracy"] for row in plain if row["method"] == "individual"}
-    weakest = min(suite.tasks, key=expert.__getitem__)
+        part = with_fewest(suite, count, test_images)
+        rows += measured(part, METHODS, {"classes": count, "narrowed": most_classes(suite)})
+    weakest = weakest_expert(few, device)
     part = few.subset([name for name in suite.tasks if name != weakest])
-    for method in (BEFORE, AFTER):
-        rows += measuring.measure(part, method, about={"left_out": weakest}, **common)
+    rows += measured(part, [BEFORE, AFTER], {"left_out": weakest})
     for rule in rules:
-        given = {**common, "learning": {**learning, "combine": rule}}
-        rows += measuring.measure(few, AFTER, about={"rule": rule}, **given)
+        rows += measured(few, [AFTER], {"rule": rule}, combine=rule)
     return rows
+
+
+def kept(
+    *,
+    scales: Sequence[float],
+    classes: Sequence[int],
+    rules: Sequence[str],
+    test_images: int,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    **learning: Any,
+) -> Iterator[Wanted]:
+    """The fits that a run with these parameters reads where they are kept, but for those of the main comparison.
+
+    Arguments:
+        scales, classes, rules, test_images, seeds, device, learning: as in `measure`.
+    """
+
+    def few(suite: Suite) -> Suite:
+        return suite.some_images(test_images or None)
+
+    def without_weakest(suite: Suite) -> Suite:
+        weakest = weakest_expert(few(suite), device)
+        return few(suite).subset([name for name in suite.tasks if name != weakest])
+
+    parts: dict[str, Callable[[Suite], Suite]] = {
+        f"scale-{scale:g}": lambda suite, scale=scale: sharpened(few(suite), scale) for scale in scales
+    }
+    parts |= {f"classes-{n}": lambda suite, n=n: with_fewest(suite, n, test_images) for n in classes}
+    parts["without-the-weakest"] = without_weakest
+    for seed in seeds:
+        options = {**learning, "seed": seed, "device": device}
+        for name, part in parts.items():
+            yield Wanted(f"{name}-{seed}", AFTER, options, part)
+        for rule in rules:
+            yield Wanted(f"{rule}-{seed}", AFTER, {**options, "combine": rule}, few)
+
+
+def most_classes(suite: Suite) -> str:
+    """The task with the most classes."""
+    return max(suite.tasks, key=lambda name: len(suite.test[name].classes))
+
+
+def with_fewest(suite: Suite, count: int, test_images: int) -> Suite:
+    """The suite with only ``count`` classes of the task with the most, then ``test_images`` per task; 0 for all."""
+    return narrowed(suite, most_classes(suite), count).some_images(test_images or None)
+
+
+def weakest_expert(suite: Suite, device: str = "cpu") -> str:
+    """The task whose own expert has the lowest accuracy."""
+    rows = measuring.measure(suite, "individual", device=device)
+    accuracy = {row["task"]: row["accuracy"] for row in rows if row["task"] in suite.tasks}
+    return min(suite.tasks, key=accuracy.__getitem__)
 
 
 def sharpened(suite: Suite, scale: float) -> Suite:

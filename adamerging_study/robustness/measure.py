@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +16,8 @@ from adamerging_lib.methods.registry import find
 from adamerging_lib.suite import Suite
 from adamerging_lib.worlds.corruptions import corrupt
 
-from .. import measuring
+from .. import fits, measuring
+from ..fits import Wanted
 from .numbers import LEARNED
 
 
@@ -31,7 +34,7 @@ def measure(
     objectives: Mapping[str, Mapping[str, Any]] | None = None,
     every: int = 10,
     test_images: int = 0,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
     **learning: Any,
 ) -> list[dict[str, Any]]:
@@ -40,11 +43,12 @@ def measure(
     Arguments:
         suite: what to merge, with clean test images.
         methods, corruptions, severities, swept: as in `robustness`.
-        severity: of the comparison and of the fit looked at, 1 to 5.
+        severity: of the comparison and of the fit looked at, 1 to 5; the other severities are measured with the first
+            seed.
         family: of corruptions, see `corrupt`.
         failing, objectives, every: as in `failure`; no objectives for none of it.
         test_images: drawn per task; 0 for all.
-        seed: of corruptions, of adaptive methods and of those that draw at random.
+        seeds: of corruptions, of adaptive methods and of those that draw at random.
         device: ``cpu``, ``cuda`` or ``auto``.
         learning: hyper-parameters of adaptive methods.
 
@@ -55,9 +59,46 @@ def measure(
         ValueError: for unknown names, or a method of ``swept`` that is not among ``methods``.
     """
     suite = suite.some_images(test_images or None)
-    options = {"severity": severity, "family": family, "seed": seed, "device": device}
+    options = {"severity": severity, "family": family, "seeds": seeds, "device": device}
     rows = robustness(suite, methods, corruptions, learning, severities=severities, swept=swept, **options)
     return rows + failure(suite, failing, objectives or {}, learning, every=every, **options)
+
+
+def kept(
+    *,
+    methods: Sequence[str],
+    corruptions: Sequence[str],
+    severity: int,
+    family: str,
+    failing: str,
+    objectives: Mapping[str, Mapping[str, Any]],
+    test_images: int,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    **others: Any,
+) -> Iterator[Wanted]:
+    """The fits that a run with these parameters reads where they are kept.
+
+    Arguments:
+        methods, corruptions, severity, family, failing, objectives, test_images, seeds, device: as in `measure`.
+        others: further parameters of the notebook, the hyper-parameters of adaptive methods among them.
+    """
+    learning = {name: value for name, value in others.items() if name not in ("severities", "swept", "every")}
+    changed = {label: what for label, what in objectives.items() if what}  # entropy alone is among the corruptions
+    for seed, method in itertools.product(seeds, fits.learned(methods)):
+        options = {**learning, "seed": seed, "device": device}
+        for name in ("clean", *corruptions):
+            part = functools.partial(_part, name=name, severity=severity, family=family, count=test_images, seed=seed)
+            yield Wanted(f"{name}-{method}-{seed}", method, options, part)
+    for seed, (label, objective) in itertools.product(seeds, changed.items()):
+        options = {**learning, "seed": seed, "device": device, "objective": dict(objective)}
+        part = functools.partial(_part, name=failing, severity=severity, family=family, count=test_images, seed=seed)
+        yield Wanted(f"{failing}-{label.lower().replace(' ', '-')}-{seed}", LEARNED, options, part)
+
+
+def _part(suite: Suite, name: str, severity: int, family: str, count: int, seed: int) -> Suite:
+    suite = suite.some_images(count or None)
+    return suite if name == "clean" else corrupt(suite, name, severity, seed, family=family)
 
 
 def robustness(
@@ -70,13 +111,13 @@ def robustness(
     severities: Sequence[int] = (),
     swept: Sequence[str] = (),
     family: str = "native",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Every method on clean images and under every corruption.
 
     Arguments:
-        suite, severity, family, seed, device: as in `measure`.
+        suite, severity, family, seeds, device: as in `measure`.
         methods: method ids. Adaptive ones learn once on the clean images and once on every set of corrupted ones.
         corruptions: names of corruptions.
         learning: hyper-parameters of adaptive methods.
@@ -88,23 +129,26 @@ def robustness(
     """
     if unknown := set(swept) - set(methods):
         raise ValueError(f"swept methods {sorted(unknown)} are not among the methods {list(methods)}: add them there")
-    options = {"learning": learning, "seed": seed, "device": device}
-    merged = {method: measuring.fit(suite, method, **options) for method in methods}
 
-    def measured(shifted: Suite, method: str, model: Merged, adapted_on: str, name: str, level: int) -> list:
+    def measured(shifted: Suite, method: str, seed: int, model: Merged, adapted_on: str, name: str, level: int) -> list:
         adapted_on = adapted_on if find(method).adaptive else "nothing"
         about = {"method": method, "condition": name, "severity": level, "adapted_on": adapted_on, "seed": seed}
         return measuring.rows_of(evaluate(shifted, model, device=device, outcomes=True), group="all", **about)
 
-    rows = [row for method in methods for row in measured(suite, method, merged[method], "clean", "clean", 0)]
-    for name in corruptions:
-        for level in sorted({severity, *severities}):
+    rows, merged = [], {}
+    for seed in seeds:
+        options = {"learning": learning, "seed": seed, "device": device}
+        for method in (method for method in methods if seed in measuring.seeds_of(method, seeds)):
+            merged[method] = measuring.fit(suite, method, **options)
+            rows += measured(suite, method, seed, merged[method], "clean", "clean", 0)
+        levels = sorted({severity, *severities} if seed == seeds[0] else {severity})
+        for name, level in itertools.product(corruptions, levels):
             shifted = corrupt(suite, name, level, seed, family=family)
             for method in methods if level == severity else swept:
-                rows += measured(shifted, method, merged[method], "clean", name, level)
+                rows += measured(shifted, method, seed, merged[method], "clean", name, level)
                 if level == severity and find(method).adaptive:
                     adapted = measuring.fit(shifted, method, **options)
-                    rows += measured(shifted, method, adapted, "corrupted", name, level)
+                    rows += measured(shifted, method, seed, adapted, "corrupted", name, level)
     return rows
 
 
@@ -117,30 +161,32 @@ def failure(
     severity: int,
     every: int,
     family: str = "native",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Layer-wise AdaMerging on corrupted images under several objectives, looked at every few steps.
 
     Arguments:
-        suite, learning, severity, family, seed, device: as in `robustness`.
+        suite, learning, severity, family, seeds, device: as in `robustness`.
         name: the corruption.
         objectives: label → what changes in the objective, see `adamerge`; nothing for entropy alone.
-        every: steps between two looks; the last step is looked at too.
+        every: steps between two looks with the first seed; the last step is looked at too, and of other seeds only the
+            first and the last.
 
     Returns:
         Rows of a record, one per task, step and objective.
     """
     if not objectives:
         return []
-    shifted = corrupt(suite, name, severity, seed, family=family)
-    about = {"method": LEARNED, "condition": name, "severity": severity, "adapted_on": "corrupted", "seed": seed}
-    rows, looks = [], {}
-    for label, objective in objectives.items():
-        changed = {"objective": dict(objective)} if objective else {}
+    rows = []
+    for seed, label in itertools.product(seeds, objectives):
+        if label == next(iter(objectives)):
+            shifted, looks = corrupt(suite, name, severity, seed, family=family), {}
+        about = {"method": LEARNED, "condition": name, "severity": severity, "adapted_on": "corrupted", "seed": seed}
+        changed = {"objective": dict(objectives[label])} if objectives[label] else {}
         fit = measuring.fit(shifted, LEARNED, learning=learning, seed=seed, device=device, **changed)
         last = len(fit.trajectory) - 1
-        for step in sorted({*range(0, last, every), last}):
+        for step in sorted({*range(0, last, every if seed == seeds[0] else last), last}):
             if step or not looks:  # all objectives start alike
                 looks[step] = watch(shifted, measuring.at_step(shifted, fit, step), device)
             rows += measuring.rows_of(looks[step], **about, group="all", objective=label, step=step)
