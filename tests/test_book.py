@@ -244,6 +244,7 @@ def test_title_of_a_variant_says_its_world(checkout):
         ("book/runs/y/a", ["notebooks/a", "notebooks/b"]),
         ("notebooks/b", ["notebooks/a", None]),
         ("book/runs/x/b", ["notebooks/b", None]),
+        ("search", [None, None]),
     ],
 )
 def test_previous_and_next_pass_over_variants(page, around):

@@ -149,7 +149,7 @@ def test_worlds_side_by_side_on_the_page_of_an_experiment(world):
     papers, own = comparisons.worlds_text("exp").split(":::::{dropdown} The study's own claims: 1")
     assert "| claim | published | the drawn world | photographs |" in papers
     assert "| c<br><small>holds at ≥ 0 points</small> | *−3.0* | {bdg-success}`holds`<br>50.0 <small>(" in papers
-    assert "{bdg-danger}`does not hold`<br>−10.0\\* |" in papers and "An asterisk" in own
+    assert "{bdg-danger}`does not hold`<br>−10.0\\* |" in papers and "unless an asterisk says" in own
     assert "| claim | the drawn world | photographs |" in own and "holds at 0 to 99 points" in own
     assert own.count("</small> | – |") == 1  # photographs are not asked for the second claim
 

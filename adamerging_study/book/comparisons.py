@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,12 @@ from .. import claims, judge, rooms
 from ..reasons import show as reasons
 from .markdown import measured, table
 from .worlds import TITLES, columns, links
+
+_LEGEND = (
+    "In brackets: the 95 % interval, off which the word is read ({doc}`/book/claims` says how). "
+    "A number without one has nothing random behind it"
+)
+_STARRED = ", unless an asterisk says that the word rests on the measured value alone"
 
 
 def worlds_text(name: str) -> str:
@@ -31,14 +37,12 @@ def worlds_text(name: str) -> str:
     if papers and own:
         parts[1] = f":::::{{dropdown}} The study's own claims: {len(own)}\n{parts[1]}:::::\n"
     if known:
-        legend = "In brackets: the 95 % interval, off which the word is read ({doc}`/book/claims` says how)."
-        if any(r"\*" in part for part in parts):
-            legend += " An asterisk marks a word that rests on the measured value alone."
-        parts = ["**Claimed and measured**\n", *parts, f"{legend}\n"]
+        legend = _LEGEND + (_STARRED if any(r"\*" in part for part in parts) else "")
+        parts = ["**Claimed and measured**\n", *parts, f"{legend}.\n"]
     return "\n".join([*parts, links(name)])
 
 
-def _claimed(room: str, known: Iterable[judge.Claim]) -> str:
+def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
     worlds, printed = columns(), any(claim.published for claim in known)
 
     def found(claim: judge.Claim, profile: str) -> str:

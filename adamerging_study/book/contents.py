@@ -13,12 +13,12 @@ def neighbours(docname: str, relations: Mapping[str, Sequence[str | None]]) -> l
     """The pages before and after one, variants passed over; a variant's are its experiment's page and the next one.
 
     Arguments:
-        docname: the page.
+        docname: the page; one outside the contents, such as that of the search, has no neighbours.
         relations: page → parent, page before, page after, as Sphinx collects them from the contents.
     """
     found = []
     for way in (1, 2):
-        other = relations[docname][way]
+        other = relations[docname][way] if docname in relations else None
         while other is not None and run_of(other):
             other = relations[other][way]
         found.append(other)
@@ -47,8 +47,8 @@ def _take_numbers(app, env) -> list[str]:
 
 def _pass_over_variants(app, docname: str, template: str, context: dict, doctree) -> None:
     relations = getattr(app.builder, "relations", {})
-    if docname in relations:
-        for key, other in zip(("prev", "next"), neighbours(docname, relations), strict=True):
+    for key, other in zip(("prev", "next"), neighbours(docname, relations), strict=True):
+        if context.get(key):  # the book on a single page has neither
             context[key] = other and {
                 "link": app.builder.get_relative_uri(docname, other),
                 "title": app.builder.render_partial(app.env.titles[other])["title"],
