@@ -136,7 +136,7 @@ class _Text(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The parsed text."""
         text = self.make(*self.arguments)
-        kept = [*places.committed().glob("*/*.json"), *Path("book/runs").glob("*/*/*/*.json")]
+        kept = [*places.committed().glob("*/*.json"), *Path("book/runs").absolute().glob("*/*/*/*.json")]
         for path in [*rooms.HERE.glob("*/claims.yml"), *kept]:
             self.env.note_dependency(str(path))
         node = nodes.container()
