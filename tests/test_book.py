@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import madeup
@@ -15,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from adamerging_lib import records
 from adamerging_lib.runtime import values
 from adamerging_lib.worlds.profiles import PROFILES
-from adamerging_study.book import build, notebooks, rerun
+from adamerging_study.book import build, contents, notebooks, rerun
 from adamerging_study.book import sphinx as book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,11 +186,13 @@ def test_variant_is_entered_published_and_removed_again(checkout):
     with pytest.raises(ValueError, match="is not there"):
         rerun.publish("performance", "other")
     notebooks.write(rerun.page("performance", "other"), notebook(run="other"))
-    for _ in range(2):
-        rerun.publish("performance", "other")
+    rerun.publish("performance", "other")
+    Path("_toc.yml").write_text(Path("_toc.yml").read_text().replace("The drawn world, run other", "An older title"))
+    rerun.publish("performance", "other")
     parts = yaml.safe_load(Path("_toc.yml").read_text())["parts"]
     (chapter,) = [c for part in parts for c in part["chapters"] if c["file"] == "notebooks/performance"]
-    assert chapter["sections"].count({"file": "book/runs/other/performance", "title": "Run other"}) == 1
+    entry = {"file": "book/runs/other/performance", "title": "The drawn world, run other"}
+    assert [section for section in chapter["sections"] if section["file"] == entry["file"]] == [entry]
     rerun.remove("performance", "other")
     assert (Path("_toc.yml").read_text(), Path("runs.yml").read_text()) == (toc, runs)
     assert not Path("book/runs/other").exists()
@@ -202,15 +205,17 @@ def test_page_of_a_default_run_links_notebook_and_parameters():
     assert nbformat.writes(given) == before
     assert "{download}`performance.ipynb <performance.ipynb>`" in page.cells[0].source
     assert "(#parameters-of-performance)" in page.cells[0].source
-    assert page.cells[1].source.startswith("(parameters-of-performance)=")
-    assert "hide-input" not in page.cells[2].metadata.tags
+    assert page.cells[1].source == "```{worlds} performance\n```"
+    assert page.cells[2].source.startswith("(parameters-of-performance)=")
+    assert "hide-input" not in page.cells[3].metadata.tags
 
 
-def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters():
+def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters(checkout):
     page = book.present(notebook(run="long"), "book/runs/long/performance")
     head, target, defaults, injected, figure, text, beside = page.cells
     assert beside.source == "```{run-comparison} performance long\n```"
-    assert head.source.startswith("# Performance, run long\n") and "`steps = 1000`" in head.source
+    assert head.source.startswith("# Performance: the drawn world, run long\n") and "`steps = 1000`" in head.source
+    assert "{doc}`the drawn world </notebooks/performance>`" in head.source
     assert "(sec-table-long)=" in head.source and "{numref}`fig-gap-long`" in head.source
     assert "{ref}`the table <sec-table-long>`" in head.source
     assert target.source.startswith("(parameters-of-performance-long)=")
@@ -220,6 +225,32 @@ def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters():
     assert figure.metadata.mystnb.figure.caption == "Gap"
     assert "$$a = b$$ (eq-a-long)" in text.source and "{eq}`eq-a-long`" in text.source
     assert "(#fig-gap-long)" in text.source and "the word fig-gap stays" in text.source
+
+
+def test_title_of_a_variant_says_its_world(checkout):
+    made = notebook(run="tiny")
+    made.metadata.papermill.parameters = {"profile": "tiny"}
+    made.cells[0].source = "# When does it work?\n\nA question."
+    head = book.present(made, "book/runs/tiny/reasons").cells[0].source
+    assert head.startswith("# When does it work? Photographs\n")
+
+
+@pytest.mark.parametrize(
+    ("page", "around"),
+    [
+        ("method", [None, "notebooks/a"]),
+        ("notebooks/a", ["method", "notebooks/b"]),
+        ("book/runs/x/a", ["notebooks/a", "notebooks/b"]),
+        ("book/runs/y/a", ["notebooks/a", "notebooks/b"]),
+        ("notebooks/b", ["notebooks/a", None]),
+        ("book/runs/x/b", ["notebooks/b", None]),
+        ("search", [None, None]),
+    ],
+)
+def test_previous_and_next_pass_over_variants(page, around):
+    order = ["method", "notebooks/a", "book/runs/x/a", "book/runs/y/a", "notebooks/b", "book/runs/x/b"]
+    relations = dict(zip(order, zip([None] * 6, [None, *order], [*order[1:], None], strict=False), strict=True))
+    assert contents.neighbours(page, relations) == around
 
 
 def test_page_without_title_or_parameters_is_refused():
@@ -287,6 +318,7 @@ def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_p
         'myst_enable_extensions = ["dollarmath", "colon_fence"]\nnb_execution_mode = "off"\nnumfig = True\n'
     )
     pages = {"notebooks/performance": None, "book/runs/long/performance": "long"}
+    (tmp_path / "runs.yml").write_text(yaml.safe_dump({"runs": {"long": {"performance": {"steps": 1000}}}}))
     for docname, run in pages.items():
         made = notebook(run)
         made.cells[-2].outputs = [new_output("display_data", {"text/plain": "a figure"})]
@@ -299,16 +331,26 @@ def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_p
     rows = [{key: value for key, value in row.items() if value == value} for row in made_up]  # without NaN
     record = records.new("performance", "mini", {}, None, rows, [0], "2026-01-01T00:00:00", 1.0)
     records.write(record, tmp_path / "results/mini/performance.json")
-    environment = {**os.environ, "ADAMERGING_RESULTS": str(tmp_path / "results")}
-    entries = "\n".join(["book/rerun", *pages])
-    (tmp_path / "index.md").write_text(f"# Index\n\n```{{toctree}}\n{entries}\n```\n")
+    environment = {**os.environ, "ADAMERGING_RESULTS": str(tmp_path / "results"), "PYTHONPATH": str(ROOT)}
+    (tmp_path / "book/claims.md").write_text("# Claims\n")
+    entries = "\n".join(["book/rerun", *pages, "book/claims"])
+    (tmp_path / "index.md").write_text(f"# Index\n\n```{{toctree}}\n:numbered:\n{entries}\n```\n")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "-n", "-q", str(tmp_path), str(tmp_path / "html")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    build_it = partial(subprocess.run, command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = build_it()
     assert done.returncode == 0, done.stderr
     default, variant = ((tmp_path / "html" / f"{docname}.html").read_text() for docname in pages)
     assert 'id="fig-gap"' in default and 'id="fig-gap-long"' in variant
     assert "Show the default parameters" in variant and "Show the default parameters" not in default
-    assert "Performance, run long" in variant and "default run" in variant
+    assert "Performance: the drawn world, run long" in variant and "the drawn world, run long</span>" in default
+    assert "<small>holds at ≥ 0 points</small>" in default and "Claimed and measured" not in variant
+    after = (tmp_path / "html/book/claims.html").read_text()
+    for page in (default, variant):
+        assert '<link rel="next" title="4. Claims"' in page
+    for page in (variant, after):
+        assert '<link rel="prev" title="2. Performance"' in page
+    assert "Fig. 2.1" in default and '<span class="section-number">2. ' in default
+    assert "Fig. 1" in variant and "Fig. 3" not in variant and '<span class="section-number">3' not in variant
     prose = (tmp_path / "html/book/rerun.html").read_text()
     assert '<span class="published">69.1</span>' in prose
     badge = '<span class="sd-badge sd-bg-danger sd-bg-text-danger">does not hold (point value only)</span>'
@@ -316,10 +358,10 @@ def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_p
     assert "<span>−9.0</span>" in prose and "<span>no interval</span>" in prose
 
     (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{published}`1:Task Arithmetik:Average`\n")
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = build_it()
     assert done.returncode != 0 and "0 published numbers fit" in done.stderr
     (tmp_path / "book/rerun.md").write_text("# Rerun\n\n{verdict}`mini/performance: ties-best`\n")
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = build_it()
     assert done.returncode != 0 and "ties-best" in done.stderr
 
 

@@ -15,7 +15,7 @@ from adamerging_lib.runtime import places
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.worlds.profiles import PROFILES
 from adamerging_study import claims, judge, outcomes, rooms
-from adamerging_study.book import comparisons, directives, roles
+from adamerging_study.book import comparisons, directives, roles, worlds
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIM = {"id": "one", "claim": "c", "by": "paper", "where": "Paper, Table 1", "value": "gain", "at_least": 0}
@@ -87,9 +87,9 @@ def test_verdict_and_its_page(world):
     assert found.word == judge.HOLDS and found.point == 50.0 and found.low < 50 < found.high
     assert claims.profiles({"mini": "", "tiny": ""}) == ["mini"]
     text = directives.claims_text()
-    assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>50.0<br><small>" in text
+    assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>50.0 <small>(" in text
     assert "{doc}`page </notebooks/exp>`" in text
-    assert directives.claims_count_text() == "* `mini`: of 1 claims, 1 {bdg-success}`holds`\n"
+    assert directives.claims_count_text() == "* The drawn world: of 1 claims, 1 {bdg-success}`holds`\n"
 
 
 def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
@@ -105,8 +105,8 @@ def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
 def test_failures_are_shown_with_their_reason(world):
     claim(world / "package", {"at_least": 99, "why": {"mini": "too small"}}, {"id": "two", "value": "missing"})
     text = directives.claims_text()
-    assert "{bdg-danger}`does not hold`" in text and "* **1, mini** (does not hold): too small" in text
-    assert "{bdg-light}`not run`" in text and "**2, mini**" not in text
+    assert "{bdg-danger}`does not hold`" in text and "* **1, the drawn world** (does not hold): too small" in text
+    assert "{bdg-light}`not run`" in text and "**2, " not in text
 
 
 def test_a_claim_about_another_profile_is_not_judged(world):
@@ -123,6 +123,7 @@ def test_a_fresh_record_goes_first(world):
 def test_variant_beside_default(world):
     text = comparisons.comparison_text("exp", "long")
     assert "| B | clean | – | 70.0 | 80.0 | +10.0 |" in text and "| A | clean | – | 20.0 | 20.0 | +0.0 |" in text
+    assert "## Beside the default run" in text and "the default run | this run | difference" in text
     assert comparisons.comparison_text("exp", "other") == ""
 
 
@@ -136,7 +137,55 @@ def test_claims_of_several_worlds_side_by_side(world):
     records.write(record("tiny", shift=-60.0), put)
     text = comparisons.claims_beside_text("mini", "tiny")
     assert "1 claims that were measured on each, 0 have" in text
-    assert "| 1 | c | {bdg-success}`holds`<br>50.0<br>" in text and "<br>-10.0<br>" in text
+    assert "| 1 | c | {bdg-success}`holds`<br>50.0 <small>" in text and "<br>−10.0 <small>" in text
+
+
+def test_worlds_side_by_side_on_the_page_of_an_experiment(world):
+    bare = record("tiny", shift=-60.0)
+    for row in bare["rows"]:
+        row.pop("right", None)
+    records.write(bare, world / "book/runs/tiny/exp/tiny/exp.json")
+    claim(world / "package", {"published": "-3.0"}, {"id": "two", "by": "study", "only": ["mini"], "at_most": 99})
+    papers, own = comparisons.worlds_text("exp").split(":::::{dropdown} The study's own claims: 1")
+    assert "| claim | published | the drawn world | photographs |" in papers
+    assert "| c<br><small>holds at ≥ 0 points</small> | *−3.0* | {bdg-success}`holds`<br>50.0 <small>(" in papers
+    assert "{bdg-danger}`does not hold`<br>−10.0\\* |" in papers and "unless an asterisk says" in own
+    assert "| claim | the drawn world | photographs |" in own and "holds at 0 to 99 points" in own
+    assert own.count("</small> | – |") == 1  # photographs are not asked for the second claim
+
+
+def test_worlds_side_by_side_where_only_the_study_claims(world):
+    claim(world / "package", {"by": "study"}, {"id": "two", "by": "study", "value": "missing"})
+    text = comparisons.worlds_text("exp")
+    assert "dropdown" not in text and "asterisk" not in text and "Other runs" not in text
+    assert "holds`<br>50.0 <small>(" in text and "| {bdg-light}`not run` |" in text
+
+
+def test_a_page_links_all_its_variants_and_each_of_them_the_others(world):
+    runs = {"fast": {"exp": {"steps": 1}}, "tiny": {"exp": {"profile": "tiny"}}, "long": {"other": {"steps": 9}}}
+    runs |= {"far": {"exp": {"profile": "tiny-64", "steps": 9}}, "lost": {"exp": {"steps": 2}}}
+    (world / "runs.yml").write_text(yaml.safe_dump({"runs": runs}, sort_keys=False))
+    for run in ("fast", "tiny", "far"):  # and "lost" has no page yet
+        (world / f"book/runs/{run}").mkdir(parents=True, exist_ok=True)
+        (world / f"book/runs/{run}/exp.ipynb").touch()
+    tiny, fast, far = (
+        f"{{doc}}`{told} </book/runs/{run}/exp>`"
+        for run, told in {
+            "tiny": "photographs",
+            "fast": "the drawn world, run fast",
+            "far": "photographs at 64 px, run far",
+        }.items()
+    )
+    text = comparisons.worlds_text("exp")
+    assert text.endswith(f"\nOther runs of this experiment: {tiny} · {fast} · {far}")
+    default = "{doc}`the drawn world </notebooks/exp>`"
+    assert worlds.links("exp", "far") == f"Other runs of this experiment: {default} · {tiny} · {fast}"
+    assert comparisons.worlds_text("merge_your_own") == ""
+
+
+def test_every_profile_has_a_title_of_its_own():
+    assert worlds.TITLES.keys() == PROFILES.keys()
+    assert len(set(worlds.TITLES.values())) == len(PROFILES) and worlds.DEFAULT in PROFILES
 
 
 def test_a_changed_world_has_a_column_only_where_its_base_has_none(world):
@@ -176,13 +225,13 @@ def test_intervals_and_verdicts_in_prose(world):
         assert wrong in error
 
 
-def test_the_only_run_of_a_world_stands_beside_the_mini_world(world):
+def test_the_only_run_of_a_world_stands_beside_the_drawn_world(world):
     records.write(record("tiny", shift=10.0), world / "book/runs/tiny/exp/tiny/exp.json")
     text = comparisons.comparison_text("exp", "tiny")
-    assert "default (mini) | this run (tiny)" in text and "| B | clean | – | 70.0 | 80.0 | +10.0 |" in text
+    assert "the drawn world | photographs | difference" in text and "| B | clean | – | 70.0 | 80.0 | +10.0 |" in text
     records.write(record("tiny-64"), world / "book/runs/tiny-64/exp/tiny-64/exp.json")
     text = comparisons.comparison_text("exp", "tiny-64")
-    assert "default (tiny) | this run (tiny-64)" in text
+    assert "## Beside photographs" in text and "photographs | photographs at 64 px | difference" in text
 
 
 @pytest.fixture

@@ -226,6 +226,6 @@ def test_worlds_side_by_side(tmp_path, monkeypatch):
     path = tmp_path / "reasons.json"
     records.write(shares(), path)
     monkeypatch.setattr(claims, "record_of", lambda room, profile: path if profile == "mini" else None)
-    assert "| b | 80.0 | -5.0 | -25 |" in comparisons.reasons_beside_text("mini")
+    assert "| b | 80.0 | −5.0 | −25 |" in comparisons.reasons_beside_text("mini")
     with pytest.raises(ValueError, match="tiny"):
         comparisons.reasons_beside_text("mini", "tiny")

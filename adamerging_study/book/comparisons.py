@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,50 @@ from adamerging_lib.worlds.profiles import PROFILES
 from .. import claims, judge, rooms
 from ..reasons import show as reasons
 from .markdown import measured, table
+from .worlds import TITLES, columns, links
+
+_LEGEND = (
+    "In brackets: the 95 % interval, off which the word is read ({doc}`/book/claims` says how). "
+    "A number without one has nothing random behind it"
+)
+_STARRED = ", unless an asterisk says that the word rests on the measured value alone"
+
+
+def worlds_text(name: str) -> str:
+    """What is claimed of an experiment beside what every world's record says, and links to its other runs.
+
+    The papers' claims first; the study's own are folded away where there are both.
+
+    Arguments:
+        name: a notebook; where it is no experiment there are only the links.
+    """
+    known = claims.claims_of(name) if name in rooms.rooms() else []
+    papers, own = ([claim for claim in known if claim.by == speaker] for speaker in judge.SPEAKERS)
+    parts = [_claimed(name, part) for part in (papers, own) if part]
+    if papers and own:
+        parts[1] = f":::::{{dropdown}} The study's own claims: {len(own)}\n{parts[1]}:::::\n"
+    if known:
+        legend = _LEGEND + (_STARRED if any(r"\*" in part for part in parts) else "")
+        parts = ["**Claimed and measured**\n", *parts, f"{legend}.\n"]
+    return "\n".join([*parts, links(name)])
+
+
+def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
+    worlds, printed = columns(), any(claim.published for claim in known)
+
+    def found(claim: judge.Claim, profile: str) -> str:
+        asked = not claim.only or profile in claim.only
+        return measured(claims.verdict(room, claim.id, profile)) if asked else "–"
+
+    rows = [
+        [
+            f"{claim.claim}<br><small>holds at {claim.required} {claim.unit}</small>",
+            *([claim.published and f"*{claim.published}*"] if printed else []),
+            *(found(claim, profile) for profile in worlds),
+        ]
+        for claim in known
+    ]
+    return table(rows, ["claim", *(["published"] if printed else []), *worlds.values()])
 
 
 def claims_beside_text(*profiles: str) -> str:
@@ -74,13 +118,11 @@ def comparison_text(name: str, run: str) -> str:
         ]
         for key, (a, b) in zip(map(_parts, both.index), both.to_numpy(), strict=True)
     ]
-    header = [
-        *(name.replace("_", " ") for name in both.index.names),
-        f"default ({default['profile']})",
-        f"this run ({variant['profile']})",
-        "difference",
-    ]
-    return f"## Beside the default run\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
+    other, this = (TITLES[record["profile"]] for record in (default, variant))
+    if other == this:
+        other, this = "the default run", "this run"
+    header = [*(name.replace("_", " ") for name in both.index.names), other, this, "difference"]
+    return f"## Beside {other}\n\nAverage accuracy, percent.\n\n{table(rows, header)}"
 
 
 def _parts(key: object) -> tuple:

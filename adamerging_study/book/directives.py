@@ -1,8 +1,7 @@
-"""Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
+"""What pages show that is made when the book is built: claims, their count, worlds side by side, runs, methods.
 
-The directives ``{claims}``, ``{claims-count}``, ``{claims-beside}``, ``{reasons-beside}``, ``{run-status}``,
-``{benchmarks}``, ``{costs}``, ``{run-comparison}`` and ``{methods-table}`` write MyST text and let the book's own
-parser read it, so that links and badges are checked like those of any page.
+The directives write MyST text and let the book's own parser read it, so that links and badges are checked like those
+of any page. `DIRECTIVES` lists them.
 """
 
 from __future__ import annotations
@@ -19,34 +18,34 @@ from adamerging_lib import records
 from adamerging_lib.methods import methods
 from adamerging_lib.methods.registry import find
 from adamerging_lib.runtime import places
-from adamerging_lib.worlds.profiles import PROFILES
 
 from .. import claims, judge, rooms
 from .. import costs as study_costs
-from .comparisons import claims_beside_text, comparison_text, reasons_beside_text
+from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
 from .markdown import badge, measured, table
+from .worlds import columns, heading
 
 
 def claims_text() -> str:
     """The papers' claims, one section per document, with published and measured values, verdicts and reasons."""
-    known, profiles = claims.by_papers(), claims.profiles(_bases())
+    known, worlds = claims.by_papers(), columns()
     parts = []
     for source in dict.fromkeys(claim.where.partition(",")[0] for _, claim in known):
         rows, reasons = [], []
         for number, (room, claim) in enumerate(known, start=1):
             if claim.where.partition(",")[0] != source:
                 continue
-            found = [claims.verdict(room, claim.id, profile) for profile in profiles]
+            found = [claims.verdict(room, claim.id, profile) for profile in worlds]
             place = claim.where.partition(",")[2].strip()
             rows.append([
                 number, f"{claim.claim} ({place})", *map(measured, found), claim.published and f"*{claim.published}*",
                 f"{claim.required} {claim.unit}", f"{{doc}}`page </notebooks/{room}>`",
             ])  # fmt: skip
-            for profile, v in zip(profiles, found, strict=True):
-                known_reason = claim.why.get(profile)
-                if v is not None and (v.word == judge.FAILS or (v.word == judge.UNDECIDED and known_reason)):
-                    reasons.append(f"* **{number}, {profile}** ({v.word}): {known_reason or 'no reason known yet'}")
-        header = ["", "claim", *profiles, "published", "holds here if", "proof"]
+            for profile, v in zip(worlds, found, strict=True):
+                why = claim.why.get(profile)
+                if v is not None and (v.word == judge.FAILS or (v.word == judge.UNDECIDED and why)):
+                    reasons.append(f"* **{number}, {worlds[profile]}** ({v.word}): {why or 'no reason known yet'}")
+        header = ["", "claim", *worlds.values(), "published", "holds here if", "proof"]
         parts.append(f"## {source}\n\n{table(rows, header)}")
         if reasons:
             parts.append("**Why some do not hold, or are undecided**\n\n" + "\n".join(reasons) + "\n")
@@ -54,20 +53,16 @@ def claims_text() -> str:
 
 
 def claims_count_text() -> str:
-    """How many of the papers' claims got which word, one line per profile."""
+    """How many of the papers' claims got which word, one line per world."""
     known, lines = claims.by_papers(), []
-    for profile in claims.profiles(_bases()):
+    for profile, world in columns().items():
         found = [claims.verdict(room, claim.id, profile) for room, claim in known]
         words = Counter(judge.NOT_RUN if v is None else v.word for v in found)
         told = ", ".join(f"{words[word]} {badge(word)}" for word in judge.WORDS if words[word])
         alone = sum(v is not None and v.point_only for v in found)
         told += f"; {alone} of these words rest on the point value alone" if alone else ""
-        lines.append(f"* `{profile}`: of {len(known)} claims, {told}")
+        lines.append(f"* {heading(world)}: of {len(known)} claims, {told}")
     return "\n".join(lines) + "\n"
-
-
-def _bases() -> dict[str, str]:
-    return {name: profile.base for name, profile in PROFILES.items()}
 
 
 def status_text() -> str:
@@ -141,7 +136,8 @@ class _Text(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The parsed text."""
         text = self.make(*self.arguments)
-        for path in [*rooms.HERE.glob("*/claims.yml"), *places.committed().glob("*/*.json")]:
+        kept = [*places.committed().glob("*/*.json"), *Path("book/runs").absolute().glob("*/*/*/*.json")]
+        for path in [*rooms.HERE.glob("*/claims.yml"), *kept]:
             self.env.note_dependency(str(path))
         node = nodes.container()
         node.document = self.state.document
@@ -165,6 +161,7 @@ DIRECTIVES = {
     "benchmarks": benchmarks_text,
     "costs": costs_text,
     "run-comparison": comparison_text,
+    "worlds": worlds_text,
     "methods-table": methods_text,
 }
 

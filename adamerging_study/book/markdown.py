@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED, Verdict
@@ -20,11 +21,19 @@ def badge(word: str) -> str:
 
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
-    """A Markdown table in the look of the notebooks' data frames; pipes and line ends in cells are made harmless."""
-    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in [list(header), *rows]]
+    """A Markdown table in the look of the notebooks' data frames.
+
+    Pipes and line ends in cells are made harmless; negative numbers get the minus sign that they have in prose.
+    """
+    lines = [[_cell(cell) for cell in row] for row in [list(header), *rows]]
     lines.insert(1, ["---"] * len(lines[0]))
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"::::{{table}}\n:class: dataframe\n\n{body}\n::::\n"
+
+
+def _cell(content: object) -> str:
+    text = str(content).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
 
 
 def measured(verdict: Verdict | None) -> str:
@@ -39,5 +48,5 @@ def measured(verdict: Verdict | None) -> str:
     told = f"{badge(verdict.word)}<br>{verdict.point:.{digits}f}{mark}"
     if verdict.interval is not None:
         low, high = verdict.interval
-        told += f"<br><small>{low:.{digits}f} to {high:.{digits}f}</small>"
+        told += f" <small>({low:.{digits}f} to {high:.{digits}f})</small>"
     return told

@@ -32,8 +32,8 @@ from adamerging_lib.worlds.profiles import profile
 
 from .. import claims
 from . import notebooks
+from .worlds import DEFAULT, RUNS_FILE, called, heading, variants
 
-RUNS_FILE = Path("runs.yml")
 # Beside the notebooks, wherever a variant is made.
 BUDGETS_FILE = places.committed().parent / "budgets.yml"
 TOC_FILE = Path("_toc.yml")
@@ -102,7 +102,7 @@ def publish(name: str, run: str, toc_file: Path = TOC_FILE) -> None:
     if not page(name, run).exists():
         raise ValueError(f"{page(name, run)} is not there; `make rerun NOTEBOOK={name} RUN={run} P=...` makes it.")
     toc = _load(toc_file)
-    toc_add(toc, name, run)
+    toc_add(toc, name, run, variants(name).get(run, DEFAULT))
     _save(toc_file, toc)
     claims.write_words(Path())
 
@@ -126,12 +126,14 @@ def remove(name: str, run: str, toc_file: Path = TOC_FILE, runs_file: Path = RUN
     _save(runs_file, text)
 
 
-def toc_add(toc: dict, name: str, run: str) -> None:
-    """Add the page of a run to ``toc`` (in place), below the default page; once, however often called."""
-    chapter = _chapter(toc, name)
-    entry = {"file": page(name, run).with_suffix("").as_posix(), "title": f"Run {run}"}
-    sections = chapter.setdefault("sections", [])
-    if entry not in sections:
+def toc_add(toc: dict, name: str, run: str, profile: str) -> None:
+    """Add the page of a run on a profile to ``toc`` (in place), below the default page; once, however often called."""
+    entry = {"file": page(name, run).with_suffix("").as_posix(), "title": heading(called(run, profile))}
+    sections = _chapter(toc, name).setdefault("sections", [])
+    listed = [section["file"] for section in sections]
+    if entry["file"] in listed:
+        sections[listed.index(entry["file"])] = entry
+    else:
         sections.append(entry)
 
 

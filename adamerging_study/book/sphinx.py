@@ -2,7 +2,7 @@
 
 Jupyter Book reads ``notebooks/`` and ``book/runs/`` with execution off. As an extension this module changes what the
 reader sees, never a file: it folds papermill's injected cell away, says which run a variant is, keeps labels unique
-over the book, and links every page to its notebook and its parameters.
+over the book, and links every page to its notebook, its parameters and the other runs of its experiment.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import directives
+from . import contents, directives
 from .roles import interval_role, number_role, published_role, verdict_role
+from .worlds import DEFAULT, called, heading, links, run_of
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
 
@@ -29,9 +30,10 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         docname: its address in the book, without suffix: ``notebooks/NAME`` or ``book/runs/RUN/NAME``.
 
     Returns:
-        A copy with a line of links under the title and a target before the parameters; for a variant also a banner
-        with run and parameters, labels that end in the run's name, both parameter cells folded away, and its averages
-        beside those of the default run.
+        A copy with links under the title and a target before the parameters. On a default page, what was claimed and
+        measured in every world stands before that; on a variant's there are a banner with run and parameters, links to
+        the other runs, labels that end in the run's name, both parameter cells folded away, and its averages beside
+        those of the default run.
 
     Raises:
         ValueError: the notebook does not begin with a title, or has no parameters cell.
@@ -44,9 +46,11 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags:
-            cells.append(nbformat.v4.new_markdown_cell(f"({target})=\n**Parameters**", id="parameters-target"))
             if run:
                 _fold(cell, "Show the default parameters")
+            else:
+                cells.append(nbformat.v4.new_markdown_cell(f"```{{worlds}} {name}\n```", id="worlds"))
+            cells.append(nbformat.v4.new_markdown_cell(f"({target})=\n**Parameters**", id="parameters-target"))
         elif "injected-parameters" in tags:
             _fold(cell, "Show this run's parameters")
         cells.append(cell)
@@ -58,12 +62,6 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         notebook.cells.append(nbformat.v4.new_markdown_cell(beside, id="beside-the-default"))
     _add_head(notebook, name, run, target, docname)
     return notebook
-
-
-def run_of(docname: str) -> str | None:
-    """The run whose page ``docname`` is; None for a default page."""
-    parts = docname.split("/")
-    return parts[2] if parts[:2] == ["book", "runs"] and len(parts) == 4 else None
 
 
 def _fold(cell: NotebookNode, prompt: str) -> None:
@@ -93,7 +91,7 @@ def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, d
     if first.cell_type != "markdown" or not title.startswith("# "):
         raise ValueError(f"{docname}: the first cell should be Markdown and begin with '# ' and a title.")
     root = "../" * docname.count("/")
-    links = [
+    told = [
         f"{{download}}`{name}.ipynb <{name}.ipynb>`",
         f"[parameters](#{target})",
         f"[run it with yours]({root}book/rerun.md)",
@@ -101,14 +99,14 @@ def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, d
     head = [title]
     if run:
         values = notebook.metadata.get("papermill", {}).get("parameters", {})
-        head = [f"{title}, run {run}"]
-        links.insert(0, f"[default run]({root}notebooks/{name}.ipynb)")
-        told = ", ".join(f"`{key} = {value!r}`" for key, value in values.items())
-        told = f"{told}; all else as in the default run."
+        world = called(run, values.get("profile", DEFAULT))
+        head = [f"{title} {heading(world)}" if title.endswith("?") else f"{title}: {world}"]
+        banner = ", ".join(f"`{key} = {value!r}`" for key, value in values.items())
+        banner = f"{banner}; all else as in the default run."
         if Path("book", f"{run}.md").is_file():
-            told += f" What was found: {{doc}}`/book/{run}`."
-        head += ["", f":::{{admonition}} Run {run}", ":class: note", told, ":::"]
-    head += ["", ":::{div} notebook-links", " · ".join(links), ":::", ""]
+            banner += f" What was found: {{doc}}`/book/{run}`."
+        head += ["", f":::{{admonition}} Run {run}", ":class: note", banner, "", links(name, run), ":::"]
+    head += ["", ":::{div} notebook-links", " · ".join(told), ":::", ""]
     first.source = "\n".join(head) + rest
 
 
@@ -121,6 +119,7 @@ def setup(app) -> dict[str, object]:
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)
+    contents.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 

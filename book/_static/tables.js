@@ -47,7 +47,9 @@
     const columns = head.rows[head.rows.length - 1];
     const spans = [...body.rows].some((row) => [...row.cells].some((cell) => cell.rowSpan > 1));
     if (body.rows.length > 2 && !spans) [...columns.cells].forEach((cell, index) => sortable(cell, index, body));
-    for (const row of body.rows) for (const cell of row.cells) cell.classList.toggle("long", text(cell).length > 30);
+    for (const row of body.rows) for (const cell of row.cells) {
+      cell.classList.toggle("long", text(cell).length > 30 && !cell.querySelector(".sd-badge")); // verdicts wrap well
+    }
     const scroll = element("div", { className: "table-scroll" });
     table.replaceWith(tools, scroll);
     if (table.caption) {
