@@ -1,8 +1,7 @@
-"""Pages made when the book is built: claims, their count, status of runs, variants beside defaults, the methods.
+"""What pages show that is made when the book is built: claims, their count, worlds side by side, runs, methods.
 
-The directives ``{claims}``, ``{claims-count}``, ``{claims-beside}``, ``{reasons-beside}``, ``{run-status}``,
-``{benchmarks}``, ``{costs}``, ``{run-comparison}`` and ``{methods-table}`` write MyST text and let the book's own
-parser read it, so that links and badges are checked like those of any page.
+The directives write MyST text and let the book's own parser read it, so that links and badges are checked like those
+of any page. `DIRECTIVES` lists them.
 """
 
 from __future__ import annotations
@@ -23,8 +22,11 @@ from adamerging_lib.worlds.profiles import PROFILES
 
 from .. import claims, judge, rooms
 from .. import costs as study_costs
+from .answer import WORLDS, answer_text, findings_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text
-from .markdown import badge, measured, table
+from .forest import forest_text
+from .markdown import measured, table
+from .summary import averages_text, gains_text, winners_text
 
 
 def claims_text() -> str:
@@ -54,16 +56,14 @@ def claims_text() -> str:
 
 
 def claims_count_text() -> str:
-    """How many of the papers' claims got which word, one line per profile."""
-    known, lines = claims.by_papers(), []
+    """How many of the papers' claims got which word, one line per world."""
+    known, rows = claims.by_papers(), []
     for profile in claims.profiles(_bases()):
         found = [claims.verdict(room, claim.id, profile) for room, claim in known]
         words = Counter(judge.NOT_RUN if v is None else v.word for v in found)
-        told = ", ".join(f"{words[word]} {badge(word)}" for word in judge.WORDS if words[word])
         alone = sum(v is not None and v.point_only for v in found)
-        told += f"; {alone} of these words rest on the point value alone" if alone else ""
-        lines.append(f"* `{profile}`: of {len(known)} claims, {told}")
-    return "\n".join(lines) + "\n"
+        rows.append([WORLDS.get(profile, f"`{profile}`"), *(words[word] for word in judge.WORDS), alone])
+    return table(rows, [f"of {len(known)} claims", *judge.WORDS, f"of these by {judge.POINT_ONLY}"])
 
 
 def _bases() -> dict[str, str]:
@@ -157,6 +157,12 @@ def directive(make) -> type[_Text]:
 
 
 DIRECTIVES = {
+    "answer": answer_text,
+    "forest": forest_text,
+    "findings": findings_text,
+    "averages": averages_text,
+    "task-gains": gains_text,
+    "winners": winners_text,
     "claims": claims_text,
     "claims-count": claims_count_text,
     "claims-beside": claims_beside_text,
