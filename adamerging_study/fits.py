@@ -37,8 +37,8 @@ LENGTH = {
 }
 """Method whose fits are kept → what its steps are called, and the recipes that say how many."""
 TOLERANCE = {"cpu": 0.01, "gpu": 0.1}
-"""How far a replayed coefficient may lie from the kept one after `REPLAYED` steps, as a share of the learning rate (Adam
-moves a coefficient by about one learning rate per step). Fits made on another processor with another version of torch
+"""How far a replayed coefficient may lie from the kept one after `REPLAYED` steps, as a share of the learning rate (a
+step of Adam moves it by about as much). Fits made on another processor with another version of torch
 moved none by more than 3e-5 of it; those made on a GPU by up to 0.034, because gradients near zero differ in sign."""
 REPLAYED = 5
 HISTORY = ("loss", "kept", "agreement")

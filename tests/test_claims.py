@@ -89,7 +89,8 @@ def test_verdict_and_its_page(world):
     text = directives.claims_text()
     assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>50.0 <small>(" in text
     assert "{doc}`page </notebooks/exp>`" in text
-    assert directives.claims_count_text() == "* The drawn world: of 1 claims, 1 {bdg-success}`holds`\n"
+    text = directives.claims_count_text()
+    assert "| of 1 claims | holds | does" in text and "| The drawn world | 1 | 0 | 0 | 0 | 0 |" in text
 
 
 def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
@@ -99,7 +100,7 @@ def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
     records.write(bare, world / "fresh/mini/exp.json")
     assert claims.verdict("exp", "one", "mini").point_only
     assert "{bdg-success}`holds`<br>50.0\\* |" in directives.claims_text()
-    assert "1 of these words rest on the point value alone" in directives.claims_count_text()
+    assert "| The drawn world | 1 | 0 | 0 | 0 | 1 |" in directives.claims_count_text()
 
 
 def test_failures_are_shown_with_their_reason(world):

@@ -21,8 +21,11 @@ from adamerging_lib.runtime import places
 
 from .. import claims, judge, rooms
 from .. import costs as study_costs
+from .answer import answer_text, findings_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
-from .markdown import badge, measured, table
+from .forest import forest_text
+from .markdown import measured, table
+from .summary import averages_text, gains_text, winners_text
 from .worlds import columns, heading
 
 
@@ -54,15 +57,13 @@ def claims_text() -> str:
 
 def claims_count_text() -> str:
     """How many of the papers' claims got which word, one line per world."""
-    known, lines = claims.by_papers(), []
+    known, rows = claims.by_papers(), []
     for profile, world in columns().items():
         found = [claims.verdict(room, claim.id, profile) for room, claim in known]
         words = Counter(judge.NOT_RUN if v is None else v.word for v in found)
-        told = ", ".join(f"{words[word]} {badge(word)}" for word in judge.WORDS if words[word])
         alone = sum(v is not None and v.point_only for v in found)
-        told += f"; {alone} of these words rest on the point value alone" if alone else ""
-        lines.append(f"* {heading(world)}: of {len(known)} claims, {told}")
-    return "\n".join(lines) + "\n"
+        rows.append([heading(world), *(words[word] for word in judge.WORDS), alone])
+    return table(rows, [f"of {len(known)} claims", *judge.WORDS, f"of these by {judge.POINT_ONLY}"])
 
 
 def status_text() -> str:
@@ -153,6 +154,12 @@ def directive(make) -> type[_Text]:
 
 
 DIRECTIVES = {
+    "answer": answer_text,
+    "forest": forest_text,
+    "findings": findings_text,
+    "averages": averages_text,
+    "task-gains": gains_text,
+    "winners": winners_text,
     "claims": claims_text,
     "claims-count": claims_count_text,
     "claims-beside": claims_beside_text,

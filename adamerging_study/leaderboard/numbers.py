@@ -41,7 +41,7 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
 
     for needs in NEEDS:
         for gives in GIVES:
-            found[f"{_key(needs, gives)}_average"] = best((needs,), gives)
+            found[f"{key(needs, gives)}_average"] = best((needs,), gives)
     free, images = best(("nothing",), ONE), best(_IMAGES, ONE)
     found["free_beyond_ties"] = best(("nothing",), ONE, but="ties") - at["ties"]
     found["images_beyond_free"] = images - free
@@ -55,7 +55,7 @@ def words(rows: pd.DataFrame) -> dict[str, str]:
     found = {}
     for (needs, gives), part in merging.groupby(["needs", "gives"]):
         best = min(part.index, key=lambda method: (-average[method], label[method]))
-        found[f"{_key(needs, gives)}_best"] = label[best]
+        found[f"{key(needs, gives)}_best"] = label[best]
     return found
 
 
@@ -65,7 +65,8 @@ def _merging(rows: pd.DataFrame) -> pd.DataFrame:
     return about.drop(index=list(BOUNDS), errors="ignore")
 
 
-def _key(needs: str, gives: str) -> str:
+def key(needs: str, gives: str) -> str:
+    """How the names of numbers call a competition: ``unlabelled_test_images_one``."""
     return f"{needs.replace(' ', '_')}_{SHORT[gives]}"
 
 

@@ -1,0 +1,173 @@
+"""The figure of the first page: what each form of AdaMerging gains over Task Arithmetic, in both worlds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adamerging_lib import records
+from adamerging_lib.published import published
+
+from ..performance.numbers import SHORT
+from ..sample import AVERAGE, interval
+from ..style import WIDTH, colour, styled
+from .answer import WORLDS, brief, numbers_of, record_of, verdict_text
+
+FORMS = {
+    "layer_wise_adamerging": "Layer-wise", "layer_wise_adamerging_pp": "Layer-wise ++",
+    "task_wise_adamerging": "Task-wise", "task_wise_adamerging_pp": "Task-wise ++",
+}  # fmt: skip
+"""The four forms of AdaMerging, from top to bottom → their names in the figure."""
+BASES = {"ta_average": "over λ = 0.3", "ta_best": "over the best λ"}
+"""Number that a gain is measured from → which λ of Task Arithmetic that is."""
+
+_PLACES = {"ta_average": -0.2, "ta_best": 0.2}
+
+
+def forest_text() -> str:
+    """The figure with its caption and its alternative text, drawn from the records of both worlds."""
+    worlds = {profile: gains(numbers) for profile, numbers in numbers_of("performance").items()}
+    figure = forest({WORLDS[profile]: found for profile, found in worlds.items()}, published_averages())
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    plt.close(figure)
+    encoded = base64.b64encode(picture.getvalue()).decode("ascii")
+    options = f':name: fig-forest\n:width: 100%\n:alt: "{alt(worlds)}"'
+    return f"```{{figure}} data:image/png;base64,{encoded}\n{options}\n\n{caption()}\n```\n"
+
+
+def gains(numbers: Mapping[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    """(Form, base) → what the form gains over Task Arithmetic at that λ, points, paired image by image."""
+    return {(form, base): numbers[f"{SHORT[form]}_average"] - numbers[base] for form in FORMS for base in BASES}
+
+
+def published_averages() -> dict[str, float]:
+    """Form → its published gain over Task Arithmetic at λ = 0.3, points (Table 1)."""
+    at = published(table=1).set_index(["task", "method_id"])["accuracy"][AVERAGE]
+    return {form: float(at[form] - at["task_arithmetic"]) for form in FORMS}
+
+
+def alt(worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]]) -> str:
+    """The figure in words: what it shows in the end, then every gain with its interval, and the published ones."""
+    parts = []
+    for profile, found in worlds.items():
+        each = [f"{FORMS[form]} {', '.join(brief(found[form, base]) for base in BASES)}" for form in FORMS]
+        parts.append(f"{_begun(WORLDS[profile])}, {' and '.join(BASES.values())}: {'; '.join(each)}.")
+    theirs = ", ".join(f"{FORMS[form]} {gain:+.1f}" for form, gain in published_averages().items())
+    finding = re.sub(r"\[(.*?)\]\{.*?\}", r"\1", verdict_text())
+    return (
+        f"{finding} Forest plot of points gained over Task Arithmetic, with 95 % intervals. {' '.join(parts)} "
+        f"Published, over λ = 0.3: {theirs}."
+    )
+
+
+def caption() -> str:
+    """What the figure shows, and what the runs behind it were."""
+    runs = {profile: run(profile) for profile in WORLDS}
+    told = "; ".join(f"{WORLDS[profile]}: {text}" for profile, text in runs.items())
+    if len(set(runs.values())) == 1:
+        told = f"both worlds: {runs.popitem()[1]}"
+    return (
+        "Points over Task Arithmetic at $\\lambda = 0.3$ (filled) and at the best $\\lambda$ of a sweep, which takes "
+        "labels to find (hollow), with 95 % intervals over test images and, where there are several, seeds. Diamonds: "
+        f"*published*, CLIP ViT-B/32. {_begun(told)}."
+    )
+
+
+def run(profile: str) -> str:
+    """What a world's main comparison was run with: steps, test images per task, seeds, and whether it kept outcomes."""
+    record = records.read(record_of("performance", profile))
+    rows = [row for row in record["rows"] if row["method"] == "layer_wise_adamerging" and row["task"] != AVERAGE]
+    images, seeds = {int(row["n"]) for row in rows}, sorted({row["seed"] for row in rows})
+    told = [f"{record['parameters']['steps']} steps"] if "steps" in record["parameters"] else []
+    if images:
+        span = f"{min(images):,}" + (f" to {max(images):,}" if len(images) > 1 else "")
+        told += [f"{span} test images per task", _seeds(seeds)]
+    return ", ".join(told + ([] if all("right" in row for row in rows) else ["no intervals"]))
+
+
+def _seeds(seeds: list[int]) -> str:
+    """Seeds in words: "seed 0", "seeds 0 to 4", "seeds 0, 2"."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"seeds {seeds[0]} to {seeds[-1]}" if whole else f"seeds {', '.join(map(str, seeds))}"
+
+
+@styled
+def forest(worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: Mapping[str, float]) -> Figure:
+    """Gains of the four forms as points with 95 % intervals, a panel per world, the published gains as diamonds.
+
+    Arguments:
+        worlds: name → (form, base) → ``[1 + draws]``, see `gains`; without an interval the point stands alone, and a
+            gain that was not run is left out.
+        theirs: form → published gain over Task Arithmetic at λ = 0.3.
+    """
+    figure, panels = plt.subplots(1, len(worlds), figsize=(WIDTH, 2.35), sharex=True, sharey=True, squeeze=False)
+    low, high = _ends(worlds, theirs)
+    for axes, (name, found) in zip(panels[0], worlds.items(), strict=True):
+        axes.set_title(_begun(name), loc="left", fontsize=10.5)
+        axes.axvline(0, color="#8A8A8A", lw=1)
+        axes.grid(axis="x", color="#EFEFEF")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        for row, form in enumerate(FORMS):
+            axes.plot(theirs[form], row + _PLACES["ta_average"], "D", ms=6, color="#6A6A6A", mfc="white", zorder=2)
+            for base in BASES:
+                _draw(axes, found[form, base], row + _PLACES[base], colour(form), filled=base == "ta_average")
+    axes.set(yticks=range(len(FORMS)), yticklabels=FORMS.values(), ylim=(len(FORMS) - 0.5, -0.5))
+    # The numbers stand right of everything drawn, in a third of the width.
+    ticks = range(5 * math.ceil(low / 5), math.ceil(high), 5)
+    axes.set_xlim(low, high + (high - low) / 3)
+    axes.set_xticks(ticks, [*map(_number, ticks[:-1]), f"{ticks[-1]} points"])
+    _legend(figure)
+    return figure
+
+
+def _draw(axes: Axes, values: np.ndarray, y: float, shade: str, filled: bool) -> None:
+    """A point, its interval where there is one, and the number at the right edge; nothing for what was not run."""
+    point, low, high = interval(values)
+    if math.isnan(point):
+        return
+    if low is not None and high is not None:
+        axes.plot([low, high], [y, y], color=shade, lw=1.8, solid_capstyle="butt", zorder=3)
+    axes.plot(point, y, "o", ms=6, color=shade, mfc=shade if filled else "white", mew=1.4, zorder=4)
+    axes.text(1, y, _number(f"{point:+.1f}"), ha="right", va="center", transform=axes.get_yaxis_transform())
+
+
+def _ends(
+    worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: Mapping[str, float]
+) -> tuple[float, float]:
+    """What the axis spans so that 0, every interval and every published gain lies inside."""
+    ends = [end for found in worlds.values() for values in found.values() for end in interval(values)]
+    ends = [0.0, *theirs.values(), *(end for end in ends if end is not None and not math.isnan(end))]
+    return min(ends) - 0.5, max(ends) + 0.5
+
+
+def _number(value: object) -> str:
+    """A number with a minus sign of its own."""
+    return str(value).replace("-", "−")
+
+
+def _begun(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def _legend(figure: Figure) -> None:
+    grey = {"ls": "", "ms": 6, "color": "#4A4A4A"}
+    handles = [
+        plt.Line2D([], [], marker="o", label="over Task Arithmetic, λ = 0.3", **grey),
+        plt.Line2D([], [], marker="o", mfc="white", mew=1.4, label="best λ", **grey),
+        plt.Line2D([], [], marker="D", mfc="white", label="published", **grey),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, handlelength=1,
+                  handletextpad=0.3, columnspacing=1.2, borderaxespad=0)  # fmt: skip
