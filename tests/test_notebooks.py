@@ -5,46 +5,17 @@ give back the committed rows instead, everything else runs as it is, and every t
 equal: a number altered by hand, in a notebook or in a record, has nowhere to hide.
 """
 
-import copy
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from adamerging_study import rooms
+from adamerging_study.book import redraw
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Run before the notebook's own cells: loading gives next to nothing, measuring the committed record.
-BEFORE = """
-import types
-import torch
-import adamerging_lib as am
-from adamerging_lib.runtime import places
-from adamerging_lib.suite import TaskData
-from adamerging_lib.worlds.mini.tasks import SIZES, TASKS
-from adamerging_lib.worlds import corruptions
-from adamerging_study import measuring
-kept = am.records.read(places.committed() / "mini/{name}.json")
-blank = torch.zeros(SIZES["test"], 3, 1, 1, dtype=torch.uint8)
-labels = torch.zeros(SIZES["test"], dtype=torch.int64)
-shown = am.profile("mini").tasks
-test = {{name: TaskData(blank, labels, TASKS[name].classes) for name in shown}}
-suite = types.SimpleNamespace(assets=kept["assets"], tasks=shown, test=test)
-suite.some_images = lambda *_: suite
-
-
-def load_suite(profile, tasks=None):
-    suite.tasks = tuple(tasks or test)
-    return suite
-
-
-am.load_suite = load_suite
-measuring.Run.measure = lambda run, suite: kept
-corruptions.corrupt = lambda suite, *_, **__: suite
-"""
 # Notebooks that measure nothing and so have no record.
 NO_RECORD = {"merge_your_own"}
 
@@ -62,16 +33,6 @@ def shown(cell):
     return found
 
 
-def replayed(notebook, before):
-    """A copy of the notebook, run from its committed record."""
-    again = copy.deepcopy(notebook)
-    again.cells.insert(0, nbformat.v4.new_code_cell(before))
-    where = {"metadata": {"path": str(ROOT / "notebooks")}}
-    NotebookClient(again, timeout=300, kernel_name="python3", resources=where).execute()
-    del again.cells[0]
-    return again
-
-
 def differences(stored, again):
     """Ids of the cells that show something else than they did."""
     return [a.id for a, b in zip(stored.cells, again.cells, strict=True) if shown(a) != shown(b)]
@@ -82,7 +43,7 @@ def test_notebook_shows_its_record(room, tmp_path, monkeypatch):
     stored = nbformat.read(ROOT / "notebooks" / f"{room}.ipynb", as_version=4)
     monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    again = replayed(stored, BEFORE.format(name=room))
+    again = redraw.redrawn(stored, ROOT / "results" / "mini" / f"{room}.json", ROOT / "notebooks")
     assert differences(stored, again) == []
 
 

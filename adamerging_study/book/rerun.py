@@ -62,7 +62,7 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
     if not values:
         raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
     filled(name, values, notebooks.parameters(template(name)))  # an unknown profile is refused before it is written
-    text = _load(runs_file)
+    text = load_yaml(runs_file)
     text.setdefault("runs", {}).setdefault(run, {})[name] = values
     _save(runs_file, text)
     return values
@@ -83,7 +83,7 @@ def filled(name: str, values: Mapping[str, object], known: Mapping[str, Paramete
     if "profile" not in values or "profile" not in known or values["profile"] == known["profile"].default:
         return dict(values)
     chosen = profile(values["profile"])
-    budget = _load(BUDGETS_FILE).get(chosen.name, {})
+    budget = load_yaml(BUDGETS_FILE).get(chosen.name, {})
     own = {**budget.get("all", {}), **budget.get(name, {})}
     own = {key: value for key, value in own.items() if key in known}
     for key in ("methods", "swept"):
@@ -101,7 +101,7 @@ def publish(name: str, run: str, toc_file: Path = TOC_FILE) -> None:
     """List the page of run ``run`` below the default page of ``name`` in the table of contents."""
     if not page(name, run).exists():
         raise ValueError(f"{page(name, run)} is not there; `make rerun NOTEBOOK={name} RUN={run} P=...` makes it.")
-    toc = _load(toc_file)
+    toc = load_yaml(toc_file)
     toc_add(toc, name, run, variants(name).get(run, DEFAULT))
     _save(toc_file, toc)
     claims.write_words(Path())
@@ -109,7 +109,7 @@ def publish(name: str, run: str, toc_file: Path = TOC_FILE) -> None:
 
 def remove(name: str, run: str, toc_file: Path = TOC_FILE, runs_file: Path = RUNS_FILE) -> None:
     """Undo `add` and `publish`: the page, its entry in the contents, its entry in ``runs.yml``."""
-    path, toc, text = page(name, run), _load(toc_file), _load(runs_file)
+    path, toc, text = page(name, run), load_yaml(toc_file), load_yaml(runs_file)
     if name not in text.get("runs", {}).get(run, {}):
         raise ValueError(f"{runs_file} has no run {run!r} of notebook {name!r}.")
     del text["runs"][run][name]
@@ -154,8 +154,9 @@ def _chapter(toc: dict, name: str) -> dict:
     raise ValueError(f"_toc.yml lists no page notebooks/{name}; add the default page first.")
 
 
-def _load(path: Path) -> dict:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+def load_yaml(path: Path) -> dict:
+    """A file of YAML as a mapping, empty where it holds nothing."""
+    return yaml.safeload_yaml(path.read_text(encoding="utf-8")) or {}
 
 
 def _save(path: Path, content: dict) -> None:
