@@ -200,6 +200,26 @@ class Run:
         """Everything that the experiment measures, as the record of this run."""
         return self.record(suite, rooms.part(self.experiment, "measure").measure(suite, **self.options))
 
+    def replay(self, suite: Suite, method: str, steps: int = fits.FIRST) -> str:
+        """Compute the first steps of a method's first kept fit anew, and say whether they lead along its path.
+
+        Arguments:
+            suite: of this run.
+            method: its id.
+            steps: how many, at most those that are kept one by one.
+        """
+        wanted = rooms.part(self.experiment, "measure").kept(**self.options)
+        one = next(one for one in wanted if one.method == method)
+        part, label = one.part(suite), methods()["label"][method]
+        if not (kept := fits.find(part, method, one.options)):
+            return f"No fit of {label} is kept with these parameters and this data: it was computed whole."
+        agree = fits.replay(kept, part, steps) <= fits.tolerance(kept)
+        return (
+            f"The first {min(steps, kept.steps[-1])} steps of {label} (seed {kept.hyper['seed']}), computed on this "
+            f"machine, {'agree with' if agree else 'DIFFER from'} the kept fit, to {fits.tolerance(kept):.0e} in every "
+            "coefficient."
+        )
+
     def record(self, suite: Suite, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """The record of this run.
 
