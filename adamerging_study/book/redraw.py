@@ -65,7 +65,7 @@ corruptions.corrupt = lambda suite, *_, **__: suite
 
 
 def redrawn(notebook: NotebookNode, record: Path, folder: Path) -> NotebookNode:
-    """A copy of a notebook, executed on its record; cells that show images of the suite or compute on it keep what they showed.
+    """A copy of a notebook, executed on its record; cells that need the suite itself keep what they showed.
 
     Arguments:
         notebook: with its parameters.
