@@ -63,9 +63,14 @@ def names(profile: str, experiment: str | None = None) -> list[str]:
     """Names of all fits of a profile, or of one experiment.
 
     Raises:
-        ValueError: for an unknown profile or experiment, and where it keeps none.
+        ValueError: for an unknown profile or experiment.
     """
-    found = [name for room in ([experiment] if experiment else rooms()) for name in wanted(profile, room)]
+    return [name for room in ([experiment] if experiment else rooms()) for name in wanted(profile, room)]
+
+
+def _asked(profile: str, experiment: str | None) -> list[str]:
+    """As `names`, and ValueError where there are none."""
+    found = names(profile, experiment)
     if not found:
         raise ValueError(f"{experiment or profile} keeps no fits of its own")
     return found
@@ -132,7 +137,7 @@ Experiment = Annotated[str | None, typer.Option(help="only the fits of this expe
 @app.command("names")
 def _names(profile: World, experiment: Experiment = None) -> None:
     """Print the names of all kept fits of a profile."""
-    print(*names(profile, experiment), sep="\n")
+    print(*_asked(profile, experiment), sep="\n")
 
 
 @app.command("fit")
@@ -155,7 +160,7 @@ def _install(
     experiment: Experiment = None,
 ) -> None:
     """Put new fits in the place of the kept ones, and say how far each is from the one before."""
-    asked = [folder / f"{name}.safetensors" for name in names(profile, experiment)]
+    asked = [folder / f"{name}.safetensors" for name in _asked(profile, experiment)]
     new = [path for path in asked if path.is_file()]
     if not new:
         raise ValueError(f"{folder} holds none of these fits; `make refit` makes them")
@@ -180,7 +185,7 @@ def _check(profile: World, experiment: Experiment = None, threads: int = 1) -> i
     """Replay the first steps of all kept fits; 1 where one leads elsewhere or is not needed any more."""
     torch.set_num_threads(threads)
     if experiment:
-        names(profile, experiment)  # refuses an unknown one
+        _asked(profile, experiment)  # refuses an unknown one
     paths = sorted(fits.folder(profile).glob(f"{experiment}-*.safetensors" if experiment else "*.safetensors"))
     if not paths:
         raise ValueError(f"no fits are kept in {fits.folder(profile)}")
