@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make book` and `make test`. Nothing here changes a tracked file, but for
-# `make accept`, `make rerun`, `make unrun`, `make lock` and `make zoo ZOO=--install`, whose purpose it is.
+# `make accept`, `make refit`, `make rerun`, `make unrun`, `make lock` and `make zoo ZOO=--install`, whose purpose it is.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 CORES ?= 2
+WORLD ?= mini
+DEVICE ?= cpu
+FITS := $(WORLD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -18,7 +21,7 @@ PDF ?= _build/book.pdf
 
 export PYTHONUTF8 := 1
 
-.PHONY: help book html pdf test test-assets gpu lint check-offline check-book zoo rerun unrun parameters accept lock clean distclean
+.PHONY: help book html pdf test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -73,8 +76,7 @@ parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
 
 rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seed=3"
 	@test -n "$(NOTEBOOK)" && test -n "$(RUN)" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seed=3"'; exit 2; }
-	$(PY) -m adamerging_study.book.rerun add $(NOTEBOOK) $(RUN) $(P)
-	$(SNAKEMAKE) book/runs/$(RUN)/$(NOTEBOOK).ipynb
+	$(PY) -m adamerging_study.book.rerun try $(NOTEBOOK) $(RUN) $(P) --by "$(SNAKEMAKE)"
 	$(PY) -m adamerging_study.book.rerun publish $(NOTEBOOK) $(RUN)
 	$(MAKE) html
 
@@ -85,6 +87,15 @@ accept: $(STAMP) ## fresh notebooks and records become the committed ones; the R
 	$(PY) -m adamerging_study.book.build accept
 	$(PY) -m adamerging_study.book.pictures results/mini/performance.json book/_static/readme.png
 	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_study.book.pictures - book/_static/workflow.png
+
+check-fits: $(STAMP) ## the first steps of every kept fit lead along its path: WORLD=mini EXPERIMENT=performance
+	$(PY) -m adamerging_study.refit check $(FITS)
+
+refit: $(STAMP) ## kept fits made anew, into results/: WORLD=mini EXPERIMENT=performance DEVICE=cuda; resumes
+	@$(PY) -m adamerging_study.refit names $(FITS) >/dev/null
+	$(PY) -m snakemake fits --quiet rules host --cores $(CORES) \
+		--config world=$(WORLD) device=$(DEVICE) $(if $(EXPERIMENT),experiment=$(EXPERIMENT))
+	$(PY) -m adamerging_study.refit install $(FITS) _build/fits/$(WORLD)
 
 zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them
 	$(PY) -m adamerging_lib zoo --profile mini --workers $(CORES) $(ZOO)

@@ -1,5 +1,5 @@
 # Which notebook runs when. `snakemake` executes the default runs into _build/executed, `snakemake variants` the runs of
-# runs.yml into book/runs. The same file serves a laptop and a cluster (--workflow-profile profiles/slurm).
+# runs.yml into book/runs, `snakemake fits` the kept fits into _build/fits. The same file serves a laptop and a cluster (--workflow-profile profiles/slurm).
 # A notebook runs again when its cells, its parameters, the library or the zoo changed, and only then: outputs that were
 # accepted into notebooks/ do not count, because a run depends on the notebook through the digest of its sources.
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adamerging_lib.runtime.sources import notebook_files
 from adamerging_study.book.notebooks import code_cells, parameters, source_digest
-from adamerging_study.book.rerun import filled
+from adamerging_study.book.rerun import filled, kept_fits
 from adamerging_study.rooms import rooms
 
 configfile: "runs.yml"
@@ -32,13 +32,15 @@ DATA = sorted(str(path) for pattern in ("published/*.csv", "worlds/*/zoo/manifes
 
 
 def dependencies(wildcards):
-    """The modules that a notebook reaches, transitively; what prints, builds and trains is not among them."""
+    """The modules that a notebook reaches, transitively, and kept fits; not what prints, builds and trains."""
     page, cells = wildcards.page, code_cells(f"notebooks/{wildcards.page}.ipynb")
     if page in rooms():  # which a run imports by its name
         cells += [f"import adamerging_study.{page}.measure, adamerging_study.{page}.numbers"]
         cells += [f"import adamerging_study.{page}.show"]
     claims = [f"adamerging_study/{page}/claims.yml"] if page in rooms() else []
-    return [os.path.relpath(file) for file in notebook_files(cells)] + claims + DATA
+    given = config["runs"][wildcards.run][page] if "run" in wildcards.keys() else {}
+    fits = [str(file) for file in kept_fits(page, given)] if page in rooms() else []
+    return [os.path.relpath(file) for file in notebook_files(cells)] + claims + fits + DATA
 
 
 def values(wildcards):
@@ -91,3 +93,37 @@ rule variant:
     threads: 1
     resources: mem_mb=4000, runtime=60
     shell: EXECUTE + " --results book/runs/{wildcards.run}/{wildcards.page} --log {log.notebook} --parameters {params.values:q}"
+
+
+# Kept fits made anew, `make refit`: `snakemake fits --config world=mini experiment=performance device=cuda`.
+DEVICE = config.get("device", "cpu")
+
+
+def wanted_fits(wildcards):
+    """The fits that are asked for, as files."""
+    from adamerging_study.refit import names  # brings torch, which no other target needs
+
+    world = config.get("world", "mini")
+    return [f"_build/fits/{world}/{name}.safetensors" for name in names(world, config.get("experiment"))]
+
+
+def fit_dependencies(wildcards):
+    """The modules that the experiment of a fit reaches."""
+    experiment = wildcards.fit.partition("-")[0]
+    files = notebook_files([f"import adamerging_study.{experiment}.measure, adamerging_study.refit"])
+    return [os.path.relpath(file) for file in files] + ["budgets.yml"] + DATA
+
+
+rule fits:
+    input: wanted_fits
+
+
+# Finished ones stay until `refit install` moves them, so that an interrupted `make refit` goes on where it was.
+rule fit:
+    wildcard_constraints: fit="[a-z_]+-[^/]+"
+    input: fit_dependencies
+    output: "_build/fits/{world}/{fit}.safetensors"
+    params: source=lambda w: source_digest(f"notebooks/{w.fit.partition('-')[0]}.ipynb")
+    threads: 1
+    resources: mem_mb=4000, runtime=240, gpu=int(DEVICE != "cpu")
+    shell: f"{sys.executable} -m adamerging_study.refit fit {{wildcards.world}} {{wildcards.fit}} {{output}} --device {DEVICE}"

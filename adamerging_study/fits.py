@@ -39,7 +39,7 @@ LENGTH = {
 TOLERANCE = {"cpu": 0.01, "gpu": 0.1}
 """How far a replayed coefficient may lie from the kept one after `REPLAYED` steps, as a share of the learning rate (a
 step of Adam moves it by about as much). Fits made on another processor with another version of torch
-moved none by more than 3e-5 of it; those made on a GPU by up to 0.034, because gradients near zero differ in sign."""
+moved none by more than 3e-5 of it; those made on a GPU by up to 0.058, because gradients near zero differ in sign."""
 REPLAYED = 5
 HISTORY = ("loss", "kept", "agreement")
 SCHEMA = 1

@@ -60,8 +60,20 @@ def parameters(profile: str, experiment: str) -> dict[str, Any]:
 
 
 def names(profile: str, experiment: str | None = None) -> list[str]:
-    """Names of all fits of a profile, or of one experiment."""
+    """Names of all fits of a profile, or of one experiment.
+
+    Raises:
+        ValueError: for an unknown profile or experiment.
+    """
     return [name for room in ([experiment] if experiment else rooms()) for name in wanted(profile, room)]
+
+
+def _asked(profile: str, experiment: str | None) -> list[str]:
+    """As `names`, and ValueError where there are none."""
+    found = names(profile, experiment)
+    if not found:
+        raise ValueError(f"{experiment or profile} keeps no fits of its own")
+    return found
 
 
 def one(profile: str, name: str) -> tuple[Wanted, str]:
@@ -125,7 +137,7 @@ Experiment = Annotated[str | None, typer.Option(help="only the fits of this expe
 @app.command("names")
 def _names(profile: World, experiment: Experiment = None) -> None:
     """Print the names of all kept fits of a profile."""
-    print(*names(profile, experiment), sep="\n")
+    print(*_asked(profile, experiment), sep="\n")
 
 
 @app.command("fit")
@@ -142,9 +154,17 @@ def _fit(
 
 
 @app.command("install")
-def _install(profile: World, folder: Annotated[Path, typer.Argument(help="with the fits just made")]) -> None:
+def _install(
+    profile: World,
+    folder: Annotated[Path, typer.Argument(help="with the fits just made")],
+    experiment: Experiment = None,
+) -> None:
     """Put new fits in the place of the kept ones, and say how far each is from the one before."""
-    for path in sorted(folder.glob("*.safetensors")):
+    asked = [folder / f"{name}.safetensors" for name in _asked(profile, experiment)]
+    new = [path for path in asked if path.is_file()]
+    if not new:
+        raise ValueError(f"{folder} holds none of these fits; `make refit` makes them")
+    for path in new:
         place = fits.folder(profile) / path.name
         print(f"{path.stem}: {_moved(place, path)}")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +184,11 @@ def _moved(old: Path, new: Path) -> str:
 def _check(profile: World, experiment: Experiment = None, threads: int = 1) -> int:
     """Replay the first steps of all kept fits; 1 where one leads elsewhere or is not needed any more."""
     torch.set_num_threads(threads)
-    paths = sorted(fits.folder(profile).glob(f"{experiment or ''}*.safetensors"))
+    if experiment:
+        _asked(profile, experiment)  # refuses an unknown one
+    paths = sorted(fits.folder(profile).glob(f"{experiment}-*.safetensors" if experiment else "*.safetensors"))
+    if not paths:
+        raise ValueError(f"no fits are kept in {fits.folder(profile)}")
     failed = []
     for path in tqdm(paths, unit="fit", disable=None):
         try:

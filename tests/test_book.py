@@ -198,6 +198,56 @@ def test_variant_is_entered_published_and_removed_again(checkout):
     assert not Path("book/runs/other").exists()
 
 
+def making(text: str, code: int = 0) -> list[str]:
+    """A command that writes a page and the record beside it, and ends with a code."""
+    script = (
+        "import pathlib, sys; page = pathlib.Path(sys.argv[1])\n"
+        "record = page.with_suffix('') / 'mini/performance.json'\n"
+        f"record.parent.mkdir(parents=True, exist_ok=True); page.write_text({text!r}); record.write_text({text!r})\n"
+        f"sys.exit({code})"
+    )
+    return [sys.executable, "-c", script]
+
+
+def test_a_variant_that_fails_leaves_nothing(checkout):
+    before = Path("runs.yml").read_text()
+    with pytest.raises(ValueError, match="did not run"):
+        rerun.attempt("performance", "long", ["steps=3"], making("half", code=1))
+    assert Path("runs.yml").read_text() == before
+    assert not Path("book/runs").exists() or not list(Path("book/runs").rglob("*"))
+
+
+def test_a_variant_that_fails_gives_back_the_one_before(checkout):
+    rerun.attempt("performance", "long", ["steps=3"], making("whole"))
+    rerun.add("performance", "other", ["steps=5"])
+    before = Path("runs.yml").read_text()
+    with pytest.raises(ValueError, match="as before"):
+        rerun.attempt("performance", "long", ["steps=4", "lr=0.1"], making("half", code=1))
+    assert Path("runs.yml").read_text() == before
+    assert rerun.page("performance", "long").read_text() == "whole"
+    assert Path("book/runs/long/performance/mini/performance.json").read_text() == "whole"
+
+
+def test_an_interrupted_variant_leaves_what_others_entered_meanwhile(checkout, monkeypatch):
+    def interrupted(command):
+        rerun.add("performance", "meanwhile", ["steps=5"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rerun.subprocess, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rerun.attempt("performance", "long", ["steps=3"], [])
+    assert yaml.safe_load(Path("runs.yml").read_text()) == {"runs": {"meanwhile": {"performance": {"steps": 5}}}}
+
+
+def test_the_command_tries_a_variant(checkout, capsys):
+    succeeds, fails = f"{sys.executable} -c pass", f"{sys.executable} -c 'raise SystemExit(1)'"
+    assert rerun.main(["try", "performance", "long", "steps=3", "lr=0.5", "--by", succeeds]) == 0
+    assert rerun.main(["try", "performance", "other", "steps=4", "--by", fails]) == 2
+    assert "did not run" in capsys.readouterr().err
+    entries = {"long": {"performance": {"steps": 3, "lr": 0.5}}}
+    assert yaml.safe_load(Path("runs.yml").read_text()) == {"runs": entries}
+
+
 def test_page_of_a_default_run_links_notebook_and_parameters():
     given = notebook()
     before = nbformat.writes(given)

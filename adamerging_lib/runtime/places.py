@@ -15,7 +15,7 @@ def committed() -> Path:
 def results() -> Path:
     """The folder that a run writes its records to: $ADAMERGING_RESULTS, else ``_build/results`` beside `committed`.
 
-    So that no run changes a committed record: only `make accept` does.
+    So that no run changes a committed record: only `make accept` does, and `make refit` what is below ``fits``.
     """
     given = os.environ.get("ADAMERGING_RESULTS")
     return Path(given) if given else committed().parent / "_build" / "results"

@@ -1,10 +1,12 @@
 """Variants of the notebooks: run one with other parameters and give it a page of the book.
 
 `runs.yml` says which variants there are, `book/runs/RUN/NAME.ipynb` is the executed page with its records in `NAME/`
-beside it, and `_toc.yml` lists the page below the default one. `make rerun` goes through `add`, Snakemake, `publish`.
+beside it, and `_toc.yml` lists the page below the default one. `make rerun` goes through `try`, which enters the run,
+hands it to Snakemake and takes it back where that fails, and through `publish`.
 
     python -m adamerging_study.book.rerun parameters performance
     python -m adamerging_study.book.rerun add performance long steps=1000 seed=3
+    python -m adamerging_study.book.rerun try performance long steps=1000 seed=3 --by "snakemake --cores 2"
     python -m adamerging_study.book.rerun publish performance long
     python -m adamerging_study.book.rerun remove performance long
     python -m adamerging_study.book.rerun execute performance out.ipynb --results out --parameters '{"steps": 1000}'
@@ -14,10 +16,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -62,10 +68,72 @@ def add(name: str, run: str, pairs: list[str], runs_file: Path = RUNS_FILE) -> d
     if not values:
         raise ValueError(f"A variant needs at least one parameter. {name} has:\n{listing(name)}")
     filled(name, values, notebooks.parameters(template(name)))  # an unknown profile is refused before it is written
-    text = load_yaml(runs_file)
-    text.setdefault("runs", {}).setdefault(run, {})[name] = values
-    _save(runs_file, text)
+    _put_entry(name, run, values, runs_file)
     return values
+
+
+def attempt(name: str, run: str, pairs: list[str], command: list[str], runs_file: Path = RUNS_FILE) -> None:
+    """Enter a run and make its page; where that fails or is interrupted, everything is as it was before.
+
+    Arguments:
+        name: the notebook.
+        run: the variant's name.
+        pairs: its parameters, each ``name=value``.
+        command: makes the page, whose path is added as the last word.
+        runs_file: with the entries.
+
+    Raises:
+        ValueError: for unusable parameters, and where the command fails.
+    """
+    with _unless_made(name, run, runs_file):
+        print(f"{name}, run {run}: {add(name, run, pairs, runs_file)}", flush=True)
+        code = subprocess.call([*command, str(page(name, run))])
+        if code:
+            raise ValueError(f"{name} did not run (exit code {code}); {runs_file} and {page(name, run)} are as before")
+
+
+@contextmanager
+def _unless_made(name: str, run: str, runs_file: Path) -> Iterator[None]:
+    """Put an earlier entry, page and records back where the block fails, or take away what it left."""
+    path = page(name, run)
+    places = (path, path.with_suffix(""))
+    before = load_yaml(runs_file).get("runs", {}).get(run, {}).get(name)
+    with tempfile.TemporaryDirectory() as aside:
+        _copy(places, [Path(aside, place.name) for place in places])
+        try:
+            yield
+        except BaseException:  # an interruption too
+            _put_entry(name, run, before, runs_file)
+            _copy([Path(aside, place.name) for place in places], places)
+            _prune(path.parents[:2])
+            raise
+
+
+def _copy(sources: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Make each target, a file or a folder, what its source is; nothing where there is none."""
+    for source, target in zip(sources, targets, strict=True):
+        if target.is_dir():
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+
+
+def _put_entry(name: str, run: str, values: Mapping[str, object] | None, runs_file: Path) -> None:
+    """Give a run its entry, or take it away for None; other entries stay as they are now."""
+    text = load_yaml(runs_file)
+    entries = text.setdefault("runs", {}).setdefault(run, {})
+    entries.pop(name, None) if values is None else entries.update({name: dict(values)})
+    if not entries:
+        del text["runs"][run]
+    _save(runs_file, text)
+
+
+def _prune(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def filled(name: str, values: Mapping[str, object], known: Mapping[str, Parameter]) -> dict[str, object]:
@@ -92,6 +160,17 @@ def filled(name: str, values: Mapping[str, object], known: Mapping[str, Paramete
     return {**values, **{key: value for key, value in own.items() if key not in values}}
 
 
+def kept_fits(name: str, values: Mapping[str, object]) -> list[Path]:
+    """Files of the kept fits that a run may read: of its experiment, and of the main comparison, which others read too.
+
+    Arguments:
+        name: the notebook.
+        values: the parameters given.
+    """
+    folder = Path("results", str(values.get("profile", DEFAULT)), "fits")
+    return sorted(path for room in {name, "performance"} for path in folder.glob(f"{room}-*.safetensors"))
+
+
 def listing(name: str) -> str:
     """The parameters of notebook ``name``, one a line."""
     return describe(notebooks.parameters(template(name)))
@@ -112,18 +191,13 @@ def remove(name: str, run: str, toc_file: Path = TOC_FILE, runs_file: Path = RUN
     path, toc, text = page(name, run), load_yaml(toc_file), load_yaml(runs_file)
     if name not in text.get("runs", {}).get(run, {}):
         raise ValueError(f"{runs_file} has no run {run!r} of notebook {name!r}.")
-    del text["runs"][run][name]
-    if not text["runs"][run]:
-        del text["runs"][run]
     path.unlink(missing_ok=True)
     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-    for folder in path.parents[:2]:
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
+    _prune(path.parents[:2])
     toc_remove(toc, name, run)
     _save(toc_file, toc)
     claims.write_words(Path())
-    _save(runs_file, text)
+    _put_entry(name, run, None, runs_file)
 
 
 def toc_add(toc: dict, name: str, run: str, profile: str) -> None:
@@ -184,6 +258,7 @@ app = typer.Typer(
 )
 Notebook: TypeAlias = Annotated[str, typer.Argument(help="its name, such as performance")]
 RunName: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="its name, such as long")]
+Pairs: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="its parameters")]
 
 
 @app.command("parameters", epilog=f"Example:\n  {PROGRAM} parameters performance")
@@ -196,10 +271,21 @@ def _show_parameters(notebook: Notebook) -> None:
 def _add(
     notebook: Notebook,
     run: RunName,
-    pairs: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="its parameters")] = None,
+    pairs: Pairs = None,
 ) -> None:
     """Enter a variant in runs.yml."""
     print(f"{notebook}, run {run}: {add(notebook, run, pairs or [])}")
+
+
+@app.command("try", epilog=f'Example:\n  {PROGRAM} try performance long steps=1000 --by "snakemake --cores 2"')
+def _try(
+    notebook: Notebook,
+    run: RunName,
+    pairs: Pairs = None,
+    by: Annotated[str, typer.Option(help="the command that makes a page, whose path is its last word")] = "snakemake",
+) -> None:
+    """Enter a variant in runs.yml and run it; where that fails, runs.yml and the page are as before."""
+    attempt(notebook, run, pairs or [], shlex.split(by))
 
 
 @app.command("publish", epilog=f"Example:\n  {PROGRAM} publish performance long")
