@@ -140,9 +140,7 @@ def side(rows: Iterable[Mapping[str, Any]], factors: Iterable[str]) -> pd.Series
     """
     keys = ["method", "condition", "severity", "adapted_on", "unseen", "group", "setting"]
     varied = set(factors) - set(keys)
-    frame = pd.DataFrame(
-        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not varied & r.keys()]
-    )
+    frame = pd.DataFrame([r for r in rows if r.get("task") == "Average" and "accuracy" in r and not varied & r.keys()])
     if frame.empty:
         return pd.Series(dtype=float)
     if "condition" in frame:
