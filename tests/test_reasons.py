@@ -217,12 +217,19 @@ def test_traits_are_drawn_against_the_share():
     assert [text.get_text() for text in axes["classes"].get_xticklabels()] == ["5", "8"]
 
 
+def test_chance_counts_orders_as_extreme():
+    # Of the 24 orders of four values, one is the order of y and one its reverse; three swaps of neighbours give 0.8.
+    y = pd.Series([1.0, 2.0, 3.0, 4.0])
+    assert show.chance(pd.Series([10.0, 20.0, 30.0, 40.0]), y) == pytest.approx(2 / 24)
+    assert show.chance(pd.Series([20.0, 10.0, 30.0, 40.0]), y) == pytest.approx(8 / 24)
+
+
 def test_worlds_side_by_side(tmp_path, monkeypatch):
     frame = show.beside({"one": records.frame(shares()), "two": records.frame(shares())})
     assert frame.columns[:3].tolist() == ["one: expert (%)", "one: gain (points)", "one: won back (%)"]
     assert frame.loc["Average"].tolist()[:3] == ["75.0", "+10.1", ""]
     assert frame.loc["b"].tolist()[:3] == ["80.0", "-5.0", "-25"]
-    assert frame.iloc[-1].tolist() == ["", "", "ρ = -0.50"] * 2
+    assert frame.iloc[-1].tolist() == ["", "", "ρ = -0.50 (n = 3, p = 1.00)"] * 2
     path = tmp_path / "reasons.json"
     records.write(shares(), path)
     monkeypatch.setattr(claims, "record_of", lambda room, profile: path if profile == "mini" else None)

@@ -73,7 +73,7 @@ def claims_beside_text(*profiles: str) -> str:
     told = f"Of {count} claims that were measured on each, {count - len(rows)} have the same verdict"
     if not rows:
         return f"{told}.\n"
-    return f"{told}. The others:\n\n{table(rows, ['', 'claim', *profiles, 'holds here if'])}"
+    return f"{told}. The others:\n\n{table(rows, ['', 'claim', *map(TITLES.get, profiles), 'holds here if'])}"
 
 
 def reasons_beside_text(*profiles: str) -> str:
@@ -85,7 +85,7 @@ def reasons_beside_text(*profiles: str) -> str:
     paths = {profile: claims.record_of("reasons", profile) for profile in profiles}
     if missing := [profile for profile, path in paths.items() if path is None]:
         raise ValueError(f"no record of reasons for {', '.join(missing)}: run the notebook on that profile")
-    frame = reasons.beside({profile: records.frame(records.read(path)) for profile, path in paths.items()})
+    frame = reasons.beside({TITLES[profile]: records.frame(records.read(path)) for profile, path in paths.items()})
     return table(frame.reset_index().to_numpy(), ["task", *frame])
 
 
@@ -140,9 +140,7 @@ def side(rows: Iterable[Mapping[str, Any]], factors: Iterable[str]) -> pd.Series
     """
     keys = ["method", "condition", "severity", "adapted_on", "unseen", "group", "setting"]
     varied = set(factors) - set(keys)
-    frame = pd.DataFrame(
-        [r for r in rows if r.get("task") == "Average" and "accuracy" in r and not varied & r.keys()]
-    )
+    frame = pd.DataFrame([r for r in rows if r.get("task") == "Average" and "accuracy" in r and not varied & r.keys()])
     if frame.empty:
         return pd.Series(dtype=float)
     if "condition" in frame:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from ..frames import AVERAGE, without
 from ..style import WIDTH, styled, task_colours
@@ -68,21 +70,24 @@ def correlations(rows: pd.DataFrame) -> pd.Series:
 def beside(worlds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Worlds with the same tasks side by side, as text: a task's expert, what adaptation gained, the share won back.
 
-    The last two lines are averages over tasks, and Spearman's correlation of the expert's accuracy with the share.
+    The last two lines are averages over tasks, and Spearman's correlation of the expert's accuracy with the share,
+    with the number of tasks and the `chance` of it.
 
     Arguments:
-        worlds: profile → rows of its record.
+        worlds: title of a world → rows of its record.
     """
     columns = {}
     for name, rows in worlds.items():
         frame = by_task(rows)
         gain = frame[AFTER] - frame[BEFORE]
-        frame, rho = frame.assign(gain=gain), correlations(rows)["individual"]
+        told = frame.dropna(subset=[WON])
+        rho, p = correlations(rows)["individual"], chance(told["individual"], told[WON])
+        frame = frame.assign(gain=gain)
         frame.loc[AVERAGE] = frame.mean()
         columns[f"{name}: expert (%)"] = [*frame["individual"].map("{:.1f}".format), ""]
         columns[f"{name}: gain (points)"] = [*frame["gain"].map("{:+.1f}".format), ""]
         shares = frame[WON].drop(AVERAGE).map(lambda value: "–" if pd.isna(value) else f"{value:.0f}")
-        columns[f"{name}: won back (%)"] = [*shares, "", f"ρ = {rho:.2f}"]
+        columns[f"{name}: won back (%)"] = [*shares, "", f"ρ = {rho:.2f} (n = {len(told)}, p = {p:.2f})"]
     return pd.DataFrame(columns, index=[*frame.index, "expert and share"]).rename_axis("task")
 
 
@@ -188,6 +193,18 @@ def traits(rows: pd.DataFrame) -> Figure:
     last.legend(handles, names, loc="center", frameon=False, fontsize=9)
     figure.supylabel("share of the loss won back (%)", fontsize=10.5)
     return figure
+
+
+def chance(x: pd.Series, y: pd.Series) -> float:
+    """The exact p-value of Spearman's correlation: the share of all orders of x with one as strong, up or down.
+
+    Arguments:
+        x, y: one value per task, of at most nine tasks: every order is tried.
+    """
+    # Centred ranks: with them an inner product is the correlation, but for a factor that no order changes.
+    first, second = (rank - rank.mean() for rank in (rankdata(x), rankdata(y)))
+    orders = np.array(list(itertools.permutations(first))) @ second
+    return float(np.mean(np.abs(orders) >= abs(first @ second) - 1e-9))
 
 
 def _rho(x: pd.Series, y: pd.Series) -> float:
