@@ -7,14 +7,16 @@ factors, and ``label``, ``needs`` and ``gives`` of the method. Every method and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from adamerging_lib.published.competitions import BOUNDS as BOUNDS
-from adamerging_lib.records import average_confidence_interval, confidence_interval
+from adamerging_lib.records import average_confidence_interval
 
-AVERAGE = "Average"
+from .sample import AVERAGE, Sample, interval
 
 
 def labels(rows: pd.DataFrame) -> dict[str, str]:
@@ -54,18 +56,21 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Half a 95 % interval (points) for every method × task and ``Average``."""
-    frame = _single(rows)
-    frame["half"] = [_half(confidence_interval(row.accuracy, row.n)) for row in frame.itertuples()]
+    """Half a 95 % interval (points) for every method × task and ``Average``.
+
+    Where rows keep outcomes, it is the interval that claims are judged by: over test images and, of several seeds, over
+    seeds (`Sample`). Of rows without outcomes it is a bootstrap over images alone, from accuracy and n.
+    """
+    sample, frame = Sample(headline(rows)), _single(rows)
+    frame["half"] = [_half(sample.accuracy(row["method"], row["task"]), [row]) for row in frame.to_dict("records")]
     halves = frame.pivot_table(index="method", columns="task", values="half", sort=False)
-    halves[AVERAGE] = average_half_widths(rows)
+    halves[AVERAGE] = _of_averages(sample, frame)
     return halves
 
 
 def average_half_widths(rows: pd.DataFrame) -> pd.Series:
-    """Half a 95 % interval (points) of every method's average."""
-    groups = _single(rows).groupby("method", sort=False)
-    return pd.Series({method: _half(average_confidence_interval(group)) for method, group in groups})
+    """Half a 95 % interval (points) of every method's average, as in `interval_half_widths`."""
+    return _of_averages(Sample(headline(rows)), _single(rows))
 
 
 def labelled(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -85,5 +90,14 @@ def _single(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["task"] != AVERAGE].groupby(keys, sort=False, as_index=False)[["accuracy", "n"]].mean()
 
 
-def _half(interval: tuple[float, float]) -> float:
-    return (interval[1] - interval[0]) / 2
+def _of_averages(sample: Sample, single: pd.DataFrame) -> pd.Series:
+    groups = single.groupby("method", sort=False)
+    return pd.Series({method: _half(sample.average(method), group) for method, group in groups})
+
+
+def _half(drawn: np.ndarray, tasks: pd.DataFrame | Iterable[Mapping[str, Any]]) -> float:
+    """Half the interval of an array of `Sample`, or, where it has no draws, of the mean over so many tasks' rows."""
+    _, low, high = interval(drawn)
+    if low is None:
+        low, high = average_confidence_interval(tasks)
+    return (high - low) / 2

@@ -155,9 +155,22 @@ def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) 
 
 
 def at_step(suite: Suite, fit: Fit, step: int) -> Merged:
-    """The model that a fit of plain task vectors had after so many steps."""
+    """The model that a fit of plain task vectors had after so many steps.
+
+    Arguments:
+        suite: of the fit.
+        fit: computed anew, with all its steps, or kept, with some of them.
+        step: one of them; 0 for the start.
+
+    Raises:
+        ValueError: for a step that was not kept.
+    """
     if fit.trajectory[step].isnan().any():
-        raise ValueError(f"step {step} of this fit was not kept: look at every {fits.EVERY}th, or at the last")
+        last, every = len(fit.trajectory) - 1, fits.EVERY
+        raise ValueError(
+            f"step {step} of this fit was not kept: look at one up to {fits.FIRST}, at every {every}th, or at {last}, "
+            f"the last; in robustness set every={every}"
+        )
     state = suite.task_vectors().merge(fit.trajectory[step], fit.coefficients.granularity)
     return Merged(state, fit.method, {**fit.hyper, "steps": step}, fit.tasks)
 

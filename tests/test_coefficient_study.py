@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from madeup import named
 
-from adamerging_lib import Coefficients, methods, records
-from adamerging_study import claims, outcomes
+from adamerging_lib import Coefficients, methods, records, run_method
+from adamerging_study import claims, fits, outcomes
 from adamerging_study.coefficients import LAYER_WISE, TASK_WISE, measure, numbers, show
 from adamerging_study.measuring import Run
 
@@ -99,6 +101,20 @@ def test_rows_are_whole(frame, suite):
     assert (paths.loc[paths["step"] == 0, "coefficient"] - 0.3).abs().max() < 1e-6
     assert len(final) == 3 * tensors * 3  # two methods, one of them with two seeds; three tasks
     assert final["coefficient"].between(0, 1).all()
+
+
+def test_paths_of_kept_fits_have_the_steps_that_were_kept(suite):
+    """Every fifth of the first 25, every 50th, and the last; a whole fit has every fifth."""
+    options = {"steps": 107, "lr": 0.01, "batch_size": 2, "batches": 1}
+    fit = run_method(TASK_WISE[0], suite, cache=False, **options, progress=False)
+    kept = fits.model(fits.shorten(fit, suite), suite)
+    whole, few = (pd.DataFrame(measure.rows_of(one, seed=0)) for one in (fit, kept))
+    assert few["step"].unique().tolist() == [0, 5, 10, 15, 20, 25, 50, 100, 107]
+    assert whole["step"].unique().tolist() == [*range(0, 107, 5), 107]
+    both = whole.merge(few, on=["task", "step"])
+    assert len(both) == len(few) and both["coefficient_x"].equals(both["coefficient_y"])
+    line = show.paths(named(few)).axes[0].lines[0]
+    assert line.get_xdata().tolist() == few["step"].unique().tolist() and line.get_marker() == "o"
 
 
 def test_final_rows_name_block_and_role():

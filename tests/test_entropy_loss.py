@@ -6,13 +6,14 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from adamerging_lib import evaluate, methods, records, run_method
 from adamerging_study import claims
 from adamerging_study.entropy_loss import show
-from adamerging_study.entropy_loss.measure import binned
+from adamerging_study.entropy_loss.measure import binned, measure
 from adamerging_study.measuring import Run
 from adamerging_study.style import colour
 
@@ -71,6 +72,53 @@ def test_bins_of_a_toy_hold_all_images_and_their_loss(suite, setting, images):
     for task, part in bins[bins["method"] == METHODS[0]].groupby("task"):
         loss = expected.mean() if task == "all" else expected[task]
         assert (part["loss"] * part["n"]).sum() / part["n"].sum() == pytest.approx(loss)
+
+
+def test_what_adapts_is_fitted_with_every_seed(suite):
+    options = {"before": METHODS[0], "after": METHODS[1], "steps": 2, "lr": 0.05, "batch_size": 4}
+    rows = pd.DataFrame(measure(suite, seeds=[3, 5], **options))
+    assert rows.groupby("method")["seed"].unique().map(list).to_dict() == {
+        METHODS[0]: [3], METHODS[1]: [3, 5], METHODS[2]: [3],
+    }  # fmt: skip
+    for seed in (3, 5):
+        alone = pd.DataFrame(measure(suite, seeds=[seed], **options))
+        bins, own = (part[(part["method"] == METHODS[1]) & (part["seed"] == seed)]["loss"] for part in (alone, rows))
+        assert own.dropna().tolist() == bins.dropna().tolist()
+
+
+def two_seeds(**options):
+    """The made-up record, and a second seed of adaptation: losses 1 nat above, ρ 0.2 above, bin 0 without an image."""
+    made = made_up(**options)
+    learned = [row for row in made["rows"] if row["method"] == METHODS[1] and row.get("bin") != 0]
+    risen = [{field: row[field] + by for field, by in (("loss", 1), ("value", 0.2)) if field in row} for row in learned]
+    more = [{**row, "seed": 1, **changed} for row, changed in zip(learned, risen, strict=True)]
+    return {**made, "rows": [*made["rows"], *more], "seeds": [0, 1]}
+
+
+def test_tables_and_figures_have_means_over_seeds():
+    frame = records.frame(two_seeds())
+    assert show.bins(frame, METHODS[1]).loc["b"].tolist() == [3, 2.5, 1.5]
+    pooled = show.pooled(frame)
+    assert pooled["Layer-wise AdaMerging"].tolist() == ["3.00 (20 %)", "2.50 (40 %)", "1.50 (40 %)"]
+    assert pooled["Task Arithmetic"].tolist() == ["1.00 (33 %)", "2.00 (33 %)", "3.00 (33 %)"]
+    assert show.spearman_text(frame).loc["Layer-wise AdaMerging"].tolist() == ["0.35", "0.40", "0.30"]
+    (after,) = [line for line in show.loss_by_entropy(frame).axes[0].lines if "Layer-wise" in line.get_label()]
+    np.testing.assert_allclose(after.get_xydata(), [(0, 3), (5, 2.5), (10, 1.5)])
+    (panel, _) = show.loss_by_entropy_and_task(frame).axes
+    np.testing.assert_allclose(panel.lines[1].get_ydata(), [3, 2.5, 1.5])
+    marks = next(line for line in show.correlations(frame).axes[0].lines if "Layer-wise" in line.get_label())
+    assert marks.get_xdata().tolist() == pytest.approx([0.4, 0.3, 0.35])
+
+
+def test_steps_between_bins_are_those_of_one_seed():
+    """Seed 0 falls over bins 0, 5, 10; seed 1 rises from 5 to 10: three of nine steps, task by task and pooled."""
+    made = two_seeds()
+    for row in made["rows"]:
+        if row["seed"] == 1 and row.get("bin") == 10:
+            row["loss"] = 9.0
+    found = {name: values[0] for name, values in claims.numbers_of(made).items()}
+    assert found["rising_after"] == pytest.approx(100 * 3 / 9) and found["rising_before"] == 100
+    assert found["spearman_after"] == pytest.approx(0.35) and found["spearman_after_least"] == pytest.approx(0.3)
 
 
 def test_numbers_by_hand():

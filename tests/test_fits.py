@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adamerging_lib import evaluate
 from adamerging_lib.learning import objective
 from adamerging_lib.methods import run_method
 from adamerging_lib.runtime import places
@@ -90,6 +91,66 @@ def test_replay_finds_another_loss(suite, kept, monkeypatch):
 
     monkeypatch.setattr(objective.Objective, "losses_and_gradient", heavier)
     assert fits.replay(found, suite) > fits.tolerance(found)
+
+
+TINTING = {"recipe": "mini", "epochs": 4, "batch_size": 4, "seed": 3}
+TINTS = {
+    "Tint": ("tint", {}),
+    "Tint++": ("tint_pp", {}),
+    "λ alone": ("tint", {"learn": "coefficients"}),
+    "head alone": ("tint", {"learn": "layer"}),
+    "soft labels": ("tint", {"targets": "soft"}),
+}
+
+
+@pytest.fixture(params=TINTS)
+def tint(request, suite, tmp_path, monkeypatch):
+    """A fit of Tinting on the toy suite, kept in a checkout of the test's own, with its options."""
+    monkeypatch.setattr(places, "committed", lambda: tmp_path)
+    method, changed = TINTS[request.param]
+    options = {**TINTING, **changed}
+    fit = run_method(method, suite, cache=False, **options, progress=False)
+    fits.write(fits.shorten(fit, suite), fits.folder(suite.profile) / "one.safetensors")
+    return fit, options
+
+
+def equal(found, expected):
+    """Whether two mappings of tensors are equal bit for bit, or both are none."""
+    if not found or not expected:
+        return not found and not expected
+    return found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_kept_fit_of_tinting_is_the_model_that_was_fitted(suite, tint):
+    fit, options = tint
+    model = fits.model(fits.find(suite, fit.method, options), suite)
+    assert model.hyper == fit.hyper and model.tasks == fit.tasks and model.method == fit.method
+    assert equal(model.state, fit.state) and equal(model.heads, fit.heads) and equal(model.biases, fit.biases)
+    assert model.task_storage == fit.task_storage
+    assert torch.equal(model.coefficients.values, fit.coefficients.values)
+    assert tuple(model.coefficients.rows) == tuple(fit.coefficients.rows)
+    assert torch.equal(model.trajectory, fit.trajectory)  # fewer steps than are kept whole
+    epochs = fit.history.groupby("epoch")[list(fits.HISTORY)].mean()
+    assert model.history.groupby("epoch")[list(fits.HISTORY)].mean().equals(epochs)
+    kept, whole = (evaluate(suite, one, outcomes=True) for one in (model, fit))
+    assert kept["entropy"].tolist() == whole["entropy"].tolist()
+    assert all((a == b).all() for a, b in zip(kept["right"], whole["right"], strict=True))
+
+
+@pytest.mark.parametrize("change", [{"epochs": 5}, {"seed": 4}, {"top_p": 0.5}, {"layer": "proj"}], ids=str)
+def test_other_parameters_of_tinting_are_another_fit(suite, tint, change):
+    fit, options = tint
+    assert fits.find(suite, fit.method, options) is not None
+    assert fits.find(suite, fit.method, {**options, **change}) is None
+
+
+def test_tinting_is_replayed_along_its_path(suite, tint):
+    fit, options = tint
+    kept = fits.find(suite, fit.method, options)
+    assert fits.replay(kept, suite, steps=2) <= 1e-6
+    path = kept.path.clone()
+    path[1, 0, 0] += 2 * fits.tolerance(kept)
+    assert fits.replay(dataclasses.replace(kept, path=path), suite, steps=2) > fits.tolerance(kept)
 
 
 def test_a_file_that_is_no_fit_is_named(tmp_path, suite, kept):

@@ -78,6 +78,30 @@ def test_unseen_tasks_take_no_part_in_merging_and_are_measured_all_the_same():
     assert own.to_dict() == pytest.approx(expected.set_index("task")["accuracy"].to_dict())
 
 
+def test_methods_that_learn_run_with_every_seed_in_every_split():
+    suite, methods = toy.suite(), ["tsv_m", "layer_wise_adamerging"]
+    options = {"splits": [["beta"], ["gamma"]], "methods": methods, **LEARNING}
+    rows = pd.DataFrame(study.measure(suite, seeds=[3, 5], **options))
+    assert rows.groupby(["unseen", "method"])["seed"].unique().map(list).to_dict() == {
+        (split, method): [3, 5] if method == "layer_wise_adamerging" else [3]
+        for split in ("beta", "gamma") for method in methods
+    }  # fmt: skip
+    for seed in (3, 5):
+        alone = pd.DataFrame(study.measure(suite, seeds=[seed], **options))
+        own = rows[(rows["method"] == "layer_wise_adamerging") & (rows["seed"] == seed)]
+        assert own["loss"].tolist() == alone.loc[alone["method"] == "layer_wise_adamerging", "loss"].tolist()
+
+
+def test_tables_take_means_over_seeds(frame):
+    learned = frame["method"] == "layer_wise_adamerging"
+    second = frame[learned].assign(seed=1, accuracy=frame["accuracy"] + 3)
+    both = pd.concat([frame, second], ignore_index=True)
+    assert show.gains(both).loc["layer_wise_adamerging", (FIRST, "unseen")] == 58 + 1.5 - 40
+    assert show.unseen_tasks(both).loc["Layer-wise AdaMerging"].tolist()[:2] == ["58.5", "60.5"]
+    assert show.unseen_tasks(both).loc["Ties-Merging"].equals(show.unseen_tasks(frame).loc["Ties-Merging"])
+    assert found(both)["lw_over_ta_unseen_1"] == 9.5
+
+
 def test_adaptation_sees_no_image_of_an_unseen_task():
     suite = toy.suite()
     part = study.hide(suite, ["beta"])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from adamerging_lib import evaluate, merge, records
+from adamerging_lib import evaluate, merge, records, run_method
 from adamerging_lib.runtime import places
-from adamerging_study import measuring, outcomes, rooms
+from adamerging_study import fits, measuring, outcomes, rooms
 from adamerging_study.measuring import COMPARE, Run
 from adamerging_study.rooms import Face
 
@@ -60,6 +60,27 @@ def test_sweep_marks_every_point(suite):
     assert [row["accuracy"] for row in rows[:4]] == [row["accuracy"] for row in zero_shot]
     with pytest.raises(ValueError, match="0.3, 0.3"):
         measuring.sweep(suite, "task_arithmetic", [0.3, 0.3])
+
+
+def test_seeds_serve_what_learns_or_draws():
+    assert measuring.seeds_of("layer_wise_adamerging", [3, 5]) == measuring.seeds_of("dare", [3, 5]) == [3, 5]
+    assert measuring.seeds_of("ties", [3, 5]) == [3]
+    with pytest.raises(ValueError, match="tyes"):
+        measuring.seeds_of("tyes", [3])
+
+
+def test_a_step_of_a_fit_is_the_model_that_it_had_then(suite):
+    options = {"lr": 0.05, "batch_size": 2, "batches": 1, "progress": False}
+    fit = run_method("layer_wise_adamerging", suite, cache=False, steps=60, **options)
+    early = run_method("layer_wise_adamerging", suite, cache=False, steps=3, **options)
+    kept = fits.model(fits.shorten(fit, suite), suite)
+    for known in (fit, kept):
+        found = measuring.at_step(suite, known, 3)
+        assert all(torch.equal(found.state[name], value) for name, value in early.state.items())
+        assert found.hyper["steps"] == 3
+    measuring.at_step(suite, fit, 30)
+    with pytest.raises(ValueError, match="step 30 .* one up to 25, at every 50th, or at 60, the last"):
+        measuring.at_step(suite, kept, 30)
 
 
 def test_rank_correlation():

@@ -10,10 +10,12 @@ from matplotlib.colors import to_hex
 from adamerging_lib import methods, records
 from adamerging_lib.published import ARCHITECTURES, published
 from adamerging_lib.worlds.roles import STAND_IN
-from adamerging_study import claims, frames
+from adamerging_study import claims, frames, measuring, outcomes
 from adamerging_study.book import pictures
 from adamerging_study.judge import FAILS, HOLDS, NOT_RUN
 from adamerging_study.performance import show
+from adamerging_study.performance.measure import measure
+from adamerging_study.sample import Sample, interval
 from adamerging_study.style import colour
 
 LABEL = methods()["label"]
@@ -59,6 +61,56 @@ def test_several_seeds_are_averaged(rows):
     assert frames.accuracies(both).loc["ties"].equals(frames.accuracies(rows).loc["ties"])
     assert show.comparison(both).loc["Layer-wise AdaMerging", ("average", "measured")].startswith("82.0 ± ")
     assert claims.numbers_of(record_of(both))["lw_over_ta"][0] == pytest.approx(13)
+
+
+def test_methods_that_learn_or_draw_run_with_every_seed_and_all_others_with_the_first(suite):
+    learning = {"steps": 2, "lr": 0.05, "batch_size": 4}
+    methods = ["ties", "dare", "layer_wise_adamerging"]
+    rows = pd.DataFrame(measure(suite, methods=methods, swept=["ties"], scalings=[0.1], seeds=[3, 5], **learning))
+    plain, swept = rows[rows["scaling"].isna()], rows[rows["scaling"].notna()]
+    assert plain.groupby("method")["seed"].unique().map(list).to_dict() == {
+        "ties": [3], "dare": [3, 5], "layer_wise_adamerging": [3, 5],
+    }  # fmt: skip
+    assert set(swept["seed"]) == {3} and len(rows) == 6 * (len(suite.tasks) + 1)
+    for seed in (3, 5):
+        again = measuring.measure(suite, "layer_wise_adamerging", seed=seed, learning=learning)
+        own = plain[(plain["method"] == "layer_wise_adamerging") & (plain["seed"] == seed)]
+        assert own["entropy"].tolist() == [row["entropy"] for row in again]
+    assert plain.loc[plain["method"] == "layer_wise_adamerging", "entropy"].nunique() == 2 * (len(suite.tasks) + 1)
+
+
+def with_outcomes(accuracies, seed=0, n=200):
+    """Rows of one method that is right on the first images of each task."""
+    about = {"method": "ties", "condition": "clean", "seed": seed}
+    rows = [
+        {**about, "task": task, "accuracy": accuracy, "n": n,
+         "right": outcomes.pack(np.arange(n) < accuracy * n / 100)}
+        for task, accuracy in accuracies.items()
+    ]  # fmt: skip
+    return [*rows, {**about, "task": "Average", "accuracy": np.mean(list(accuracies.values())), "n": n * len(rows)}]
+
+
+def test_intervals_of_one_seed_are_over_images_and_of_several_over_seeds_too():
+    one = with_outcomes({"a": 70.0, "b": 80.0})
+    apart = [row for s, d in enumerate((-4, 0, 4)) for row in with_outcomes({"a": 70.0 + d, "b": 80.0 + d}, seed=s)]
+    narrow, wide = (frames.interval_half_widths(pd.DataFrame(rows)).loc["ties"] for rows in (one, apart))
+    assert narrow["a"] == pytest.approx(196 * np.sqrt(0.7 * 0.3 / 200), rel=0.1)
+    # Seeds alone: t of two degrees of freedom times 4/√3.
+    assert wide["a"] > 4.303 * 4 / np.sqrt(3) * 0.95 and wide["Average"] > 4.303 * 4 / np.sqrt(3) * 0.95
+    for rows, half in ((one, narrow), (apart, wide)):
+        sample = Sample(pd.DataFrame(rows))
+        for task in ("a", "b", "Average"):
+            _, low, high = interval(sample.accuracy("ties", task))
+            assert half[task] == pytest.approx((high - low) / 2)
+        assert frames.average_half_widths(pd.DataFrame(rows))["ties"] == half["Average"]
+
+
+def test_rows_without_outcomes_have_intervals_over_images_beside_rows_with_outcomes():
+    kept = pd.DataFrame(with_outcomes({"a": 70.0, "b": 80.0}))
+    bare = kept.drop(columns="right").assign(method="dare")
+    half = frames.interval_half_widths(pd.concat([kept, bare], ignore_index=True))
+    assert half.notna().all(axis=None)
+    np.testing.assert_allclose(half.loc["dare"], half.loc["ties"], rtol=0.1)
 
 
 def test_the_comparison_holds_measured_and_published_numbers_apart(rows):

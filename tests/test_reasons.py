@@ -16,7 +16,7 @@ from adamerging_study.book import comparisons
 from adamerging_study.judge import NOT_RUN
 from adamerging_study.measuring import Run
 from adamerging_study.reasons import AFTER, BEFORE, show
-from adamerging_study.reasons.measure import narrowed, sharpened
+from adamerging_study.reasons.measure import measure, narrowed, sharpened
 from adamerging_study.reasons.numbers import share_won_back
 from adamerging_study.style import task_colours
 
@@ -153,6 +153,52 @@ def test_what_is_measured_of_each_intervention(frame, suite):
     plain = show.by_task(frame)[BEFORE]
     gain = evaluate(suite, combined).set_index("task")["accuracy"] - plain
     assert show.traded(frame)["min_norm"].to_dict() == pytest.approx(gain.to_dict())
+
+
+def test_what_is_learned_is_learned_with_every_seed():
+    suite = toy.suite(seed=0)
+    varied = {"scales": [2.0], "classes": [2], "rules": ["min_norm"]}
+    rows = pd.DataFrame(measure(suite, seeds=[3, 5], **LEARNING, **varied))
+    models = rows[rows["kind"].isna() & (rows["task"] == "Average")].fillna({"left_out": "", "rule": ""})
+    by_model = models.groupby(["method", "scale", "classes", "left_out", "rule"], dropna=False)["seed"]
+    assert {(which[0] == AFTER, tuple(seeds)) for which, seeds in by_model} == {(True, (3, 5)), (False, (3,))}
+    assert len(by_model) == 4 + 1 + 4 + 2 + 1  # all methods, sharper, fewer classes, without the weakest, min-norm
+    assert set(rows.loc[rows["kind"].notna(), "seed"]) == {3}
+    combined = adamerge(suite, **LEARNING, seed=5, combine="min_norm", progress=False)
+    own = rows[(rows["rule"] == "min_norm") & (rows["seed"] == 5) & (rows["task"] != "Average")]
+    assert own["entropy"].tolist() == pytest.approx(evaluate(suite, combined)["entropy"].tolist())
+
+
+def second_seed(made):
+    """The record with a second seed of what is learned: 4 points and a tenth of a nat more."""
+    learned = [row for row in made["rows"] if row.get("method") == AFTER and "accuracy" in row]
+    more = [{**row, "seed": 1, "accuracy": row["accuracy"] + 4, "entropy": row["entropy"] + 0.1} for row in learned]
+    return {**made, "rows": [*made["rows"], *more], "seeds": [0, 1]}
+
+
+def test_tables_have_means_over_seeds():
+    frame = records.frame(second_seed(traded()))
+    once = records.frame(traded())
+    for name in (show.ADDED, "min_norm"):
+        assert (show.traded(frame)[name] - show.traded(once)[name]).tolist() == pytest.approx([2.0] * 3)
+    assert (show.traded(frame)[show.FELL] - show.traded(once)[show.FELL]).tolist() == pytest.approx([-0.05] * 3)
+    assert (show.scales(frame) - show.scales(once)).to_dict() == pytest.approx({1.0: 2.0, 2.0: 2.0})
+    assert show.left_out_text(frame).to_numpy().tolist() == [["50.0", "51.0", "1.0"], ["56.0", "62.0", "6.0"]]
+    task, left = show.narrowed(frame)
+    assert task == "b" and left["test images"].tolist() == [20, 100]
+    assert left[AFTER].tolist() == [72.0, 53.0] and left[show.WON].tolist() == pytest.approx([100 * 32 / 60, 300 / 45])
+    assert values_of(second_seed(traded()))["min_norm_over_ta"] == pytest.approx(4.0)
+
+
+def test_traits_and_shares_have_means_over_seeds():
+    frame = records.frame(second_seed(shares()))
+    assert show.by_task(frame)[show.WON].tolist()[:2] == [55.0, -15.0]
+    traits = frame["kind"].notna()
+    again = pd.concat([frame, frame[traits].assign(seed=1, value=frame["value"] + 2)], ignore_index=True)
+    for trait in ("classes", "spearman"):
+        assert (show.by_task(again)[trait] - show.by_task(frame)[trait]).tolist() == pytest.approx([1.0] * 4)
+    drawn = show.traits(frame).axes[0].lines[0]
+    assert drawn.get_ydata()[0] == 55.0
 
 
 def test_traits_are_those_of_the_images(frame, suite):

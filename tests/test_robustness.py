@@ -99,6 +99,35 @@ def test_every_method_is_measured_clean_and_under_every_corruption(measured):
     assert (rows.loc[rows["task"] != "Average", "n"] == 20).all()
 
 
+def test_other_severities_and_steps_between_the_ends_have_the_first_seed_only():
+    suite, methods = toy.suite().some_images(10), ["ties", "layer_wise_adamerging"]
+    rows = pd.DataFrame(study.measure(
+        suite, methods=methods, corruptions=["contrast", "impulse_noise"], severity=3, severities=[1, 3],
+        swept=methods, objectives=OBJECTIVES, every=2, seeds=[4, 6], **LEARNING,
+    ))  # fmt: skip
+    plain, watched = rows[rows["step"].isna()], rows[rows["step"].notna()]
+    both, first = [4, 6], [4]
+    by_level = plain.groupby(["method", "condition", "severity"])["seed"].unique().map(list).to_dict()
+    expected = {("ties", "clean", 0): first, ("layer_wise_adamerging", "clean", 0): both}  # nothing in Ties draws
+    for name in ("contrast", "impulse_noise"):
+        expected |= {(method, name, level): both if level == 3 else first for method in methods for level in (1, 3)}
+    assert by_level == expected
+    assert watched.groupby(["objective", "step"])["seed"].unique().map(list).to_dict() == {
+        ("Entropy alone", 0): both, ("Entropy alone", 2): first, ("Entropy alone", 4): both,
+        ("Diverse predictions", 0): both, ("Diverse predictions", 2): first, ("Diverse predictions", 4): both,
+    }  # fmt: skip
+    # Each seed draws corruptions of its own, and learns on them.
+    shifted = corrupt(suite, "impulse_noise", 3, 6)
+    fixed = evaluate(shifted, run_method("ties", suite)).set_index("task")["entropy"]
+    adapted = evaluate(shifted, adamerge(shifted, **LEARNING, seed=6, progress=False)).set_index("task")["entropy"]
+    noisy = plain[(plain["condition"] == "impulse_noise") & (plain["severity"] == 3) & (plain["seed"] == 6)]
+    for on, expected in (("nothing", fixed), ("corrupted", adapted)):
+        own = noisy[noisy["adapted_on"] == on].set_index("task")["entropy"].drop("Average")
+        assert own.to_dict() == pytest.approx(expected.to_dict())
+    end = watched[(watched["seed"] == 6) & (watched["objective"] == "Entropy alone") & (watched["step"] == 4)]
+    assert end.set_index("task")["entropy"].drop("Average").to_dict() == pytest.approx(adapted.to_dict(), abs=1e-5)
+
+
 def test_learned_on_the_corrupted_images_themselves_or_on_clean_ones(measured):
     suite, rows = measured
     shifted = corrupt(suite, "impulse_noise", 3)
@@ -293,6 +322,36 @@ def test_severity_figure_has_a_panel_a_corruption_from_clean_to_worst(frame):
     assert learned.get_ydata().tolist() == [68, 62, 56, 46]
     alone = show.over_severity(frame[frame["condition"].isin(["clean", "contrast"])], ["task_arithmetic"])
     assert [axes.get_title(loc="left") for axes in alone.axes if axes.get_visible()] == ["contrast"]
+
+
+@pytest.fixture(scope="module")
+def two_seeds(frame):
+    """A second seed 2 points above and 0.2 nats below, at the severity of the comparison and at the ends of the fit."""
+    measured = frame["severity"].isin([0, 3]) & (frame["step"].isna() | frame["step"].isin([0, 10]))
+    second = frame[measured].assign(seed=1, accuracy=frame["accuracy"] + 2, entropy=frame["entropy"] - 0.2)
+    return pd.concat([frame, second], ignore_index=True)
+
+
+def test_severity_figure_has_means_over_seeds_where_there_are_several(two_seeds):
+    fixed, learned = show.over_severity(two_seeds, ["task_arithmetic", "layer_wise_adamerging"]).axes[0].lines
+    assert fixed.get_xdata().tolist() == [0, 1, 3, 5] and fixed.get_ydata().tolist() == [61, 56, 51, 40]
+    assert learned.get_ydata().tolist() == [69, 62, 57, 46]
+
+
+def test_failure_figure_has_means_over_seeds_at_both_ends(two_seeds):
+    entropy, accuracy, _ = show.failure(two_seeds, "landcover").axes
+    assert accuracy.lines[0].get_xdata().tolist() == [0, 5, 10]
+    assert [line.get_ydata().tolist() for line in accuracy.lines] == [[51, 44, 39], [51, 54, 59]]
+    np.testing.assert_allclose(entropy.lines[0].get_ydata(), [0.5, 0.45, 0.2])
+
+
+def test_tables_of_corruptions_have_means_over_seeds(two_seeds, frame):
+    assert show.cures(two_seeds)["accuracy", "landcover"].tolist() == ["51.0", "39.0", "59.0"]
+    assert show.cures(two_seeds)["landcover", "entropy (nats)"].tolist() == ["0.50", "0.20", "0.20"]
+    assert show.settings(two_seeds).loc["contrast"].tolist() == ["57.0", "59.0", "+2.0"]
+    assert show.by_task(two_seeds).loc[("impulse noise", "Layer-wise AdaMerging"), "landcover"] == "39.0"
+    assert numbers.severity(two_seeds[two_seeds["step"].isna()]) == 3
+    assert found(two_seeds) == pytest.approx(found(frame), nan_ok=True)  # all of them are differences
 
 
 def test_failure_figure_draws_the_steps(frame):

@@ -111,6 +111,25 @@ def test_every_variant_and_setting_is_measured(measured, suite):
     assert show.pilot(measured)["proj"] == pytest.approx(evaluate(suite, alone)["accuracy"].mean())
 
 
+def test_everything_but_the_pilot_and_the_filter_is_learned_with_every_seed(suite):
+    options = {"epochs": 2, "pilot_epochs": 1, "layers": ["head"], "adamerging_steps": 2, "adamerging_lr": 0.05}
+    rows = pd.DataFrame(measure(suite, seeds=[3, 5], **options))
+    found = rows[rows["task"] == "Average"].fillna({"variant": ""})
+    seeds = found.groupby(["method", "variant", "setting"])["seed"].unique().map(list).to_dict()
+    once = {which for which, known in seeds.items() if known == [3]}
+    assert once == {
+        *((method, "", setting) for method in ("task_arithmetic", "individual")
+          for setting in ("transductive", "inductive")),
+        ("tint", "pilot", "transductive"),
+    }  # fmt: skip
+    assert all(known == [3, 5] for which, known in seeds.items() if which not in once)
+    assert {variant for method, variant, _ in seeds if method == "tint"} == {"", "pilot", *VARIANTS}
+    again = evaluate(suite, run_method("tint", suite, recipe="mini", epochs=2, seed=5, targets="soft", progress=False))
+    own = rows[(rows["variant"] == "soft labels") & (rows["seed"] == 5) & (rows["task"] != "Average")]
+    assert own["entropy"].tolist() == pytest.approx(again["entropy"].tolist())
+    assert rows["quantity"].notna().sum() == 2 * 2 + 3 * len(suite.tasks) + 1  # of the first seed alone
+
+
 def test_what_the_filter_keeps_adds_up(measured):
     own = measured[measured["quantity"].isin(["right if kept", "right if dropped"])]
     assert (own.groupby("task")["n"].sum() == 30).all()
@@ -157,6 +176,21 @@ def test_variants_go_from_nothing_to_the_experts(rows):
         "60.0", "67.0", "94.0", "75.0", "74.0", "94.2", "80.0", "94.5", "96.0",
     ]  # fmt: skip
     assert frame.loc["λ alone", "gain"] == "+15.0" and frame.loc["nothing (Task Arithmetic)", "gain"] == "+0.0"
+
+
+def test_tables_and_figures_have_means_over_seeds(rows):
+    again = rows[rows["accuracy"].notna() & rows["method"].isin(["tint", "tint_pp"])]
+    both = pd.concat([rows, again.assign(seed=1, accuracy=again["accuracy"] + 1)], ignore_index=True)
+    gained = (show.variants(both) - show.variants(rows)).to_dict()
+    assert {title for title, gain in gained.items() if gain == 0.5} == {
+        title for title in gained if "Tint" in title or title in {title for title, _ in VARIANTS.values()}
+    }
+    assert set(gained.values()) == {0, 0.5} and show.settings(both).loc["Tint++"].tolist() == ["95.0", "93.0"]
+    assert show.pilot(both).to_dict() == {layer: level + 0.5 for layer, level in PILOT.items()}
+    assert [bar.get_width() for bar in show.single_layers(both).axes[0].patches] == [84.5, 85.5, 86.5]
+    filtered = rows[rows["quantity"].isin(["kept", "agreement"])]
+    both = pd.concat([rows, filtered.assign(value=filtered["value"] + 2)], ignore_index=True)
+    assert show.filtering(both).axes[0].lines[0].get_xydata().tolist() == [[0, 95], [1, 96]]
 
 
 def test_settings_stand_side_by_side(rows):

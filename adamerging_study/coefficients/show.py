@@ -60,7 +60,10 @@ def seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def paths(rows: pd.DataFrame) -> Figure:
-    """λ of each task over steps, one panel per method; every line carries its task's name."""
+    """λ of each task over steps, one panel per method; every line carries its task's name.
+
+    Marks stand at the steps that the record has: a kept fit has many of the first ones, then few.
+    """
     rows = rows[rows["kind"] == "path"]
     methods = list(rows["method"].unique())
     figure, grid = plt.subplots(len(methods), 1, figsize=(WIDTH, 3.1 * len(methods)), sharex=True, squeeze=False)
@@ -70,7 +73,7 @@ def paths(rows: pd.DataFrame) -> Figure:
         low, high = frame.min().min(), frame.max().max()
         places = spread(frame.iloc[-1], 0.075 * max(high - low, 0.05))
         for task, colour, place in zip(frame, task_colours(len(frame.columns)), places, strict=True):
-            axes.plot(frame.index, frame[task], color=colour)
+            axes.plot(frame.index, frame[task], "-o", ms=2, color=colour)
             axes.annotate(
                 task, (frame.index[-1], place), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
                 annotation_clip=False, fontsize=9,

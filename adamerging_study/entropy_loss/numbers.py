@@ -46,8 +46,8 @@ def _loss(sample: Sample, method: str | None, number: int) -> np.ndarray:
 
 
 def _rising(rows: pd.DataFrame) -> float:
-    """Percent of the steps from one bin that holds images to the next in which the mean loss rises."""
+    """Percent of the steps from one bin that holds images to the next in which the mean loss rises, of all seeds."""
     if not len(rows):
         return np.nan
-    steps = rows.sort_values("bin").groupby("task")["loss"].diff().dropna()
+    steps = rows.sort_values("bin").groupby(["task", "seed"])["loss"].diff().dropna()
     return float(100 * (steps > 0).mean()) if len(steps) else np.nan

@@ -15,7 +15,10 @@ BIN_NAMES = (*(f"{i / 10:.1f}–{(i + 1) / 10:.1f}" for i in range(BINS - 1)), "
 
 
 def spearman(rows: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's correlation of entropy and loss: methods × tasks, ``all`` (images of all tasks pooled) last."""
+    """Spearman's correlation of entropy and loss: methods × tasks, ``all`` (images of all tasks pooled) last.
+
+    A mean over seeds where there are several.
+    """
     spearman = rows[rows["kind"] == "spearman"]
     return spearman.pivot_table(index="method", columns="task", values="value", sort=False)
 
@@ -27,17 +30,21 @@ def spearman_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def bins(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Mean loss (nats) of one method: tasks × bins of entropy, ``all`` last; NaN for a bin without an image."""
+    """Mean loss (nats) of one method: tasks × bins of entropy, ``all`` last; NaN for a bin without an image.
+
+    Of several seeds, the mean of their means, each seed with images in the bin counting once.
+    """
     bins = rows[(rows["kind"] == "bin") & (rows["method"] == method)]
     return bins.pivot_table(index="task", columns="bin", values="loss", sort=False).sort_index(axis=1)
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean loss and share of the images in each bin, all tasks pooled: bins × methods, as text."""
+    """Mean loss, as in `bins`, and share of the images in each bin, all tasks pooled: bins × methods, as text."""
     bins = rows[(rows["kind"] == "bin") & (rows["task"] == ALL)]
-    total = bins.groupby("method")["n"].transform("sum")
-    text = bins["loss"].map("{:.2f}".format) + " (" + (100 * bins["n"] / total).map("{:.0f} %".format) + ")"
-    frame = bins.assign(text=text).pivot(index="bin", columns="method", values="text")[bins["method"].unique()]
+    cells = bins.groupby(["bin", "method"]).agg(loss=("loss", "mean"), n=("n", "sum"))
+    share = 100 * cells["n"] / cells.groupby("method")["n"].sum()
+    text = cells["loss"].map("{:.2f}".format) + " (" + share.map("{:.0f} %".format) + ")"
+    frame = text.unstack("method")[bins["method"].unique()]
     frame.index = [BIN_NAMES[int(i)] for i in frame.index]
     return labelled(frame.T, rows).T.rename_axis(index="entropy, nats")
 

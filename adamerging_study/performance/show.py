@@ -47,8 +47,8 @@ def comparison(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Methods × (the average, "accuracy ± half a 95 % interval"; published averages of three architectures; the
-        same interval task by task), as text. The interval is a bootstrap over test images; it says nothing about
-        other seeds.
+        same interval task by task), as text. Of a method with several seeds, accuracies are means and intervals are
+        over test images and seeds; of one with a single seed, they are over test images and say nothing about others.
     """
     measured = accuracies(rows)
     half = interval_half_widths(rows).reindex_like(measured)
@@ -137,7 +137,7 @@ def accuracy_over_scaling(rows: pd.DataFrame, mark_published: bool = False) -> F
 
 @styled
 def average_accuracies(rows: pd.DataFrame, arch: str | None = None) -> Figure:
-    """Average accuracy of every method, best on top, with 95 % intervals over test images.
+    """Average accuracy of every method, best on top, with the 95 % intervals of `comparison`.
 
     Arguments:
         rows: rows of a performance record.

@@ -29,8 +29,8 @@ FELL, ADDED = "entropy fell by (nats)", "gain, gradients added up"
 def by_task(rows: pd.DataFrame, classes: int | None = None) -> pd.DataFrame:
     """One line per task: its traits, accuracy after adaptation, and which share of its loss adaptation won back.
 
-    The share is (after − before) / (expert − before); negative where adaptation cost accuracy. NaN where merging had
-    cost the task less than ``LEAST_LOSS``.
+    Accuracies are means over seeds. The share is (after − before) / (expert − before); negative where adaptation cost
+    accuracy. NaN where merging had cost the task less than ``LEAST_LOSS``.
 
     Arguments:
         rows: of a record on reasons.
@@ -40,7 +40,7 @@ def by_task(rows: pd.DataFrame, classes: int | None = None) -> pd.DataFrame:
     own = own[own["task"] != AVERAGE]
     frame = own.pivot_table(index="task", columns="method", values="accuracy", sort=False)
     for trait in ("classes", "spearman"):
-        frame[trait] = rows[rows["kind"] == trait].set_index("task")["value"]
+        frame[trait] = rows[rows["kind"] == trait].groupby("task")["value"].mean()
     lost = frame["individual"] - frame[BEFORE]
     frame[WON] = 100 * (frame[AFTER] - frame[BEFORE]) / lost.where(lost >= LEAST_LOSS)
     return frame[[*TRAITS, AFTER, WON]]
@@ -92,10 +92,10 @@ def beside(worlds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def scales(rows: pd.DataFrame) -> pd.Series:
-    """Average accuracy after adaptation by factor of the heads, 1 among them."""
+    """Average accuracy after adaptation by factor of the heads, 1 among them; means over seeds."""
     own = rows[(rows["task"] == AVERAGE) & (rows["method"] == AFTER)]
-    plain = without(own, FACE.factors)["accuracy"].iloc[0]
-    found = own.dropna(subset=["scale"]).set_index("scale")["accuracy"] if "scale" in own else {}
+    plain = without(own, FACE.factors)["accuracy"].mean()
+    found = own.groupby("scale")["accuracy"].mean() if "scale" in own else {}
     return pd.Series({1.0: plain, **dict(found)}).sort_index()
 
 
@@ -117,7 +117,7 @@ def narrowed(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     lines[int(every["classes"])] = every
     frame = pd.DataFrame(lines).T.sort_index().drop(columns=["classes", "spearman"])
     own = rows[(rows["task"] == task) & (rows["method"] == AFTER)]
-    images = dict(own.dropna(subset=["classes"]).set_index("classes")["n"])
+    images = dict(own.groupby("classes")["n"].first())  # every seed sees the same
     images[int(every["classes"])] = without(own, FACE.factors)["n"].iloc[0]
     frame.insert(0, "test images", pd.Series(images))
     return task, frame.rename_axis("classes")
@@ -148,15 +148,18 @@ def left_out_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def traded(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per task: by how much its entropy fell (nats), its gain (points), and its gain by each other rule."""
+    """One line per task: by how much its entropy fell (nats), its gain (points), and its gain by each other rule.
+
+    Means over seeds.
+    """
     own = rows[(rows["task"] != AVERAGE) & rows["method"].isin([BEFORE, AFTER])]
     plain = without(own, FACE.factors)
-    before, after = (plain[plain["method"] == method].set_index("task") for method in (BEFORE, AFTER))
+    before, after = (_by_task(plain[plain["method"] == method]) for method in (BEFORE, AFTER))
     frame = pd.DataFrame({
         FELL: before["entropy"] - after["entropy"], ADDED: after["accuracy"] - before["accuracy"],
     })  # fmt: skip
     for rule in rows["rule"].dropna().unique() if "rule" in rows else ():
-        frame[rule] = own[own["rule"] == rule].set_index("task")["accuracy"] - before["accuracy"]
+        frame[rule] = _by_task(own[own["rule"] == rule])["accuracy"] - before["accuracy"]
     return frame
 
 
@@ -205,6 +208,11 @@ def chance(x: pd.Series, y: pd.Series) -> float:
     first, second = (rank - rank.mean() for rank in (rankdata(x), rankdata(y)))
     orders = np.array(list(itertools.permutations(first))) @ second
     return float(np.mean(np.abs(orders) >= abs(first @ second) - 1e-9))
+
+
+def _by_task(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds of the measurements of one model, task by task in the order of the rows."""
+    return rows.groupby("task", sort=False)[["accuracy", "entropy"]].mean()
 
 
 def _rho(x: pd.Series, y: pd.Series) -> float:

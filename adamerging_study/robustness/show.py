@@ -160,6 +160,8 @@ def examples(images: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def over_severity(rows: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Average accuracy over severity, one small panel per corruption; adaptive methods as they learned on clean images.
 
+    Clean images and the severity of the comparison have means over all seeds, the other severities the first seed.
+
     Arguments:
         rows: of the record.
         methods: whose lines.
@@ -190,7 +192,14 @@ def over_severity(rows: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 @styled
 def failure(rows: pd.DataFrame, task: str) -> Figure:
-    """Entropy, accuracy and share of the most predicted class over the steps on one task, one line per objective."""
+    """Entropy, accuracy and share of the most predicted class over the steps on one task, one line per objective.
+
+    The first and the last step have means over all seeds, those between them the first seed.
+
+    Arguments:
+        rows: of the record.
+        task: whose lines, such as `failing_task`.
+    """
     rows = steps(rows)
     rows = rows[rows["task"] == task]
     order = rows["objective"].unique()

@@ -16,7 +16,10 @@ TINT = "#7A3FA0"
 
 
 def average(rows: pd.DataFrame, method: str, variant: str | None = None, setting: str = "transductive") -> float:
-    """Average accuracy (percent) of one variant in one setting, of the method itself by default; NaN if not run."""
+    """Average accuracy (percent) of one variant in one setting, of the method itself by default; NaN if not run.
+
+    A mean over seeds where there are several.
+    """
     wanted = rows["variant"].isna() if variant is None else rows["variant"] == variant
     own = rows[(rows["method"] == method) & wanted & (rows["task"] == AVERAGE) & (rows["setting"] == setting)]
     return float(own["accuracy"].mean()) if len(own) else float("nan")
@@ -45,7 +48,7 @@ def variants_text(rows: pd.DataFrame) -> pd.DataFrame:
 def pilot(rows: pd.DataFrame) -> pd.Series:
     """Average accuracy by the layer tinted alone, in the record's order."""
     own = rows[(rows["variant"] == PILOT) & (rows["task"] == AVERAGE)]
-    return own.set_index("layer")["accuracy"]
+    return own.groupby("layer", sort=False)["accuracy"].mean()
 
 
 def settings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -106,11 +109,11 @@ def what_is_learned(rows: pd.DataFrame) -> Figure:
 
 @styled
 def filtering(rows: pd.DataFrame) -> Figure:
-    """Share of the images that Tint++ keeps, and where both models agree, over the rounds."""
+    """Share of the images that Tint++ keeps, and where both models agree, over the rounds, with the first seed."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for quantity, style, title in (("kept", "-", "kept"), ("agreement", "--", "both models agree")):
-        own = rows[rows["quantity"] == quantity]
-        axes.plot(own["epoch"], own["value"], style, color=TINT, label=title)
+        line = rows[rows["quantity"] == quantity].groupby("epoch")["value"].mean()
+        axes.plot(line.index, line, style, color=TINT, label=title)
     axes.set(xlabel="rounds over the tasks", ylabel="share of the images (%)", ylim=(None, 101))
     axes.legend(frameon=False, loc="lower right")
     return figure
