@@ -187,7 +187,7 @@ def model(kept: Kept, suite: Suite) -> Fit:
     unmoved = _end(kept, suite)
     path = torch.full((kept.steps[-1] + 1, *kept.path.shape[1:]), torch.nan)
     path[list(kept.steps)] = kept.path
-    seconds = kept.about.get("seconds")
+    seconds = core_seconds(kept)
     return replace(unmoved, hyper=dict(kept.hyper), trajectory=path, seconds=seconds)
 
 
@@ -205,10 +205,18 @@ def replay(kept: Kept, suite: Suite, steps: int = REPLAYED) -> float:
     return float((again.trajectory - kept.path[: steps + 1]).abs().max())
 
 
+def core_seconds(kept: Kept) -> float | None:
+    """Seconds of one core that a fit took; None where it was made on a GPU."""
+    return kept.about.get("cpu_seconds", kept.about.get("seconds")) if _made_on(kept) == "cpu" else None
+
+
 def tolerance(kept: Kept) -> float:
     """How far the first steps of a fit, computed anew, may lie from the kept path."""
-    made_on = kept.about.get("environment", {}).get("device", "cpu")
-    return TOLERANCE["cpu" if made_on == "cpu" else "gpu"] * kept.hyper["lr"]
+    return TOLERANCE["cpu" if _made_on(kept) == "cpu" else "gpu"] * kept.hyper["lr"]
+
+
+def _made_on(kept: Kept) -> str:
+    return kept.about.get("environment", kept.about).get("device", "cpu")
 
 
 def _parts(fit: Fit) -> dict[str, Tensor]:
