@@ -94,6 +94,9 @@ def with_parameters(name: str, values: Mapping[str, Any]) -> NotebookNode:
     notebook = notebooks.read(template(name))
     if "profile" in known and values.get("profile", known["profile"].default) != known["profile"].default:
         notebook = notebooks.of_another_world(notebook)
+    notebook.metadata.setdefault("papermill", NotebookNode())  # what papermill's own reader sees to
+    for cell in notebook.cells:
+        cell.metadata.setdefault("tags", [])
     return parameterize_notebook(notebook, dict(values))
 
 

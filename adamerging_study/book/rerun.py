@@ -230,7 +230,7 @@ def _chapter(toc: dict, name: str) -> dict:
 
 def load_yaml(path: Path) -> dict:
     """A file of YAML as a mapping, empty where it holds nothing."""
-    return yaml.safeload_yaml(path.read_text(encoding="utf-8")) or {}
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def _save(path: Path, content: dict) -> None:
