@@ -38,8 +38,8 @@ LENGTH = {
 """Method whose fits are kept → what its steps are called, and the recipes that say how many."""
 TOLERANCE = {"cpu": 0.01, "gpu": 0.1}
 """How far a replayed coefficient may lie from the kept one after `REPLAYED` steps, as a share of the learning rate (a
-step of Adam moves it by about as much). Fits made on another processor with another version of torch
-moved none by more than 3e-5 of it; those made on a GPU by up to 0.058, because gradients near zero differ in sign."""
+step of Adam moves it by about as much). Fits made on another processor with another version of torch moved none by more
+than 3e-5 of it. Of those made on a GPU a few move by whole steps, see `replay`, the others by up to 0.02."""
 REPLAYED = 5
 HISTORY = ("loss", "kept", "agreement")
 SCHEMA = 1
@@ -192,7 +192,10 @@ def model(kept: Kept, suite: Suite) -> Fit:
 
 
 def replay(kept: Kept, suite: Suite, steps: int = REPLAYED) -> float:
-    """The largest difference between a kept path and its first steps computed anew.
+    """How far a kept path and its first steps computed anew lie apart at most.
+
+    Of a fit made on a GPU one coefficient in a hundred does not count: where a gradient is nearly zero its sign is
+    chance, and Adam's first steps follow the sign alone.
 
     Arguments:
         kept: of this suite.
@@ -202,7 +205,8 @@ def replay(kept: Kept, suite: Suite, steps: int = REPLAYED) -> float:
     steps = min(steps, FIRST, kept.steps[-1])
     name, _ = LENGTH[kept.method]
     again = run_method(kept.method, suite, cache=False, **{**_options(kept), name: steps}, progress=False)
-    return float((again.trajectory - kept.path[: steps + 1]).abs().max())
+    apart = (again.trajectory - kept.path[: steps + 1]).abs().flatten(1)
+    return float(apart.quantile(1.0 if _made_on(kept) == "cpu" else 0.99, dim=1).max())
 
 
 def core_seconds(kept: Kept) -> float | None:
