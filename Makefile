@@ -74,8 +74,8 @@ check-book: $(STAMP) ## every number shown: tables and figures from records, pro
 parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
 	@$(PY) -m adamerging_study.book.rerun parameters $(NOTEBOOK)
 
-rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seed=3"
-	@test -n "$(NOTEBOOK)" && test -n "$(RUN)" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seed=3"'; exit 2; }
+rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"
+	@test -n "$(NOTEBOOK)" && test -n "$(RUN)" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"'; exit 2; }
 	$(PY) -m adamerging_study.book.rerun try $(NOTEBOOK) $(RUN) $(P) --by "$(SNAKEMAKE)"
 	$(PY) -m adamerging_study.book.rerun publish $(NOTEBOOK) $(RUN)
 	$(MAKE) html

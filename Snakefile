@@ -1,5 +1,6 @@
 # Which notebook runs when. `snakemake` executes the default runs into _build/executed, `snakemake variants` the runs of
-# runs.yml into book/runs, `snakemake fits` the kept fits into _build/fits. The same file serves a laptop and a cluster (--workflow-profile profiles/slurm).
+# runs.yml into book/runs, `snakemake fits` the kept fits into _build/fits. The same file serves a laptop and a cluster
+# (--workflow-profile profiles/slurm).
 # A notebook runs again when its cells, its parameters, the library or the zoo changed, and only then: outputs that were
 # accepted into notebooks/ do not count, because a run depends on the notebook through the digest of its sources.
 import json

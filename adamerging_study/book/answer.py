@@ -18,8 +18,9 @@ from ..judge import FAILS, HOLDS, NOT_RUN, POINT_ONLY, UNDECIDED, WORDS
 from ..performance.numbers import LEARNED
 from ..sample import AVERAGE, interval
 from .roles import digits
+from .worlds import TITLES
 
-WORLDS = {"mini": "the drawn world", "tiny": "photographs"}
+WORLDS = {name: TITLES[name] for name in ("mini", "tiny")}
 """Profile → what pages call it, of the worlds that the study speaks of."""
 LEADERS = {"tsv_m": "TSV-M", "wudi": "closed-form WUDI"}
 """Methods that need no image, set beside AdaMerging on the first page → what it calls them."""

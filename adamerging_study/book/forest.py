@@ -20,6 +20,7 @@ from ..performance.numbers import SHORT
 from ..sample import AVERAGE, interval
 from ..style import WIDTH, colour, styled
 from .answer import WORLDS, brief, numbers_of, record_of, verdict_text
+from .worlds import heading
 
 FORMS = {
     "layer_wise_adamerging": "Layer-wise", "layer_wise_adamerging_pp": "Layer-wise ++",
@@ -60,7 +61,7 @@ def alt(worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]]) -> str:
     parts = []
     for profile, found in worlds.items():
         each = [f"{FORMS[form]} {', '.join(brief(found[form, base]) for base in BASES)}" for form in FORMS]
-        parts.append(f"{_begun(WORLDS[profile])}, {' and '.join(BASES.values())}: {'; '.join(each)}.")
+        parts.append(f"{heading(WORLDS[profile])}, {' and '.join(BASES.values())}: {'; '.join(each)}.")
     theirs = ", ".join(f"{FORMS[form]} {gain:+.1f}" for form, gain in published_averages().items())
     finding = re.sub(r"\[(.*?)\]\{.*?\}", r"\1", verdict_text())
     return (
@@ -78,7 +79,7 @@ def caption() -> str:
     return (
         "Points over Task Arithmetic at $\\lambda = 0.3$ (filled) and at the best $\\lambda$ of a sweep, which takes "
         "labels to find (hollow), with 95 % intervals over test images and, where there are several, seeds. Diamonds: "
-        f"*published*, CLIP ViT-B/32. {_begun(told)}."
+        f"*published*, CLIP ViT-B/32. {heading(told)}."
     )
 
 
@@ -114,7 +115,7 @@ def forest(worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: M
     figure, panels = plt.subplots(1, len(worlds), figsize=(WIDTH, 2.35), sharex=True, sharey=True, squeeze=False)
     low, high = _ends(worlds, theirs)
     for axes, (name, found) in zip(panels[0], worlds.items(), strict=True):
-        axes.set_title(_begun(name), loc="left", fontsize=10.5)
+        axes.set_title(heading(name), loc="left", fontsize=10.5)
         axes.axvline(0, color="#8A8A8A", lw=1)
         axes.grid(axis="x", color="#EFEFEF")
         axes.set_axisbelow(True)
@@ -155,11 +156,6 @@ def _ends(
 def _number(value: object) -> str:
     """A number with a minus sign of its own."""
     return str(value).replace("-", "−")
-
-
-def _begun(text: str) -> str:
-    """The text with a capital at its beginning."""
-    return text[:1].upper() + text[1:]
 
 
 def _legend(figure: Figure) -> None:

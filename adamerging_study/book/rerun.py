@@ -5,8 +5,8 @@ beside it, and `_toc.yml` lists the page below the default one. `make rerun` goe
 hands it to Snakemake and takes it back where that fails, and through `publish`.
 
     python -m adamerging_study.book.rerun parameters performance
-    python -m adamerging_study.book.rerun add performance long steps=1000 seed=3
-    python -m adamerging_study.book.rerun try performance long steps=1000 seed=3 --by "snakemake --cores 2"
+    python -m adamerging_study.book.rerun add performance long steps=1000 seeds=3,4
+    python -m adamerging_study.book.rerun try performance long steps=1000 seeds=3,4 --by "snakemake --cores 2"
     python -m adamerging_study.book.rerun publish performance long
     python -m adamerging_study.book.rerun remove performance long
     python -m adamerging_study.book.rerun execute performance out.ipynb --results out --parameters '{"steps": 1000}'
@@ -267,7 +267,7 @@ def _show_parameters(notebook: Notebook) -> None:
     print(listing(notebook))
 
 
-@app.command("add", epilog=f"Example:\n  {PROGRAM} add performance long steps=1000 seed=3")
+@app.command("add", epilog=f"Example:\n  {PROGRAM} add performance long steps=1000 seeds=3,4")
 def _add(
     notebook: Notebook,
     run: RunName,

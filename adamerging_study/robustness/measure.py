@@ -186,7 +186,7 @@ def failure(
         changed = {"objective": dict(objectives[label])} if objectives[label] else {}
         fit = measuring.fit(shifted, LEARNED, learning=learning, seed=seed, device=device, **changed)
         last = len(fit.trajectory) - 1
-        for step in sorted({*range(0, last, every if seed == seeds[0] else last), last}):
+        for step in sorted({*range(0, last, every if seed == seeds[0] else max(last, 1)), last}):
             if step or not looks:  # all objectives start alike
                 looks[step] = watch(shifted, measuring.at_step(shifted, fit, step), device)
             rows += measuring.rows_of(looks[step], **about, group="all", objective=label, step=step)
