@@ -10,9 +10,9 @@ FAR = 2.7
 """‖T_k‖ against the median of the others, above which an expert is *far*.
 
 The most uneven honest expert known, Cars on photographs, is 2.5 times as far as the median of the other seven (it was
-trained for more epochs); a task vector stretched by three should be seen. Between 2.5 and 3 there is little room: of
-eight experts of the drawn world, stretched by three, the shortest comes to 2.4 and will be missed. Of two experts the
-other one is the median, and then nobody can say which of the two is wrong.
+trained for 2,000 steps, the others for 800); a task vector stretched by three should be seen. Between 2.5 and 3 there
+is little room: of eight experts of the drawn world, stretched by three, the shortest comes to 2.4 and will be missed.
+Of two experts the other one is the median, and then nobody can say which of the two is wrong.
 """
 
 SHORT = 0.5
@@ -20,7 +20,7 @@ SHORT = 0.5
 
 Honest experts come to 0.82 (the drawn world, all eight) and 0.73 (its worst three). An expert that went half of its way
 lands at 0.4 to 0.6, so half of those will be missed; a line at 0.6 would accuse photographs' EuroSAT beside Cars.
-Of two experts, 1 / FAR takes its place, for the reason given there.
+Of two experts only STILL is asked, and FAR of the other one, for the reason given there.
 """
 
 STILL = 0.1
@@ -33,15 +33,15 @@ of ‖θ0‖ against 0.02 or more.
 NOISE = 0.7
 """Effective rank against that of noise of the same shape, above which a difference is *noise*, not training.
 
-Training moves few directions (0.14 to 0.22), rounding moves all of them (1). Long training in bfloat16 raises the number
-too, so this counts only where the distance also is that of rounding, below ROUNDING.
+Training moves few directions (0.14 to 0.22), rounding moves all of them (1). Long training in bfloat16 raises the
+number too, so this counts only where the distance also is that of rounding, below ROUNDING.
 """
 
 ROUNDING = 2.0**-8
 """‖T_k‖ / ‖θ0‖ up to which a difference can be rounding: one step of bfloat16, the coarsest format of whole weights.
 
 Rounding random weights to bfloat16 moves them by 0.0017 of their length. The shortest honest expert, of photographs and
-trained for one epoch, comes to 0.0076, twice the line.
+trained for a fraction of the steps, comes to 0.0076, twice the line.
 """
 
 STRANGE = 0.5
@@ -54,8 +54,8 @@ initialisation, or with their rows in another order, have about 0. At 0.5 the ch
 FOREIGN = 0.25
 """Share of the entries of all matrices that lie in strange ones, from which an expert is *foreign*: of another base.
 
-A new head, or an embedding that was made anew, is some percent of a model. The hidden units of all MLPs in another order
-are two thirds of a transformer's matrices, its attention heads in another order one third.
+A new head, or an embedding that was made anew, is some percent of a model. The hidden units of all MLPs in another
+order are two thirds of a transformer's matrices, its attention heads in another order one third.
 """
 
 COPY = 0.9

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..runtime.cost import measured
 from ..state import is_finite, is_merged
-from ..vectors.geometry import compare
+from ..vectors.geometry import compare, geometry
 from .by_tensor import Part, merge_by_tensor, survey
 from .checkpoint import lazy_task_vectors, writing
 from .plan import PathLike, Plan, plan_merge
@@ -65,7 +65,7 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
         _refuse_twins(digests)
         with bar(desc="Comparing", total=len(plan.merged)) as seen:
-            frame = compare(lazy_task_vectors(plan.pretrained, plan.experts, seen.update))
+            frame = compare(geometry(lazy_task_vectors(plan.pretrained, plan.experts, seen.update)))
         total = len(plan.outputs) * len(plan.pretrained)
         _write(plan, _metadata(plan, digests), bar(chain([first], parts), "Merging", total))
         return frame, _changed_buffers(plan)
