@@ -12,8 +12,7 @@ import numpy as np
 from ..runtime.values import few
 from ..vectors.geometry import Geometry, is_matrix
 from .findings import ERROR, LEVELS, NOTE, PRETRAINED, WARNING, Finding
-from .thresholds import BETTER, CONFLICT, COPY, FAR, FOREIGN, NOISE, OPPOSED
-from .thresholds import ROUNDING, SHARED, SHORT, STILL, STRANGE
+from .thresholds import BETTER, CONFLICT, COPY, FAR, FOREIGN, NOISE, OPPOSED, ROUNDING, SHARED, SHORT, STILL, STRANGE
 
 
 def look(found: Geometry) -> list[Finding]:
