@@ -13,6 +13,7 @@ from ..files.checkpoint import CheckpointFile
 from ..files.merge import Report, execute_merge
 from ..files.plan import Plan, plan_merge
 from ..methods.registry import NEEDS, find, hyper_parameters, methods
+from ..runtime.text import table as as_table
 from ..runtime.values import describe, one_of, parse
 from ..state import CheckpointError, is_finite, is_merged
 from ..worlds.clip.hub import size
@@ -97,7 +98,7 @@ def _result(report: Report) -> str:
     )
     if len(frame) > 1:
         table["nearest"] = [f"{c:.2f} {n}" for c, n in zip(frame["cosine"], frame["nearest"], strict=True)]
-    lines = ["", _table(table), ""]
+    lines = ["", as_table(table), ""]
     lines.append("distance: norm of expert - pretrained; relative: to the norm of pretrained;")
     lines.append("changed: entries that differ; conflict: of these, moved against the sum of all")
     if len(frame) > 1:
@@ -132,7 +133,7 @@ def list_methods(needs: str | None = None) -> None:
     ]
     shown = table[["label", "needs", "task_specific", "source"]].rename(columns={"task_specific": "a task keeps"})
     shown.insert(2, "merge command", command)
-    print(_table(shown))
+    print(as_table(shown))
 
 
 def describe_method(id: str) -> None:
@@ -157,9 +158,9 @@ def inspect_file(path: str, tensors: bool = False) -> None:
     print(f"{file.path}: {_count(len(layout), 'tensor')}, {numbers:,} numbers, {total}")
     for name, value in sorted(file.metadata.items()):
         print(f"  {name}: {value}")
-    print(_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
+    print(as_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
     if tensors:
-        print(_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
+        print(as_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
     if bad := [key for key, t in file.items() if is_merged(t) and not is_finite(t)]:
         raise CheckpointError(f"NaN or Inf in {', '.join(bad)}: the checkpoint is broken, save it again")
     print("all numbers are finite")
@@ -167,13 +168,3 @@ def inspect_file(path: str, tensors: bool = False) -> None:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """The index and columns of texts as lines, texts to the left and numbers to the right."""
-    columns = []
-    for name, values in frame.reset_index().items():
-        cells = [str(name), *map(str, values)]
-        side = str.rjust if all(cell[:1].isdigit() for cell in cells[1:]) else str.ljust
-        columns.append([side(cell, max(map(len, cells))) for cell in cells])
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

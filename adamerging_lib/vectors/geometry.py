@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..state import CheckpointError
 from ..task_vectors import TaskVectors
 
 
@@ -68,8 +69,8 @@ class Geometry:
 
     def total(self, field: str) -> np.ndarray:
         """A field of `Part` summed over all tensors."""
-        zero = {"gram": (len(self.tasks),) * 2, "base": ()}.get(field, len(self.tasks))
-        return sum((getattr(part, field) for part in self.parts.values()), np.zeros(zero))
+        shape = {"gram": (len(self.tasks),) * 2, "base": ()}.get(field, len(self.tasks))
+        return sum((getattr(part, field) for part in self.parts.values()), np.zeros(shape))
 
     @property
     def norms(self) -> np.ndarray:
@@ -90,7 +91,8 @@ class Geometry:
     @property
     def equal(self) -> np.ndarray:
         """Whether T_j and T_k are equal to the last bit ``[K, K]``."""
-        return np.logical_and.reduce([part.equal for part in self.parts.values()])
+        whole = np.ones((len(self.tasks),) * 2, dtype=bool)
+        return np.logical_and.reduce([whole, *(part.equal for part in self.parts.values())])
 
     @property
     def effective_ranks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -103,19 +105,34 @@ class Geometry:
         weights = np.array([part.gram.diagonal() for part in known]).reshape(-1, len(self.tasks))
         noise = np.array([noise_rank(part.shape) for part in known])
         ranks = np.array([part.ranks for part in known]).reshape(weights.shape)
-        total = weights.sum(0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (weights * ranks).sum(0) / total, (weights * ranks / noise[:, None]).sum(0) / total
+        moved = weights > 0  # a zero matrix has no rank
+        total = np.where(moved.any(0), weights.sum(0), np.nan)
+        weighted = np.where(moved, weights * ranks, 0)
+        return weighted.sum(0) / total, (weighted / noise.reshape(-1, 1)).sum(0) / total
 
 
-def geometry(tv: TaskVectors, *, ranks: bool = False) -> Geometry:
+def geometry(
+    tv: TaskVectors, *, ranks: bool = False, broken: Callable[[str, CheckpointError], object] | None = None
+) -> Geometry:
     """Measure how task vectors lie to θ0 and to each other, in one pass over the tensors; they may be read lazily.
 
     Arguments:
         tv: θ0 and T_k.
         ranks: whether effective ranks are measured too, see `effective_rank`.
+        broken: called with the name of each tensor that cannot be read, or is not finite, and the error; such tensors
+            are then left out. By default the error is raised.
     """
-    return Geometry(tv.tasks, {key: _part(tv.pretrained[key], t, ranks) for key, t in tv.vectors.items()})
+    parts = {}
+    for key in tv.vectors:
+        try:
+            t = tv.vectors[key]
+        except CheckpointError as error:
+            if broken is None:
+                raise
+            broken(key, error)
+        else:
+            parts[key] = _part(tv.pretrained[key], t, ranks)
+    return Geometry(tv.tasks, parts)
 
 
 def _part(base: Tensor, t: Tensor, ranks: bool) -> Part:
