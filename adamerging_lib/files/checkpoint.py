@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from ..runtime.atomic import atomic
-from ..state import CheckpointError, check_state_dicts, differences, is_finite, is_merged, sha256, unreadable
-from ..task_vectors import TaskVectors
+from ..state import CheckpointError, sha256, unreadable
 from .header import DTYPES, Broken, Entry, Short, Unreadable, header_text, read_header
-from .signatures import foreign, is_pickled
 from .located import INDEX, locate
+from .signatures import foreign, is_pickled
 
 _MAPPED = 1 << 20  # bytes from which on a tensor is mapped, not read
 
@@ -99,10 +98,9 @@ class _Shard:
 
     def tensor(self, key: str) -> Tensor:
         entry = self.entries[key]
-        with _told(self.path):
-            flat = self._mapped(entry) if entry.nbytes >= _MAPPED else None
-            flat = self._read(entry) if flat is None else flat
-            return flat.view(DTYPES[entry.format]).reshape(entry.shape)
+        flat = self._mapped(entry) if entry.nbytes >= _MAPPED else None
+        flat = self._read(entry) if flat is None else flat
+        return flat.view(DTYPES[entry.format]).view(entry.shape)
 
     def _mapped(self, entry: Entry) -> Tensor | None:
         """Bytes of the file: what is resident is what is looked at, and goes with the tensor."""
@@ -117,20 +115,23 @@ class _Shard:
 
     def _read(self, entry: Entry) -> Tensor:
         if self._open is None:  # kept: opening takes longer than reading a small tensor
-            self._open = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._open = os.open(self.path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._open)
             self._check(os.fstat(self._open))
         flat, done = torch.empty(entry.nbytes, dtype=torch.uint8), 0
         view = memoryview(flat.numpy())
-        while done < entry.nbytes:
+        while done < entry.nbytes:  # the system gives two gigabytes at most at a time
             if not (count := os.preadv(self._open, [view[done:]], entry.start + done)):
-                raise Short("it was cut short while it was read")
+                raise self._changed()
             done += count
         return flat
 
     def _check(self, found: os.stat_result) -> None:
         if _identity(found) != self._state:
-            raise CheckpointError(f"{self.path} was changed while it was read: run this again when it is whole")
+            raise self._changed()
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError(f"{self.path} was changed while it was read: run this again when it is whole")
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:
@@ -170,47 +171,6 @@ def _check_kind(file: Path, path: Path) -> None:
         raise CheckpointError(f"{file} {words}")
 
 
-class _Differences(Mapping[str, Tensor]):
-    def __init__(
-        self, pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object]
-    ):
-        self._pretrained, self._experts, self._on_read = pretrained, experts, on_read
-        self._names = dict.fromkeys(key for key, t in pretrained.layout.items() if is_merged(t))
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._names:
-            raise KeyError(key)
-        self._on_read()
-        states = {task: {key: expert[key]} for task, expert in self._experts.items()}
-        base = {key: self._pretrained[key]}
-        t = differences(base[key], [state[key] for state in states.values()])
-        if not is_finite(t):
-            check_state_dicts(base, states)
-        return t
-
-    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
-        return key in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def lazy_task_vectors(
-    pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object] = lambda: None
-) -> TaskVectors:
-    """Task vectors of checkpoints on disk, computed and checked for NaN anew each time one is asked for.
-
-    Arguments:
-        pretrained: θ0.
-        experts: task name → θ_k, of the same layout.
-        on_read: called once for every tensor.
-    """
-    return TaskVectors(tuple(experts), pretrained, _Differences(pretrained, experts, on_read))
-
-
 @contextmanager
 def writing(
     path: str | os.PathLike[str], like: CheckpointFile | Mapping[str, Tensor], metadata: Mapping[str, str]
@@ -247,6 +207,7 @@ def writing(
             file.truncate(end)
         if left:
             raise ValueError(f"nothing was written for {sorted(left)[:5]}")
+        _Shard(temporary)  # it can be read
 
 
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
