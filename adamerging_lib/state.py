@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .files.signatures import foreign
 from .runtime.atomic import atomic
 from .runtime.values import few
 
@@ -128,6 +129,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that is no safetensors file, or only a part of one."""
+    if words := foreign(path):
+        return CheckpointError(f"{path} {words}")
     return CheckpointError(
         f"{path} is not a readable safetensors file ({error}); if it was copied or downloaded, it may be cut short: "
         f"fetch it again, else save it again"
