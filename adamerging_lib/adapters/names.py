@@ -41,6 +41,16 @@ def adapter_kinds(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(kind for kind, known in _KNOWN.items() if any(known.search(name) for name in names))
 
 
+def unmerged(names: Iterable[str]) -> bool:
+    """Whether names with factors among them are those of a whole peft model: it has the weights below the factors too.
+
+    Of embeddings and heads, peft keeps copies in files of adapters.
+    """
+    ends = (".base_layer.weight", ".base_layer.in_proj_weight")
+    below = [f".{name}".partition(".base_layer.")[0] for name in names if f".{name}".endswith(ends)]
+    return any(module.rpartition(".")[2] not in ("embed_tokens", "lm_head") for module in below)
+
+
 def refusal(names: Iterable[str], owner: str) -> str | None:
     """Why tensors are no model to merge, with the mend; None where no name is an adapter's.
 
@@ -54,7 +64,7 @@ def refusal(names: Iterable[str], owner: str) -> str | None:
         return None
     first = next(name for name in names if any(_KNOWN[kind].search(name) for kind in kinds))
     what = "/".join(kinds)
-    if any(".base_layer." in f".{name}" and name.endswith("weight") and not adapter_kinds([name]) for name in names):
+    if unmerged(names):
         return (
             f"{owner} is a model with {what} adapters beside its weights ({first!r}), not merged into them: call "
             f"merge_and_unload() of the peft model, save what it returns, and give that"

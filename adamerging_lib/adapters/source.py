@@ -16,7 +16,7 @@ from ..checkpoints.reading import open_source
 from ..files.checkpoint import CheckpointFile
 from ..state import CheckpointError
 from .config import CONFIG, LoraSettings, read_config, settings, unsupported
-from .names import Contents, Module, adapter_kinds, read_names
+from .names import Contents, Module, adapter_kinds, read_names, unmerged
 
 PathLike = str | os.PathLike[str]
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.safetensors.index.json", "adapter_model.bin")
@@ -87,7 +87,8 @@ def is_adapter(path: PathLike) -> bool:
     if path.suffix in _PICKLED:
         return path.is_file() and (path.parent / CONFIG).is_file() and not (path.parent / "config.json").is_file()
     try:
-        return path.suffix == ".safetensors" and bool(adapter_kinds(CheckpointFile(path)))
+        names = CheckpointFile(path).layout if path.suffix == ".safetensors" else ()
+        return bool(adapter_kinds(names)) and not unmerged(names)
     except CheckpointError:
         return False  # whoever opens it says what is wrong
 
