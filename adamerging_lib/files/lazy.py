@@ -22,11 +22,10 @@ class _Differences(Mapping[str, Tensor]):
         if key not in self._names:
             raise KeyError(key)
         self._on_read()
-        states = {task: {key: expert[key]} for task, expert in self._experts.items()}
         base = {key: self._pretrained[key]}
-        t = differences(base[key], [state[key] for state in states.values()])
+        t = differences(key, base[key], list(self._experts.values()))
         if not is_finite(t):
-            check_state_dicts(base, states)
+            check_state_dicts(base, {task: {key: expert[key]} for task, expert in self._experts.items()})
         return t
 
     def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
