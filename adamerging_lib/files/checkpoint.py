@@ -99,11 +99,10 @@ class _Shard:
     def tensor(self, key: str) -> Tensor:
         entry = self.entries[key]
         flat = self._mapped(entry) if entry.nbytes >= _MAPPED else None
-        flat = self._read(entry) if flat is None else flat
-        return flat.view(DTYPES[entry.format]).view(entry.shape)
+        return (self._read(entry) if flat is None else flat).view(entry.shape)
 
     def _mapped(self, entry: Entry) -> Tensor | None:
-        """Bytes of the file: what is resident is what is looked at, and goes with the tensor."""
+        """Numbers within the file: what is resident is what is looked at, and goes with the tensor."""
         if entry.start % DTYPES[entry.format].itemsize:
             return None  # no numbers can begin there
         self._check(os.stat(self.path))
@@ -111,20 +110,21 @@ class _Shard:
             mapped = torch.from_file(str(self.path), shared=False, size=self._state[0], dtype=torch.uint8)
         except RuntimeError:  # a file larger than what the system lets a process have
             return None
-        return mapped[entry.start : entry.start + entry.nbytes]
+        return mapped[entry.start : entry.start + entry.nbytes].view(DTYPES[entry.format])
 
     def _read(self, entry: Entry) -> Tensor:
         if self._open is None:  # kept: opening takes longer than reading a small tensor
             self._open = os.open(self.path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._open)
             self._check(os.fstat(self._open))
-        flat, done = torch.empty(entry.nbytes, dtype=torch.uint8), 0
-        view = memoryview(flat.numpy())
+        if not entry.nbytes:
+            return torch.empty(0, dtype=DTYPES[entry.format])
+        data, done = bytearray(entry.nbytes), 0
         while done < entry.nbytes:  # the system gives two gigabytes at most at a time
-            if not (count := os.preadv(self._open, [view[done:]], entry.start + done)):
+            if not (count := os.preadv(self._open, [memoryview(data)[done:]], entry.start + done)):
                 raise self._changed()
             done += count
-        return flat
+        return torch.frombuffer(data, dtype=DTYPES[entry.format])
 
     def _check(self, found: os.stat_result) -> None:
         if _identity(found) != self._state:

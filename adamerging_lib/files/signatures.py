@@ -103,6 +103,8 @@ def foreign(path: Path) -> str | None:
 def is_pickled(path: Path) -> bool:
     """Whether a file is one of torch.save, of either format, or another pickle, whatever its name is."""
     first = _first(path)
+    if _safetensors(first):
+        return False
     if first.startswith(b"PK"):
         names = _members(path)
         return any(name.endswith("data.pkl") for name in names) if names else b"data.pkl" in first
