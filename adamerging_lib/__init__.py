@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import records as records
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
+    from .doctor.check import check as check
     from .evaluation import evaluate as evaluate
     from .files.merge import merge_files as merge_files
     from .merged import Fit as Fit
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 # numbers, `adamerging --help`) does not wait for it.
 _HOMES = {
     "coefficients": ("Coefficients", "read_authors_file"),
+    "doctor.check": ("check",),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),
     "merged": ("Fit", "Merged"),

@@ -17,6 +17,7 @@ from ..runtime.text import table as as_table
 from ..runtime.values import describe, one_of, parse
 from ..state import CheckpointError, is_finite, is_merged
 from ..worlds.clip.hub import size
+from .check import named
 
 
 def merge_experts(
@@ -43,14 +44,8 @@ def merge_experts(
     Raises:
         ValueError: saying what to mend.
     """
-    named = []
-    for text in experts:
-        name, equals, path = text.partition("=")
-        if not equals:
-            raise ValueError(f"--expert {text} should read name=file, such as --expert mnist=mnist.safetensors")
-        named.append((name, path))
     hyper = parse(method, hyper_parameters(find(method)), pairs)
-    plan = plan_merge(method, pretrained, named, out, force=force, **hyper)
+    plan = plan_merge(method, pretrained, named(experts), out, force=force, **hyper)
     print(_told(plan), flush=True)
     if dry_run:
         print(_promised(plan))

@@ -16,7 +16,7 @@ from ..methods.registry import find, methods
 from ..published.competitions import BOUNDS, ONE
 from ..runtime.text import paragraph, table
 from ..vectors.geometry import Geometry
-from .findings import ERROR, Finding, of
+from .findings import ERROR, PRETRAINED, Finding, of
 
 CLEAN, STRETCHED = "clean", "one expert stretched"
 """Cases that `evidence` tells of: experts as they are, or one of them with its task vector times ten."""
@@ -32,6 +32,7 @@ LONG = 24.0
 
 _SPEED = 1.5e10  # operations per second of one core: eight ViT-B/32 take wudi four minutes
 _KNOWN = ("task_arithmetic", "ties")  # what a reader has heard of, beside what is recommended
+_SPLIT = " \\\n  "
 _ENDS = ("zero_shot", "individual")
 
 
@@ -67,7 +68,9 @@ class Advice:
             exit_code: of the report.
         """
         if self.method is None:
-            return "What to do: do not merge these\n" + paragraph(self.why, "  ")
+            lines = ["What to do: do not merge these", paragraph(self.why, "  ")]
+            lines += ["", *("  " + line for line in self.command.splitlines())] if self.command else []
+            return "\n".join(lines)
         blocks = [f"What to do: {self._what(exit_code)}", paragraph(self.why, "  "), ""]
         blocks += ["  " + line for line in (self.command or "").splitlines()]
         if len(self.evidence):
@@ -78,8 +81,8 @@ class Advice:
 
     def _what(self, exit_code: int) -> str:
         if self.without:
-            first = "do not merge these as they are; " if exit_code == 2 else ""
-            return f"{first}merge the others by {self.method}"
+            first = "do not merge these as they are: mend them, or leave out" if exit_code == 2 else "leave out"
+            return f"{first} {', '.join(map(repr, self.without))}, and merge the others by {self.method}"
         return f"merge them by {self.method}"
 
 
@@ -102,25 +105,32 @@ def advise(findings: Sequence[Finding], found: Geometry | None, call: Call) -> A
         found: their geometry; None where it is not known.
         call: what was given.
     """
-    without = of(findings, "foreign", "untrained", "rounded") | {
-        finding.experts[1] for finding in findings if finding.code in ("same", "copy")
-    }
+    errors = [finding for finding in findings if finding.level == ERROR]
+    if exchanged := of(errors, "exchanged"):
+        return Advice(None, "Exchange the two, and check again.", call.exchanged(next(iter(exchanged))))
+    if any(not finding.experts for finding in errors):
+        return Advice(None, f"Mend first what is said of {PRETRAINED}, then check again.")
+    if found is None and not errors:
+        base = next(iter(of(findings, "no_base")), None)
+        command = call.exchanged(base) if base else call.again("BASE", list(call.experts))
+        return Advice(None, f"Without {PRETRAINED} nobody knows what an expert learned: check again with it.", command)
+    # An expert can be left out, where a person does not mend it; of two that are the same, the second.
+    without = of(findings, "untrained", "rounded")
+    for finding in findings:
+        if finding.level == ERROR or finding.code == "copy":
+            without |= set(finding.experts[1:] if finding.code in ("same", "copy") else finding.experts)
     kept = [name for name in call.experts if name not in without]
     told = tuple(name for name in call.experts if name in without)
-    # An expert can be left out; whatever else is an error, a person must mend.
-    if errors := [f for f in findings if f.level == ERROR and f.code not in ("same", "foreign")]:
-        return Advice(None, "; ".join(dict.fromkeys(f.message.partition("\n")[0] for f in errors)), without=told)
-    if found is None:
-        return Advice(None, "without the pretrained model nobody can say what each expert learned: give --pretrained")
-    if len(kept) < 2:
-        why = "a merge needs two experts at least that are trained, different, and of this base"
-        return Advice(None, f"{why}; here is {len(kept)}", without=told)
-    case = STRETCHED if of(findings, "far") - without else CLEAN
+    if len(kept) < 2 or found is None:
+        left = ", ".join(map(repr, kept)) or "none"
+        needed = "A merge needs two experts at least that are whole, trained, different, and of one base"
+        return Advice(None, f"{needed}; left: {left}.", without=told)
+    case = STRETCHED if of(findings, "far", "uneven") - without else CLEAN
     known, candidates = evidence(), _candidates(found)
     means = known[(known["case"] == case) & known["method"].isin(candidates)].groupby("method")["accuracy"].mean()
     ordered = means.sort_values(ascending=False).index.tolist()
     shown = known[known["method"].isin([*BOUNDS, *ordered[:2], *_KNOWN]) & known["case"].isin([CLEAN, case])]
-    why = _why(ordered, case, found, told)
+    why = _why(ordered, case, found)
     return Advice(ordered[0], why, call.merge(ordered[0], kept), _expect(known, ordered[0], case), told, shown)
 
 
@@ -148,12 +158,34 @@ class Call:
             experts: their names.
         """
         if not self.files:
-            return f"am.merge({method!r}, am.TaskVectors.from_state_dicts(pretrained, experts))"
-        lines = [f"adamerging merge --method {method}", f"--pretrained {shlex.quote(str(self.pretrained))}"]
+            chosen = f"{{name: experts[name] for name in {list(experts)}}}"
+            chosen = "experts" if len(experts) == len(self.experts) else chosen
+            return f"am.merge({method!r}, am.TaskVectors.from_state_dicts(pretrained, {chosen}))"
+        lines = [f"adamerging merge --method {method}", *self._models(str(self.pretrained), experts)]
+        return _SPLIT.join([*lines, f"--out {shlex.quote(_free('merged.safetensors'))}"])
+
+    def again(self, pretrained: str, experts: Sequence[str], more: Sequence[str] = ()) -> str | None:
+        """The call that checks some of the experts beside another base; None where these are no files.
+
+        Arguments:
+            pretrained: where that base is.
+            experts: their names.
+            more: ``name=file`` of further experts.
+        """
+        if not self.files:
+            return None
+        lines = ["adamerging check", *self._models(pretrained, experts)]
+        return _SPLIT.join([*lines, *(f"--expert {shlex.quote(pair)}" for pair in more)])
+
+    def exchanged(self, expert: str) -> str | None:
+        """The call that checks again with one of the experts as the base, and what was the base as an expert."""
+        was = [] if self.pretrained is None else [f"{expert}={self.pretrained}"]
+        return self.again(self.experts[expert], [name for name in self.experts if name != expert], was)
+
+    def _models(self, pretrained: str, experts: Sequence[str]) -> list[str]:
+        lines = [f"--pretrained {shlex.quote(pretrained)}"]
         lines += [f"--expert {shlex.quote(f'{name}={self.experts[name]}')}" for name in experts]
-        lines += [f"{option} {shlex.quote(value)}".strip() for option, value in self.options]
-        lines.append(f"--out {shlex.quote(_free('merged.safetensors'))}")
-        return " \\\n  ".join(lines)
+        return [*lines, *(f"{option} {shlex.quote(value)}".strip() for option, value in self.options)]
 
 
 def _free(name: str) -> str:
@@ -187,8 +219,8 @@ def spectral_hours(found: Geometry) -> float:
     return work / _SPEED / 3600
 
 
-def _why(ordered: Sequence[str], case: str, found: Geometry, without: Sequence[str]) -> str:
-    reasons = [f"Leave out {', '.join(map(repr, without))}, see above."] if without else []
+def _why(ordered: Sequence[str], case: str, found: Geometry) -> str:
+    reasons = []
     condition = " with one expert stretched" if case == STRETCHED else ""
     reasons.append(
         f"Of the methods that need nothing but checkpoints and give one model, {ordered[0]} was best{condition} where "
@@ -200,7 +232,7 @@ def _why(ordered: Sequence[str], case: str, found: Geometry, without: Sequence[s
             "vectors, which they only average. The evidence is of vision transformers."
         )
     elif (hours := spectral_hours(found)) > LONG:
-        reasons.append(f"Methods on matrices (wudi, tsv_m) are left aside: here they would take some {hours:.0f} hours.")
+        reasons.append(f"Methods on matrices (wudi, tsv_m) are left aside: they take some {hours:.0f} hours here.")
     elif hours > 0.1:
         reasons.append(f"Expect about {hours:.1f} hours of one core.")
     return " ".join(reasons)

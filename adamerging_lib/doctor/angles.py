@@ -5,7 +5,7 @@ Every rule is a function of a `Geometry`; where the lines are drawn stands in `t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -31,14 +31,14 @@ def look(found: Geometry) -> list[Finding]:
 
 
 def beside_others(found: Geometry, but: Collection[str] = ()) -> np.ndarray:
-    """‖T_k‖ against the median of the others that moved at all ``[K]``; NaN where no other did.
+    """‖T_k‖ against the median of the others that moved further than rounding ``[K]``; NaN where none did.
 
     Arguments:
         found: the geometry.
         but: experts that do not count as others.
     """
-    norms = found.norms
-    counted = np.array([norm > 0 and task not in but for task, norm in zip(found.tasks, norms, strict=True)])
+    norms, moved = found.norms, found.relative
+    counted = np.array([moved[k] > ROUNDING and task not in but for k, task in enumerate(found.tasks)])
     ratios = np.full(len(norms), np.nan)
     for k, norm in enumerate(norms):
         others = np.delete(norms, k)[np.delete(counted, k)]
@@ -93,12 +93,7 @@ def _foreign(found: Geometry) -> list[Finding]:
 
 
 def _lengths(found: Geometry, strangers: set[str]) -> list[Finding]:
-    ratios, findings = beside_others(found, strangers), []
-    known = [k for k, task in enumerate(found.tasks) if task not in strangers and found.norms[k] > 0]
-    # Of two, the median of the others is the other one: that pair is told once, of the one that hardly moved, or else
-    # of the one that is far.
-    pair, others = len(known) == 2, "the other one" if len(known) == 2 else "the others (median)"
-    short, far = (STILL, 1 / STILL) if pair else (SHORT, np.inf)
+    ratios, findings, counted = beside_others(found, strangers), [], []
     for k, task in enumerate(found.tasks):
         if task in strangers:
             continue
@@ -112,15 +107,36 @@ def _lengths(found: Geometry, strangers: set[str]) -> list[Finding]:
                 f"{task!r} differs from {PRETRAINED} by {found.relative[k]:.2%} in all directions alike, as rounding "
                 f"does, not training", "leave it out, or look whether its file is the trained one",
             ))  # fmt: skip
-        elif FAR < ratios[k] <= far:
+        else:
+            counted.append(k)
+    return findings + (_pair(found, counted) if len(counted) == 2 else _beside(found.tasks, ratios, counted))
+
+
+def _pair(found: Geometry, pair: Sequence[int]) -> list[Finding]:
+    """Of two, the median of the others is the other one: which of them is wrong, nobody can say."""
+    short, long = sorted(pair, key=lambda k: found.norms[k])
+    if (ratio := found.norms[long] / found.norms[short]) <= FAR:
+        return []
+    one, other = found.tasks[long], found.tasks[short]
+    return [Finding(
+        WARNING, "uneven", (one, other), f"{one!r} is {ratio:.1f} times as far from {PRETRAINED} as {other!r}",
+        "was it stretched, or trained much longer, or is the training of the other one not complete?",
+    )]  # fmt: skip
+
+
+def _beside(tasks: Sequence[str], ratios: np.ndarray, counted: Sequence[int]) -> list[Finding]:
+    findings = []
+    for k in counted:
+        task, beside = tasks[k], f"times as far from {PRETRAINED} as the others (median)"
+        if ratios[k] > FAR:
             findings.append(Finding(
-                WARNING, "far", (task,), f"{task!r} is {ratios[k]:.1f} times as far from {PRETRAINED} as {others}",
+                WARNING, "far", (task,), f"{task!r} is {ratios[k]:.1f} {beside}",
                 "was it stretched, trained much longer, or from another snapshot? Take an earlier checkpoint of it",
             ))  # fmt: skip
-        elif ratios[k] < short:
+        elif ratios[k] < SHORT:
             told, code = ("hardly moved", "still") if ratios[k] < STILL else ("is short", "short")
             findings.append(Finding(
-                WARNING, code, (task,), f"{task!r} {told}: {ratios[k]:.2g} times as far from {PRETRAINED} as {others}",
+                WARNING, code, (task,), f"{task!r} {told}: {ratios[k]:.2g} {beside}",
                 "is its training complete, and the file the trained one?",
             ))  # fmt: skip
     return findings

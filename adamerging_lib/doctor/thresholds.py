@@ -12,7 +12,7 @@ FAR = 2.7
 The most uneven honest expert known, Cars on photographs, is 2.5 times as far as the median of the other seven (it was
 trained for 2,000 steps, the others for 800); a task vector stretched by three should be seen. Between 2.5 and 3 there
 is little room: of eight experts of the drawn world, stretched by three, the shortest comes to 2.4 and will be missed.
-Of two experts the other one is the median, and then nobody can say which of the two is wrong.
+Of two experts the other one is the median: then *uneven* is said of both, for nobody can say which is wrong.
 """
 
 SHORT = 0.5
@@ -20,7 +20,7 @@ SHORT = 0.5
 
 Honest experts come to 0.82 (the drawn world, all eight) and 0.73 (its worst three). An expert that went half of its way
 lands at 0.4 to 0.6, so half of those will be missed; a line at 0.6 would accuse photographs' EuroSAT beside Cars.
-Of two experts only STILL is asked, and FAR of the other one, for the reason given there.
+Of two experts only FAR is asked, for the reason given there.
 """
 
 STILL = 0.1

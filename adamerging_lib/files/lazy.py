@@ -9,6 +9,7 @@ from torch import Tensor
 from ..state import check_state_dicts, differences, is_finite, is_merged
 from ..task_vectors import TaskVectors
 from .checkpoint import CheckpointFile
+from .kinds import layout_of
 
 
 class _Differences(Mapping[str, Tensor]):
@@ -16,7 +17,7 @@ class _Differences(Mapping[str, Tensor]):
         self, pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object]
     ):
         self._pretrained, self._experts, self._on_read = pretrained, experts, on_read
-        self._names = dict.fromkeys(key for key, t in pretrained.layout.items() if is_merged(t))
+        self._names = dict.fromkeys(key for key, t in layout_of(pretrained).items() if is_merged(t))
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._names:
