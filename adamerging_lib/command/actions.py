@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ..checkpoints import convert
+from ..files.align import Options
 from ..files.checkpoint import CheckpointFile
+from ..files.kinds import is_mask
 from ..files.merge import Report, execute_merge
 from ..files.plan import Plan, plan_merge
 from ..methods.registry import NEEDS, find, hyper_parameters, methods
-from ..runtime.values import describe, one_of, parse
+from ..runtime.places import given
+from ..runtime.values import describe, few, one_of, parse
 from ..state import CheckpointError, is_finite, is_merged
 from ..worlds.clip.hub import size
 
@@ -25,6 +29,7 @@ def merge_experts(
     out: str,
     pairs: Sequence[str],
     *,
+    options: Options | None = None,
     dry_run: bool = False,
     force: bool = False,
 ) -> None:
@@ -36,6 +41,7 @@ def merge_experts(
         experts: ``name=file`` each.
         out: file, or folder where the method keeps one model per task.
         pairs: ``name=value`` each, hyper-parameters.
+        options: what is left out, renamed or cast where the models do not fit together.
         dry_run: only say what would be done.
         force: replace outputs that exist.
 
@@ -49,7 +55,7 @@ def merge_experts(
             raise ValueError(f"--expert {text} should read name=file, such as --expert mnist=mnist.safetensors")
         named.append((name, path))
     hyper = parse(method, hyper_parameters(find(method)), pairs)
-    plan = plan_merge(method, pretrained, named, out, force=force, **hyper)
+    plan = plan_merge(method, pretrained, named, out, force=force, options=options, **hyper)
     print(_told(plan), flush=True)
     if dry_run:
         print(_promised(plan))
@@ -66,11 +72,14 @@ def _told(plan: Plan) -> str:
     settings = ", ".join(f"{name}={value!r}" for name, value in plan.hyper.items()) or "no hyper-parameters"
     layout = plan.pretrained.layout
     dtypes = sorted({str(layout[key].dtype).removeprefix("torch.") for key in plan.merged})
-    copied = len(layout) - len(plan.merged)
+    averaged = len(plan.statistics)
+    copied = len(layout) - len(plan.merged) - averaged
     lines = [
         f"{plan.method.label} ({plan.method.id}) of {_count(len(plan.experts), 'expert')}: {settings}",
         f"{_count(len(plan.merged), 'tensor')}, {plan.parameters:,} parameters, {', '.join(dtypes)}"
-        + (f"; {_count(copied, 'buffer')} copied from pretrained" if copied else ""),
+        + (f"; {_count(copied, 'buffer')} copied from pretrained" if copied else "")
+        + (f"; {_count(averaged, 'running statistic')} averaged" if averaged else ""),
+        *plan.notes,
     ]
     return "\n".join(lines)
 
@@ -89,7 +98,7 @@ def _result(report: Report) -> str:
     table = pd.DataFrame(
         {
             "distance": frame["norm"].map("{:.3g}".format),
-            "relative": frame["relative"].map("{:.2%}".format),
+            "relative": frame["relative"].map(lambda share: f"{share:.2%}" if math.isfinite(share) else "-"),
             "changed": frame["changed"].map("{:.1%}".format),
             "conflict": frame["conflict"].map("{:.1%}".format),
         },
@@ -103,8 +112,13 @@ def _result(report: Report) -> str:
     if len(frame) > 1:
         lines[-1] += ";"
         lines.append("nearest: largest cosine with another expert's difference from pretrained")
-    if report.buffers:
-        lines.append(f"copied from pretrained although an expert differs: {', '.join(report.buffers)}")
+    for what, names in (
+        ("copied from pretrained although an expert differs", report.buffers),
+        ("copied, NaN or Inf alike in all models", report.masks),
+        ("tied in all models, merged once", [f"{name} to {home}" for name, home in report.tied.items()]),
+    ):
+        if names:
+            lines.append(f"{what}: {few(list(names))}")
     lines += [f"wrote {path}, {size(path.stat().st_size)}" for path in report.plan.outputs.values()]
     return "\n".join(lines)
 
@@ -145,7 +159,7 @@ def describe_method(id: str) -> None:
 
 def inspect_file(path: str, tensors: bool = False) -> None:
     """Say what is in a checkpoint file, each tensor too if wanted; CheckpointError where a number is NaN or Inf."""
-    file = CheckpointFile(path)
+    file = CheckpointFile(given(path))
     layout = pd.DataFrame(
         [
             (key, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel(), t.nbytes)
@@ -160,9 +174,13 @@ def inspect_file(path: str, tensors: bool = False) -> None:
     print(_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
     if tensors:
         print(_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
-    if bad := [key for key, t in file.items() if is_merged(t) and not is_finite(t)]:
+    odd = [key for key in file if is_merged(t := file[key]) and not is_finite(t)]
+    masks = [key for key in odd if is_mask(file[key])]
+    if bad := [key for key in odd if key not in masks]:
         raise CheckpointError(f"NaN or Inf in {', '.join(bad)}: the checkpoint is broken, save it again")
-    print("all numbers are finite")
+    print(
+        f"all numbers are finite, but for -inf as in masks: {', '.join(masks)}" if masks else "all numbers are finite"
+    )
 
 
 def _count(number: int, what: str) -> str:
