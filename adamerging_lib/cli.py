@@ -55,8 +55,9 @@ _MERGE = (
     "    --expert mnist=a.safetensors --expert svhn=b.safetensors \\\n"
     "    --out merged.safetensors --set keep=0.2\n\n"
     "All files are safetensors files of one architecture, any architecture; the experts were fine-tuned from the "
-    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. Nothing is "
-    "ever overwritten without --force, and the inputs never."
+    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. An expert "
+    "can be the folder of a LoRA adapter (peft) of the pretrained model. Nothing is ever overwritten without --force, "
+    "and the inputs never."
 )
 
 
@@ -65,7 +66,10 @@ def merge(
     method: Method,
     pretrained: Annotated[str, typer.Option(metavar="FILE", help="what all experts were fine-tuned from")],
     experts: Annotated[
-        list[str], typer.Option("--expert", metavar="NAME=FILE", help="a fine-tuned model; once for each")
+        list[str],
+        typer.Option(
+            "--expert", metavar="NAME=FILE", help="a fine-tuned model, or the folder of a LoRA adapter; once for each"
+        ),
     ],
     out: Annotated[
         str, typer.Option(metavar="FILE", help="file to write; a folder, where the method keeps one model per task")
@@ -73,11 +77,17 @@ def merge(
     pairs: Pairs = None,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="replace an output that exists")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="experts are LoRA adapters: write one, a folder")] = False,
+    rank: Annotated[
+        int | None, typer.Option(parser=positive, metavar="R", help="with --adapter: cut it to this rank")
+    ] = None,
 ) -> None:
     """Merge checkpoint files."""
     from .command.actions import merge_experts
 
-    merge_experts(method, pretrained, experts, out, pairs or [], dry_run=dry_run, force=force)
+    merge_experts(
+        method, pretrained, experts, out, pairs or [], dry_run=dry_run, force=force, adapter=adapter, rank=rank
+    )
 
 
 _KIND = "auto, hf, task_vectors, head or state_dict, which keeps any model's tensors as they are"
