@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .adapters.names import refusal
 from .files.kinds import MANY, is_derived, is_pruning, is_spread, layout_of, same_bits, same_numbers
 from .runtime.atomic import atomic
 
@@ -36,24 +37,44 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor cast once; what is too large is Inf or NaN, also in floats of eight bits, where torch would clip it."""
+    cast = tensor.to(dtype)
+    if dtype.is_floating_point and dtype.itemsize == 1:
+        kind = torch.finfo(dtype)
+        lost = tensor.abs() > kind.max * (1 + kind.eps / 4)  # what lies nearer is rounded to the largest
+        return torch.where(lost, float("nan"), cast.to(tensor)).to(dtype)
+    return cast
+
+
 @torch.no_grad()
-def differences(base: Tensor, tuned: Sequence[Tensor]) -> Tensor:
-    """T_k = θ_k − θ0 of one tensor, stacked ``[K, *shape]``, in float32 (float64 for float64)."""
+def differences(key: str, base: Tensor, experts: Sequence[StateDict]) -> Tensor:
+    """T_k = θ_k − θ0 of one tensor, stacked ``[K, *shape]``, in float32 (float64 for float64).
+
+    Arguments:
+        key: its name.
+        base: the tensor of θ0.
+        experts: state dicts of θ_k. One with a function ``difference(key)``, such as a base with an adapter, is asked
+            for T_k itself (None for zeros): θ_k in half precision has lost most of what a small ΔW is.
+    """
     base = base.detach().to(accumulation_dtype(base.dtype))
-    stacked = base.new_empty((len(tuned), *base.shape))
-    for own, tensor in zip(stacked, tuned, strict=True):
-        own.copy_(tensor.detach())
-        own -= base
+    stacked = base.new_empty((len(experts), *base.shape))
+    for own, state in zip(stacked, experts, strict=True):
+        if hasattr(state, "difference"):
+            own.zero_() if (t := state.difference(key)) is None else own.copy_(t)
+        else:
+            own.copy_(state[key].detach())
+            own -= base
     return stacked
 
 
-def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> Tensor | None:
+def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, StateDict]) -> Tensor | None:
     """T_k of one tensor as by `differences`, with every number checked.
 
     Arguments:
         key: its name.
-        pretrained: of θ0.
-        experts: task name → of θ_k.
+        pretrained: the tensor of θ0.
+        experts: task name → state dict of θ_k.
 
     Returns:
         T ``[K, *shape]``; None where numbers are not finite and all models have the same bits, as masks of −∞ do: then
@@ -62,12 +83,15 @@ def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> T
     Raises:
         CheckpointError: naming the tensor, where a number is not finite, or a difference is too large for its type.
     """
-    t = differences(pretrained, list(experts.values()))
-    if is_finite(t):
+    t = differences(key, pretrained, list(experts.values()))
+    # An adapter's difference is finite wherever θ0's numbers are not.
+    told = any(hasattr(state, "difference") for state in experts.values())
+    if is_finite(t) and not (told and not is_finite(pretrained)):
         return t
-    if all(same_bits(pretrained, tensor) for tensor in experts.values()):
+    tuned = {task: state[key] for task, state in experts.items()}
+    if not is_finite(pretrained) and all(same_bits(pretrained, tensor) for tensor in tuned.values()):
         return None
-    for owner, tensor in {"pretrained": pretrained, **experts}.items():
+    for owner, tensor in {"pretrained": pretrained, **tuned}.items():
         check_finite(key, owner, tensor)
     far = next(task for task, own in zip(experts, t, strict=True) if not is_finite(own))
     raise CheckpointError(
@@ -149,6 +173,8 @@ def check_state_dicts(pretrained: StateDict, experts: Mapping[str, StateDict]) -
 def _check_tensors(owner: str, state: StateDict) -> None:
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"state dict of {owner!r} is empty or not a mapping: give name → tensor")
+    if problem := refusal(state, repr(owner)):
+        raise CheckpointError(problem)
     for key, tensor in layout_of(state).items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(

@@ -20,6 +20,7 @@ from .state import (
     check_codes,
     is_finite,
     is_merged,
+    narrowed,
     vectors_of,
 )
 
@@ -88,13 +89,14 @@ class TaskVectors:
         tied = ties([pretrained, *experts.values()], weights(pretrained))
         start, vectors, statistics = dict(pretrained), {}, {}
         for key, tensor in pretrained.items():
-            tuned = {task: state[key] for task, state in experts.items()}
-            if is_copied(key, tensor):
-                check_codes(key, tensor, tuned)
-            elif is_statistic(key):
-                start[key] = averaged(key, tuned)
-                statistics[key] = torch.stack([tensor, *tuned.values()]).detach()
-            elif key not in tied and (t := vectors_of(key, tensor, tuned)) is not None:
+            if is_copied(key, tensor) or is_statistic(key):
+                tuned = {task: state[key] for task, state in experts.items()}
+                if is_copied(key, tensor):
+                    check_codes(key, tensor, tuned)
+                else:
+                    start[key] = averaged(key, tuned)
+                    statistics[key] = torch.stack([tensor, *tuned.values()]).detach()
+            elif key not in tied and (t := vectors_of(key, tensor, experts)) is not None:
                 vectors[key] = t
         return cls(
             tuple(experts), start, vectors, {key: home for key, home in tied.items() if home in vectors}, statistics
@@ -228,7 +230,7 @@ class TaskVectors:
                         columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
                     column = columns[kind][rows.index[key]]
                     flat = torch.addmv(base.detach().to(t).reshape(-1), t.reshape(len(t), base.numel()).t(), column)
-                    merged[key] = flat.view(base.shape).to(base.dtype)
+                    merged[key] = narrowed(flat.view(base.shape), base.dtype)
         return merged | {key: merged[home] for key, home in self.tied.items()}
 
     def coefficient_gradient(self, grads: Mapping[str, Tensor | None], granularity: str) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.values import few
-from ..state import CheckpointError, StateDict, check_state_dicts, is_finite, is_merged
+from ..state import CheckpointError, StateDict, check_state_dicts, is_finite, is_merged, narrowed
 from .kinds import MANY, is_constant, is_copied, is_counter, is_derived, layout_of, quantised, same_bits, sample
 from .names import dropped, strip
 
@@ -43,19 +43,25 @@ class View(Mapping[str, Tensor]):
         for name, (owner, key) in sources.items():
             tensor = layout_of(owner)[key]
             self.layout[name] = tensor.to(dtypes[name], device="meta") if name in dtypes else tensor
+        if hasattr(state, "difference"):  # asked for where it is there, see `state.differences`
+            self.difference = self._difference
 
     def __getitem__(self, name: str) -> Tensor:
         owner, key = self._sources[name]
         tensor = owner[key]
         if name not in self._dtypes:
             return tensor
-        cast = tensor.to(self._dtypes[name])
+        cast = narrowed(tensor, self._dtypes[name])
         if is_finite(tensor) and not is_finite(cast):
             raise CheckpointError(
                 f"{name!r} is too large for {_plain(cast.dtype)}, which it would be cast to: cast pretrained to "
                 f"{_plain(tensor.dtype)} instead, and save it again"
             )
         return cast
+
+    def _difference(self, name: str) -> Tensor | None:
+        owner, key = self._sources[name]
+        return self._state.difference(key) if owner is self._state else None
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor
         return name in self._sources

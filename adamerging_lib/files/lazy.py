@@ -69,7 +69,7 @@ def lazy_task_vectors(
     def read(key: str) -> Tensor:
         on_read()
         base = pretrained[key]
-        t = vectors_of(key, base, _of(experts, key))
+        t = vectors_of(key, base, experts)
         return torch.zeros(len(experts), *base.shape) if t is None else t
 
     names = [key for key in weights(pretrained) if key not in found.tied and key not in found.masks]
@@ -113,7 +113,7 @@ def examine(
                 continue
             on_read()
             base = pretrained[key]
-            if (t := vectors_of(key, base, _of(experts, key))) is None:
+            if (t := vectors_of(key, base, experts)) is None:
                 masks.add(key)
             else:
                 yield base, t

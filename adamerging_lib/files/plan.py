@@ -17,8 +17,8 @@ from ..task_vectors import weights
 from .align import Options, align
 from .by_tensor import rehearse
 from .checkpoint import CheckpointFile, check_room
+from .experts import Expert, open_base, open_expert
 from .kinds import is_copied, is_statistic
-from .opening import open_expert, open_pretrained
 
 SUFFIX = ".safetensors"
 _TASK = re.compile(r"[\w-][\w.-]*")
@@ -42,7 +42,7 @@ class Plan:
     method: Method
     hyper: Mapping[str, Any]
     pretrained: CheckpointFile
-    experts: Mapping[str, CheckpointFile]
+    experts: Mapping[str, Expert]
     outputs: Mapping[str | None, Path]
     replaces: tuple[Path, ...]
     notes: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def plan_merge(
     Arguments:
         method: id of a method that needs nothing but checkpoints.
         pretrained: file of θ0: safetensors, in one file or several.
-        experts: task name → file of θ_k, or (name, file) pairs.
+        experts: task name → file of θ_k, or folder of a LoRA adapter of θ0; or (name, file) pairs.
         out: the ``.safetensors`` file to write; of a method with task-specific weights, the folder of one file per
             task.
         force: whether an output that exists is replaced.
@@ -114,7 +114,7 @@ def plan_merge(
         )
     known = hyper_parameters(found)
     check(method, known, hyper)
-    base = open_pretrained(pretrained)
+    base = open_base(pretrained)
     tuned = _opened(experts, base)
     inputs = {"pretrained": base, **{f"expert {task!r}": file for task, file in tuned.items()}}
     fitting = align(base, tuned, options)
@@ -141,8 +141,8 @@ def plan_merge(
 
 def _opened(
     experts: Mapping[str, PathLike] | Iterable[tuple[str, PathLike]], base: CheckpointFile
-) -> dict[str, CheckpointFile]:
-    tuned: dict[str, CheckpointFile] = {}
+) -> dict[str, Expert]:
+    tuned: dict[str, Expert] = {}
     for task, path in experts.items() if isinstance(experts, Mapping) else experts:
         if not _TASK.fullmatch(task):
             raise ValueError(f"name {task!r} of expert {path} should be letters, digits, '_', '-' and '.'")
@@ -168,5 +168,5 @@ def _outputs(method: Method, out: Path, tasks: tuple[str, ...]) -> dict[str | No
     return {task: out / f"{task}{SUFFIX}" for task in tasks}
 
 
-def _shared_file(one: CheckpointFile, other: CheckpointFile) -> bool:
+def _shared_file(one: Expert, other: Expert) -> bool:
     return any(a.samefile(b) for a in one.files for b in other.files)

@@ -32,6 +32,7 @@ class Method:
     adaptive: bool
     trains: bool
     streams: bool | Callable[..., Any]
+    linear: bool | Callable[..., bool]
 
     @property
     def gives(self) -> str:
@@ -60,6 +61,7 @@ def register(
     adaptive: bool = False,
     trains: bool = False,
     streams: bool | Callable[..., Any] = False,
+    linear: bool | Callable[..., bool] = False,
 ) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
     """Decorator: make a function known as a method.
 
@@ -78,6 +80,8 @@ def register(
         streams: whether each tensor can be merged without the others. True: the function, given one tensor, gives
             that tensor of the whole result. A function ``survey(tv, **hyper)``: the same, once it has what survey
             found out about all tensors as second positional argument.
+        linear: whether the result is θ0 + Σ_k λ_k T_k with λ that hyper-parameters and names alone decide, so that a
+            merge of adapters is an adapter. A function ``linear(**hyper)``: whether it is with these.
     """
     if needs not in NEEDS:
         raise ValueError(f"method {id!r} needs {needs!r}: say one of {', '.join(NEEDS)}")
@@ -86,7 +90,7 @@ def register(
         if id in _METHODS:
             raise ValueError(f"method id {id!r} is registered twice")
         _METHODS[id] = Method(
-            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains, streams
+            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains, streams, linear
         )
         return function
 
