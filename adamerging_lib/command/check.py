@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..doctor.check import check
+from ..files.align import Options
 
 
-def check_experts(pretrained: str | None, experts: Sequence[str], *, json: bool = False) -> int:
+def check_experts(pretrained: str | None, experts: Sequence[str], options: Options, *, json: bool = False) -> int:
     """Check a base and its experts, and say what was found, and what to do.
 
     Arguments:
         pretrained: file, folder; None where it is not at hand.
         experts: ``name=file`` each.
+        options: what is left out, renamed or cast where the models do not fit together.
         json: print the report as JSON, see `doctor.report.Report.json`.
 
     Returns:
@@ -21,7 +23,7 @@ def check_experts(pretrained: str | None, experts: Sequence[str], *, json: bool 
     Raises:
         ValueError: an expert without a name.
     """
-    report = check(pretrained, named(experts), progress=True)
+    report = check(pretrained, named(experts), **vars(options), progress=True)
     print(report.json() if json else report)
     return report.exit_code
 

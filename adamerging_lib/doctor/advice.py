@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..files.align import Options
 from ..methods.registry import find, methods
 from ..published.competitions import BOUNDS, ONE
 from ..runtime.text import paragraph, table
@@ -68,10 +69,11 @@ class Advice:
             exit_code: of the report.
         """
         if self.method is None:
-            lines = ["What to do: do not merge these", paragraph(self.why, "  ")]
+            what = "do not merge these" if exit_code == 2 else "do not merge these yet"
+            lines = [f"What to do: {what}", paragraph(self.why, "  ")]
             lines += ["", *("  " + line for line in self.command.splitlines())] if self.command else []
             return "\n".join(lines)
-        blocks = [f"What to do: {self._what(exit_code)}", paragraph(self.why, "  "), ""]
+        blocks = [paragraph(f"What to do: {self._what(exit_code)}"), paragraph(self.why, "  "), ""]
         blocks += ["  " + line for line in (self.command or "").splitlines()]
         if len(self.evidence):
             blocks += ["", *("  " + line for line in table(_wide(self.evidence)).splitlines()), ""]
@@ -108,16 +110,17 @@ def advise(findings: Sequence[Finding], found: Geometry | None, call: Call) -> A
     errors = [finding for finding in findings if finding.level == ERROR]
     if exchanged := of(errors, "exchanged"):
         return Advice(None, "Exchange the two, and check again.", call.exchanged(next(iter(exchanged))))
-    if any(not finding.experts for finding in errors):
+    if any(not finding.experts for finding in errors if finding.code != "layout"):
         return Advice(None, f"Mend first what is said of {PRETRAINED}, then check again.")
-    if found is None and not errors:
+    if call.pretrained is None:
         base = next(iter(of(findings, "no_base")), None)
         command = call.exchanged(base) if base else call.again("BASE", list(call.experts))
         return Advice(None, f"Without {PRETRAINED} nobody knows what an expert learned: check again with it.", command)
     # An expert can be left out, where a person does not mend it; of two that are the same, the second.
     without = of(findings, "untrained", "rounded")
+    mended = "layout" if call.options != call.given else None  # then the options of the command let it go on
     for finding in findings:
-        if finding.level == ERROR or finding.code == "copy":
+        if (finding.level == ERROR and finding.code != mended) or finding.code == "copy":
             without |= set(finding.experts[1:] if finding.code in ("same", "copy") else finding.experts)
     kept = [name for name in call.experts if name not in without]
     told = tuple(name for name in call.experts if name in without)
@@ -129,7 +132,9 @@ def advise(findings: Sequence[Finding], found: Geometry | None, call: Call) -> A
     known, candidates = evidence(), _candidates(found)
     means = known[(known["case"] == case) & known["method"].isin(candidates)].groupby("method")["accuracy"].mean()
     ordered = means.sort_values(ascending=False).index.tolist()
-    shown = known[known["method"].isin([*BOUNDS, *ordered[:2], *_KNOWN]) & known["case"].isin([CLEAN, case])]
+    best = known[known["case"] == CLEAN].groupby("method")["accuracy"].mean().reindex(candidates).idxmax()
+    named = [*_ENDS, best, *ordered[:2], *_KNOWN]
+    shown = known[known["method"].isin(named) & known["case"].isin([CLEAN, case])]
     why = _why(ordered, case, found)
     return Advice(ordered[0], why, call.merge(ordered[0], kept), _expect(known, ordered[0], case), told, shown)
 
@@ -141,14 +146,16 @@ class Call:
     Arguments:
         pretrained: where θ0 is; None where it was not given.
         experts: name → where it is.
-        options: further options of the command, such as ``--drop``, each with its value.
+        options: with which the models fit together.
         files: whether all of them are files; else the call is one from Python.
+        given: the options as they were given, with which they may not fit.
     """
 
     pretrained: str | None
     experts: Mapping[str, str]
-    options: Sequence[tuple[str, str]] = ()
+    options: Options = field(default_factory=Options)
     files: bool = True
+    given: Options = field(default_factory=Options)
 
     def merge(self, method: str, experts: Sequence[str]) -> str:
         """The call that merges some of the experts, to be copied whole.
@@ -158,9 +165,11 @@ class Call:
             experts: their names.
         """
         if not self.files:
-            chosen = f"{{name: experts[name] for name in {list(experts)}}}"
-            chosen = "experts" if len(experts) == len(self.experts) else chosen
-            return f"am.merge({method!r}, am.TaskVectors.from_state_dicts(pretrained, {chosen}))"
+            gone = [name for name in self.experts if name not in experts]
+            lines = [f"for name in {gone}:\n    experts.pop(name)"] if gone else []
+            more = f", {self.options.python}" if self.options.python else ""
+            lines.append(f"vectors = am.TaskVectors.from_state_dicts(pretrained, experts{more})")
+            return "\n".join([*lines, f"merged = am.merge({method!r}, vectors)"])
         lines = [f"adamerging merge --method {method}", *self._models(str(self.pretrained), experts)]
         return _SPLIT.join([*lines, f"--out {shlex.quote(_free('merged.safetensors'))}"])
 
@@ -185,7 +194,7 @@ class Call:
     def _models(self, pretrained: str, experts: Sequence[str]) -> list[str]:
         lines = [f"--pretrained {shlex.quote(pretrained)}"]
         lines += [f"--expert {shlex.quote(f'{name}={self.experts[name]}')}" for name in experts]
-        return [*lines, *(f"{option} {shlex.quote(value)}".strip() for option, value in self.options)]
+        return [*lines, self.options.command] if self.options.command else lines
 
 
 def _free(name: str) -> str:
@@ -256,6 +265,7 @@ def _wide(known: pd.DataFrame) -> pd.DataFrame:
     labels = {_ENDS[0]: "pretrained", _ENDS[1]: "experts"}
     rows = known["world"] + known["case"].map(lambda case: "" if case == CLEAN else f", {case}")
     frame = known.assign(row=rows).pivot(index="row", columns="method", values="accuracy")
+    frame = frame.reindex(rows.unique())
     means = frame.drop(columns=list(_ENDS), errors="ignore").mean().sort_values()
     ordered = [id for id in (_ENDS[0], *means.index, _ENDS[1]) if id in frame]
     frame = frame[ordered].rename(columns=labels).rename_axis(index="accuracy, %", columns=None)

@@ -93,7 +93,7 @@ def _foreign(found: Geometry) -> list[Finding]:
 
 
 def _lengths(found: Geometry, strangers: set[str]) -> list[Finding]:
-    ratios, findings, counted = beside_others(found, strangers), [], []
+    findings, counted = [], []
     for k, task in enumerate(found.tasks):
         if task in strangers:
             continue
@@ -109,7 +109,7 @@ def _lengths(found: Geometry, strangers: set[str]) -> list[Finding]:
             ))  # fmt: skip
         else:
             counted.append(k)
-    return findings + (_pair(found, counted) if len(counted) == 2 else _beside(found.tasks, ratios, counted))
+    return findings + (_pair(found, counted) if len(counted) == 2 else _beside(found, strangers, counted))
 
 
 def _pair(found: Geometry, pair: Sequence[int]) -> list[Finding]:
@@ -124,11 +124,13 @@ def _pair(found: Geometry, pair: Sequence[int]) -> list[Finding]:
     )]  # fmt: skip
 
 
-def _beside(tasks: Sequence[str], ratios: np.ndarray, counted: Sequence[int]) -> list[Finding]:
-    findings = []
+def _beside(found: Geometry, strangers: set[str], counted: Sequence[int]) -> list[Finding]:
+    far = [k for k in counted if beside_others(found, strangers)[k] > FAR]
+    # Who is short is asked without those that are far: of three, a far one would make both others look short.
+    ratios, findings = beside_others(found, strangers | {found.tasks[k] for k in far}), []
     for k in counted:
-        task, beside = tasks[k], f"times as far from {PRETRAINED} as the others (median)"
-        if ratios[k] > FAR:
+        task, beside = found.tasks[k], f"times as far from {PRETRAINED} as the others (median)"
+        if k in far:
             findings.append(Finding(
                 WARNING, "far", (task,), f"{task!r} is {ratios[k]:.1f} {beside}",
                 "was it stretched, trained much longer, or from another snapshot? Take an earlier checkpoint of it",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from tqdm import tqdm
 
+from ..files.align import Aligned, Options, align
 from ..files.experts import open_base, open_expert
 from ..files.kinds import is_copied, is_statistic, layout_of, quantised
-from ..files.lazy import lazy_task_vectors
-from ..state import CheckpointError, StateDict, check_state_dicts, is_finite, is_merged
-from ..vectors.geometry import Geometry, compare, geometry
+from ..files.lazy import Found, examine
+from ..methods.registry import recalibrate
+from ..runtime.values import few
+from ..state import CheckpointError, StateDict, is_finite, is_merged
+from ..task_vectors import weights
+from ..vectors.geometry import Geometry, compare
 from .advice import Call, advise
 from .angles import beside_others, look, strangeness
-from .findings import ERROR, LEVELS, PRETRAINED, Finding
+from .findings import ERROR, LEVELS, NOTE, PRETRAINED, WARNING, Finding
 from .report import Report
 from .without_base import NO_BASE, look_without_base
 
@@ -27,50 +31,55 @@ def check(
     pretrained: Model | None,
     experts: Mapping[str, Model] | Iterable[tuple[str, Model]],
     *,
+    drop: Sequence[str] = (),
+    strip: Sequence[str] = (),
+    cast: bool = False,
     progress: bool = False,
 ) -> Report:
     """Say what is wrong with a base and its experts before they are merged, and what to do.
 
-    Every tensor is read once, of one name at a time, so that the memory is that of one tensor of every model.
+    Every weight is read once, one name at a time, so that the memory is that of one tensor of every model.
 
     Arguments:
         pretrained: θ0, as a file, a folder or a state dict; None where it is not at hand.
         experts: name → θ_k: files, folders, adapters (beside θ0) or state dicts; or (name, model) pairs.
+        drop, strip, cast: where models do not fit together, see `files.align.Options`.
         progress: show a progress bar on stderr, where that is a terminal.
 
     Returns:
         What was found: print it, or see `Report`. What is wrong with a model is a finding, not an error.
 
     Raises:
-        ValueError: no experts, or two of one name.
+        ValueError: no experts, two of one name, or a prefix or pattern that fits no name.
     """
-    start = time.perf_counter()
-    named = _named(experts)
-    findings: list[Finding] = []
+    start, given = time.perf_counter(), Options.of(drop, strip, cast)
+    options = given
+    named, findings = _named(experts), []
     base = None if pretrained is None else _opened(None, pretrained, None, findings)
     opened = {name: _opened(name, model, base, findings) for name, model in named.items()}
     models = {name: state for name, state in opened.items() if state is not None}
-    frame, found, tensors = _about(named, models), None, pd.DataFrame(columns=_TENSORS)
+    origin = None
     if pretrained is None and models:
-        origin, *others = models
-        fit = _fitting(models[origin], {name: models[name] for name in others}, findings)
-        if fit:
-            apart, told = look_without_base(origin, _measured(models[origin], fit, findings, progress))
-            findings += apart
-            frame, tensors = frame.join(told), _tensors(models[origin])
+        origin, *others = models  # in the place of θ0
+        base, models = models[origin], {name: models[name] for name in others}
+    frame, found, tensors, cosines = _about(named, opened), None, pd.DataFrame(columns=_TENSORS), pd.DataFrame()
+    if base is not None and models and (fit := _fitting(base, models, options, findings)):
+        options, aligned = fit
+        found, seen = _measured(aligned, findings, progress)
+        tensors = _tensors(aligned.pretrained, seen)
+        if origin is None:
+            findings += look(found)
+            frame, cosines = frame.join(_rows(found)), found.cosines
         else:
-            findings.append(NO_BASE)
-    elif base is not None and (fit := _fitting(base, models, findings)):
-        found, tensors = _measured(base, fit, findings, progress), _tensors(base)
-        findings += look(found)
-        frame = frame.join(_rows(found))
+            told, apart = look_without_base(origin, found)
+            findings += told
+            frame, found = frame.join(apart), None
+    elif pretrained is None:
+        findings.append(NO_BASE)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    advice = advise(findings, found, _call(pretrained, named))
-    cosines = pd.DataFrame() if found is None else found.cosines
-    return Report(
-        None if pretrained is None else _place(pretrained), frame, cosines, tensors, tuple(findings), advice,
-        time.perf_counter() - start,
-    )  # fmt: skip
+    advice = advise(findings, found, _call(pretrained, named, options, given))
+    place = None if pretrained is None else _place(pretrained)
+    return Report(place, frame, cosines, tensors, tuple(findings), advice, time.perf_counter() - start)
 
 
 _TENSORS = ("kind", "dtype", "shape", "numbers")
@@ -113,37 +122,61 @@ class _Quantised(Exception):
     pass
 
 
-def _fitting(base: StateDict, models: Mapping[str, StateDict], findings: list[Finding]) -> dict[str, StateDict]:
-    """The models that can be merged with a base by their headers; why others cannot is found."""
-    fit = {}
-    for name, state in models.items():
-        try:
-            check_state_dicts(layout_of(base), {name: layout_of(state)})
-        except CheckpointError as error:
-            findings.append(Finding(ERROR, "layout", (name,), str(error)))
-        else:
-            fit[name] = state
-    return fit
+def _fitting(
+    base: StateDict, models: Mapping[str, StateDict], options: Options, findings: list[Finding]
+) -> tuple[Options, Aligned] | None:
+    """Models that fit together, with the options that it takes; why others do not is found."""
+    try:
+        aligned = align(base, models, options)
+    except CheckpointError as error:
+        bad = tuple(name for name, state in models.items() if not _fits(base, name, state, options))
+        findings.append(Finding(ERROR, "layout", bad, str(error)))
+        if (mend := getattr(error, "options", None)) is not None:
+            return mend, align(base, models, mend)
+        rest = {name: state for name, state in models.items() if name not in bad}
+        return (options, align(base, rest, options)) if bad and rest else None
+    findings += [Finding(NOTE, "fitted", (), note) for note in aligned.notes]
+    return options, aligned
 
 
-def _measured(
-    base: StateDict, models: Mapping[str, StateDict], findings: list[Finding], progress: bool
-) -> Geometry:
-    """The geometry of experts, from one pass; tensors that are not finite are found, and left out."""
-    with tqdm(desc="Checking", total=len(base), leave=False, disable=None if progress else True) as bar:
-        tv = lazy_task_vectors(base, models, bar.update)
-        broken: dict[str, CheckpointError] = {}
-        found = geometry(tv, ranks=True, broken=broken.setdefault)
+def _fits(base: StateDict, name: str, state: StateDict, options: Options) -> bool:
+    try:
+        align(base, {name: state}, options)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _measured(aligned: Aligned, findings: list[Finding], progress: bool) -> tuple[Geometry, Found]:
+    """The geometry of experts, from one pass; tensors that cannot be merged are found, and left out."""
+    base, models = aligned.pretrained, aligned.experts
+    broken: dict[str, CheckpointError] = {}
+    total = len(weights(base))
+    with tqdm(desc="Checking", total=total, leave=False, disable=None if progress else True) as bar:
+        seen, found = examine(base, models, bar.update, ranks=True, broken=broken.setdefault)
     for key, error in broken.items():
         bad = tuple(name for name, state in models.items() if not is_finite(state[key]))
-        findings.append(Finding(ERROR, "not_finite", bad, str(error)))
-    return found
+        codes = not is_merged(layout_of(base)[key])
+        kind = "quantised" if codes else "not_finite" if bad or not is_finite(base[key]) else "statistics_broken"
+        findings.append(Finding(ERROR, kind, bad, str(error)))
+    statistics = [key for key, t in layout_of(base).items() if is_statistic(key) and not is_copied(key, t)]
+    if statistics:
+        findings.append(Finding(WARNING, "statistics", (), recalibrate(statistics)))
+    told = {
+        "tied": ("tensors are another one under a second name, and merged once", list(seen.tied)),
+        "masks": ("tensors hold -inf or NaN, the same in all models, and are copied", sorted(seen.masks)),
+        "copied": ("tensors are copied from pretrained although an expert has others", list(seen.changed)),
+    }
+    for code, (what, names) in told.items():
+        if names:
+            findings.append(Finding(NOTE, code, (), f"{len(names)} {what}: {few(names, 3)}"))
+    return found, seen
 
 
-def _about(named: Mapping[str, Model], models: Mapping[str, StateDict]) -> pd.DataFrame:
+def _about(named: Mapping[str, Model], opened: Mapping[str, StateDict | None]) -> pd.DataFrame:
     rows = {}
     for name, model in named.items():
-        layout = layout_of(models[name]) if name in models else {}
+        layout = layout_of(opened[name] or {})
         floats = [tensor for tensor in layout.values() if is_merged(tensor)]
         dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in floats})
         rows[name] = {
@@ -155,15 +188,17 @@ def _about(named: Mapping[str, Model], models: Mapping[str, StateDict]) -> pd.Da
 def _rows(found: Geometry) -> pd.DataFrame:
     frame = compare(found)
     frame.insert(2, "beside_others", beside_others(found))
+    frame.loc[frame["norm"] == 0, ["nearest", "cosine"]] = None
     frame["rank"], frame["noise"] = found.effective_ranks
     frame["strange"] = strangeness(found)[0]
     return frame
 
 
-def _tensors(base: StateDict) -> pd.DataFrame:
+def _tensors(base: StateDict, seen: Found) -> pd.DataFrame:
     rows = {}
     for key, tensor in layout_of(base).items():
-        kind = "statistics" if is_statistic(key) else "copied" if is_copied(key, tensor) else "merged"
+        copied = key in seen.masks or is_copied(key, tensor)
+        kind = "copied" if copied else "statistics" if is_statistic(key) else "tied" if key in seen.tied else "merged"
         dtype = str(tensor.dtype).removeprefix("torch.")
         rows[key] = dict(zip(_TENSORS, (kind, dtype, list(tensor.shape), tensor.numel()), strict=True))
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(_TENSORS))
@@ -173,9 +208,7 @@ def _place(model: Model) -> str:
     return "a state dict" if isinstance(model, Mapping) else os.fspath(model)
 
 
-def _call(pretrained: Model | None, named: Mapping[str, Model]) -> Call:
-    everything = [pretrained, *named.values()]
-    files = not any(isinstance(model, Mapping) for model in everything)
-    return Call(
-        None if pretrained is None else _place(pretrained), {name: _place(m) for name, m in named.items()}, files=files
-    )
+def _call(pretrained: Model | None, named: Mapping[str, Model], options: Options, given: Options) -> Call:
+    files = not any(isinstance(model, Mapping) for model in [pretrained, *named.values()])
+    experts = {name: _place(model) for name, model in named.items()}
+    return Call(None if pretrained is None else _place(pretrained), experts, options, files, given)

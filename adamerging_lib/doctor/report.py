@@ -93,9 +93,10 @@ class Report:
         for column, title, form in _COLUMNS:
             if column in frame and frame[column].notna().any():
                 shown[title] = [_cell(value, form) for value in frame[column]]
-        if len(frame) > 1 and "nearest" in frame and frame["nearest"].notna().any():
-            near = zip(frame["cosine"], frame["nearest"], strict=True)
-            shown["nearest"] = [f"{c:.2f} {n}" if isinstance(n, str) else "–" for c, n in near]
+        for column, form in (("cosine", "{:.2f} "), ("apart", "{:.1%} ")):
+            if column in frame and frame[column].notna().any():
+                near = zip(frame[column], frame["nearest"], strict=True)
+                shown["nearest"] = ["–" if pd.isna(value) else form.format(value) + name for value, name in near]
         legend = [text for column, _, text in _LEGEND if column in frame and frame[column].notna().any()]
         return table(shown) + ("\n\n" + paragraph("; ".join(legend) + ".") if legend else "")
 
@@ -131,7 +132,8 @@ _LEGEND = (
     ("conflict", "", "conflict: of these, moved against the sum of all"),
     ("rank", "", "rank: effective rank of the difference, mean over its matrices"),
     ("noise", "", "of noise: that beside the rank of noise"),
-    ("nearest", "", "nearest: largest cosine with another expert's difference"),
+    ("cosine", "", "nearest: largest cosine with another expert's difference"),
+    ("apart", "", "nearest: the closest other expert, and how far it is, to the norm of this one"),
 )
 
 

@@ -14,7 +14,7 @@ RIGHT_ANGLES = 0.2
 """Mean cosine below which the others look like experts, seen from one of the models: honest ones have up to 0.14."""
 
 NO_BASE = Finding(
-    WARNING, "no_base", (), f"without {PRETRAINED}, neither task vectors nor their conflicts are known",
+    WARNING, "no_base", (), f"Neither task vectors nor their conflicts are known without {PRETRAINED}",
     "give --pretrained",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..state import CheckpointError
 from ..task_vectors import TaskVectors
 
 
@@ -79,9 +78,9 @@ class Geometry:
 
     @property
     def relative(self) -> np.ndarray:
-        """‖T_k‖ / ‖θ0‖ ``[K]``; NaN where θ0 is zero."""
+        """‖T_k‖ / ‖θ0‖ ``[K]``; from a θ0 of zeros every other model is infinitely far."""
         base = float(self.total("base"))
-        return self.norms / base**0.5 if base else np.full(len(self.tasks), np.nan)
+        return self.norms / base**0.5 if base else np.where(self.norms == 0, 0.0, np.inf)
 
     @property
     def cosines(self) -> pd.DataFrame:
@@ -111,28 +110,25 @@ class Geometry:
         return weighted.sum(0) / total, (weighted / noise.reshape(-1, 1)).sum(0) / total
 
 
-def geometry(
-    tv: TaskVectors, *, ranks: bool = False, broken: Callable[[str, CheckpointError], object] | None = None
-) -> Geometry:
+def geometry(tv: TaskVectors, *, ranks: bool = False) -> Geometry:
     """Measure how task vectors lie to θ0 and to each other, in one pass over the tensors; they may be read lazily.
 
     Arguments:
         tv: θ0 and T_k.
         ranks: whether effective ranks are measured too, see `effective_rank`.
-        broken: called with the name of each tensor that cannot be read, or is not finite, and the error; such tensors
-            are then left out. By default the error is raised.
     """
-    parts = {}
-    for key in tv.vectors:
-        try:
-            t = tv.vectors[key]
-        except CheckpointError as error:
-            if broken is None:
-                raise
-            broken(key, error)
-        else:
-            parts[key] = _part(tv.pretrained[key], t, ranks)
-    return Geometry(tv.tasks, parts)
+    return measured(tv.tasks, ((key, tv.pretrained[key], t) for key, t in tv.vectors.items()), ranks=ranks)
+
+
+def measured(tasks: Sequence[str], pairs: Iterable[tuple[str, Tensor, Tensor]], *, ranks: bool = False) -> Geometry:
+    """As `geometry`, of tensors that come one after another.
+
+    Arguments:
+        tasks: K names.
+        pairs: name, θ0 and T ``[K, *shape]`` of every tensor.
+        ranks: whether effective ranks are measured too.
+    """
+    return Geometry(tuple(tasks), {key: _part(base, t, ranks) for key, base, t in pairs})
 
 
 def _part(base: Tensor, t: Tensor, ranks: bool) -> Part:
