@@ -18,7 +18,7 @@ from ..state import CheckpointError, StateDict, is_finite, is_merged, sha256
 from . import huggingface, tower
 from .formats import Format
 from .huggingface import config_facts
-from .machine import Record, Stored
+from .inert import Record, Stored
 from .pickles import PickledFile, StoredTensors, open_module
 from .tower import activation, check_facts, complete
 
