@@ -39,7 +39,18 @@ def survey(tv: TaskVectors, *, base: str, alpha: float | None, beta: float, **_:
     return alpha, {key: alpha + beta * layer.relative_depth for key, layer in layers.items()}, of_base
 
 
-@register("lines", label="LiNeS", needs="nothing", source="Wang et al. 2025 (LiNeS)", streams=survey)
+def _is_linear(*, base: str, **_: Any) -> bool:
+    return base == "task_arithmetic"
+
+
+@register(
+    "lines",
+    label="LiNeS",
+    needs="nothing",
+    source="Wang et al. 2025 (LiNeS)",
+    streams=survey,
+    linear=_is_linear,
+)
 def lines(
     tv: TaskVectors,
     whole: Whole | None = None,
