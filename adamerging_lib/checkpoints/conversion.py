@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from ..files.checkpoint import check_room, writing
+from ..files.checkpoint import check_free, check_room, writing
 from ..files.header import format_of
 from ..files.kinds import layout_of
 from ..files.names import dropped, strip
@@ -108,8 +109,7 @@ def convert(
     opened = open_source(source, key)
     if target.resolve() in [file.resolve() for file in opened.files]:
         raise ValueError(f"{target} is the source: choose another file to write")
-    if target.exists() and not force:
-        raise ValueError(f"{target} exists: choose another file, or replace it with --force (force=True)")
+    check_free(target, force)
     kind = _kind(opened, kind)
     if kind != "state_dict" and (drop or strip):
         raise ValueError(f"--drop and --strip change names, which a checkpoint of kind {kind!r} has its own of")
@@ -168,7 +168,8 @@ def _check_formats(layout: Mapping[str, Tensor], path: Path) -> None:
         try:
             format_of(tensor.dtype)
         except ValueError as error:
-            raise CheckpointError(f"{key!r} of {path}: {error}; leave it out with --drop, or save it in another type")
+            mend = f"leave it out with --drop {shlex.quote(key)}, or save it in another type"
+            raise CheckpointError(f"{key!r} of {path}: {error}; {mend}") from error
 
 
 def _metadata(report: Conversion) -> dict[str, str]:
