@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..runtime.places import given
 from ..runtime.values import few
 from ..state import CheckpointError
 
@@ -47,7 +48,7 @@ def locate(path: str | os.PathLike[str], *, part: bool = False) -> Located:
     Raises:
         CheckpointError: naming what is missing, or what there is to choose from.
     """
-    path = Path(path).expanduser()
+    path = given(path)
     if path.is_dir():
         return _in_folder(path)
     if not path.is_file():
