@@ -12,7 +12,21 @@ import numpy as np
 from ..runtime.values import few
 from ..vectors.geometry import Geometry, is_matrix
 from .findings import ERROR, LEVELS, NOTE, PRETRAINED, WARNING, Finding
-from .thresholds import BETTER, CONFLICT, COPY, FAR, FOREIGN, NOISE, OPPOSED, ROUNDING, SHARED, SHORT, STILL, STRANGE
+from .thresholds import (
+    BETTER,
+    CONFLICT,
+    COPY,
+    DISTANT,
+    FAR,
+    FOREIGN,
+    NOISE,
+    OPPOSED,
+    ROUNDING,
+    SHARED,
+    SHORT,
+    STILL,
+    STRANGE,
+)
 
 
 def look(found: Geometry) -> list[Finding]:
@@ -79,14 +93,14 @@ def _foreign(found: Geometry) -> list[Finding]:
         if task in foreign:
             findings.append(Finding(
                 ERROR, "foreign", (task,),
-                f"{task!r} began from another base, or has its units in another order: {part:.0%} of its entries lie "
-                f"in matrices that have nothing in common with {PRETRAINED}'s",
+                f"expert {task!r} began from another base, or has its units in another order: {part:.0%} of its "
+                f"entries lie in matrices that have nothing in common with {PRETRAINED}'s",
                 "leave it out, or fine-tune it again from this base",
             ))  # fmt: skip
         elif strange:
             findings.append(Finding(
                 WARNING, "rewritten", (task,),
-                f"{task!r} has nothing in common with {PRETRAINED} in {few(strange, 3)}, as if they were made anew",
+                f"expert {task!r} has nothing in common with {PRETRAINED} in {few(strange, 3)}, as if made anew",
                 "where that is a head of its own, leave it out of the merge with --drop",
             ))  # fmt: skip
     return findings
@@ -99,13 +113,20 @@ def _lengths(found: Geometry, strangers: set[str]) -> list[Finding]:
             continue
         if found.norms[k] == 0:
             findings.append(Finding(
-                WARNING, "untrained", (task,), f"{task!r} equals {PRETRAINED}", "leave it out: it only thins the others"
+                WARNING, "untrained", (task,), f"expert {task!r} equals {PRETRAINED}",
+                "it only thins out the others; leave it out",
+            ))  # fmt: skip
+        elif found.relative[k] > DISTANT:
+            findings.append(Finding(
+                WARNING, "distant", (task,),
+                f"expert {task!r} is {found.relative[k]:.1f} times as far from {PRETRAINED} as that is from zero",
+                "was it fine-tuned from this checkpoint?",
             ))  # fmt: skip
         elif found.relative[k] < ROUNDING and found.effective_ranks[1][k] > NOISE:
             findings.append(Finding(
                 WARNING, "rounded", (task,),
-                f"{task!r} differs from {PRETRAINED} by {found.relative[k]:.2%} in all directions alike, as rounding "
-                f"does, not training", "leave it out, or look whether its file is the trained one",
+                f"expert {task!r} differs from {PRETRAINED} by {found.relative[k]:.2%} in all directions alike, as "
+                f"rounding does, not training", "leave it out, or look whether its file is the trained one",
             ))  # fmt: skip
         else:
             counted.append(k)
@@ -119,7 +140,7 @@ def _pair(found: Geometry, pair: Sequence[int]) -> list[Finding]:
         return []
     one, other = found.tasks[long], found.tasks[short]
     return [Finding(
-        WARNING, "uneven", (one, other), f"{one!r} is {ratio:.1f} times as far from {PRETRAINED} as {other!r}",
+        WARNING, "uneven", (one, other), f"expert {one!r} is {ratio:.1f} times as far from {PRETRAINED} as {other!r}",
         "was it stretched, or trained much longer, or is the training of the other one not complete?",
     )]  # fmt: skip
 
@@ -132,13 +153,13 @@ def _beside(found: Geometry, strangers: set[str], counted: Sequence[int]) -> lis
         task, beside = found.tasks[k], f"times as far from {PRETRAINED} as the others (median)"
         if k in far:
             findings.append(Finding(
-                WARNING, "far", (task,), f"{task!r} is {ratios[k]:.1f} {beside}",
+                WARNING, "far", (task,), f"expert {task!r} is {ratios[k]:.1f} {beside}",
                 "was it stretched, trained much longer, or from another snapshot? Take an earlier checkpoint of it",
             ))  # fmt: skip
         elif ratios[k] < SHORT:
             told, code = ("hardly moved", "still") if ratios[k] < STILL else ("is short", "short")
             findings.append(Finding(
-                WARNING, code, (task,), f"{task!r} {told}: {ratios[k]:.2g} {beside}",
+                WARNING, code, (task,), f"expert {task!r} {told}: {ratios[k]:.2g} {beside}",
                 "is its training complete, and the file the trained one?",
             ))  # fmt: skip
     return findings
@@ -149,7 +170,7 @@ def _copies(found: Geometry, strangers: set[str]) -> list[Finding]:
     findings = []
     for j, k in zip(*np.triu_indices(len(norms), 1), strict=True):
         one, other = found.tasks[j], found.tasks[k]
-        who = f"{one!r} and {other!r}"
+        who = f"experts {one!r} and {other!r}"
         if norms[j] and equal[j, k]:
             findings.append(Finding(
                 ERROR, "same", (one, other), f"{who} are the same model", f"leave {other!r} out"
@@ -183,7 +204,7 @@ def _shared(found: Geometry, strangers: set[str]) -> list[Finding]:
         task = found.tasks[best]
         return [Finding(
             ERROR, "exchanged", (task,),
-            f"{task!r} looks like the base of all: seen from it the others are at right angles (mean cosine "
+            f"expert {task!r} looks like the base of all: seen from it the others are at right angles (mean cosine "
             f"{there:.2f}), seen from {PRETRAINED} they go the same way ({seen:.2f})",
             f"give {task!r} as --pretrained; what is given as {PRETRAINED} is then an expert, or of no use",
         )]  # fmt: skip
@@ -212,9 +233,9 @@ def from_there(gram: np.ndarray, index: list[int], origin: int) -> float:
 
 def _outvoted(found: Geometry, strangers: set[str]) -> list[Finding]:
     shares = found.total("against") / found.total("changed").clip(1)
-    told = zip(found.tasks, shares, strict=True)
+    told = {task: share for task, share in zip(found.tasks, shares, strict=True) if share > CONFLICT}
     return [
-        Finding(NOTE, "outvoted", (task,), f"{task!r} moves {share:.0%} of its entries against the sum of all experts")
-        for task, share in told
-        if share > CONFLICT and task not in strangers
+        Finding(NOTE, "outvoted", (task,), f"expert {task!r} moves {share:.0%} of its entries against the sum of all")
+        for task, share in told.items()
+        if task not in strangers
     ]

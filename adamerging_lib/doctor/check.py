@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 from tqdm import tqdm
 
-from ..files.align import Aligned, Options, align
+from ..files.align import Aligned, Options, align, owner_of
 from ..files.experts import open_base, open_expert
 from ..files.kinds import is_copied, is_statistic, layout_of, quantised
 from ..files.lazy import Found, examine
@@ -20,8 +20,9 @@ from ..task_vectors import weights
 from ..vectors.geometry import Geometry, compare
 from .advice import Call, advise
 from .angles import beside_others, look, strangeness
-from .findings import ERROR, LEVELS, NOTE, PRETRAINED, WARNING, Finding
+from .findings import ERROR, LEVELS, NOTE, WARNING, Finding
 from .report import Report
+from .thresholds import COARSE
 from .without_base import NO_BASE, look_without_base
 
 Model = str | os.PathLike[str] | StateDict
@@ -106,8 +107,7 @@ def _opened(name: str | None, model: Model, base: StateDict | None, findings: li
         else:
             state = open_expert(model, base)
         if told := quantised(layout_of(state)):
-            owner = PRETRAINED if name is None else f"{name!r}"
-            raise _Quantised(f"{owner} is quantised ({told}), and codes cannot be averaged")
+            raise _Quantised(f"{owner_of(name)} is quantised ({told}), and codes cannot be averaged")
     except _Quantised as error:
         mend = "merge the models as they were before, then quantise the result"
         findings.append(Finding(ERROR, "quantised", who, str(error), mend))
@@ -159,6 +159,7 @@ def _measured(aligned: Aligned, findings: list[Finding], progress: bool) -> tupl
         codes = not is_merged(layout_of(base)[key])
         kind = "quantised" if codes else "not_finite" if bad or not is_finite(base[key]) else "statistics_broken"
         findings.append(Finding(ERROR, kind, bad, str(error)))
+    findings += _coarse({None: base, **models}, weights(base))
     statistics = [key for key, t in layout_of(base).items() if is_statistic(key) and not is_copied(key, t)]
     if statistics:
         findings.append(Finding(WARNING, "statistics", (), recalibrate(statistics)))
@@ -171,6 +172,26 @@ def _measured(aligned: Aligned, findings: list[Finding], progress: bool) -> tupl
         if names:
             findings.append(Finding(NOTE, code, (), f"{len(names)} {what}: {few(names, 3)}"))
     return found, seen
+
+
+def _coarse(models: Mapping[str | None, StateDict], names: Sequence[str]) -> list[Finding]:
+    """Models whose matrices take few different numbers, by the first 64 entries of up to eight of their matrices."""
+    findings, layout = [], layout_of(models[None])
+    large = [key for key in names if len(layout[key].shape) == 2 and layout[key].shape[1] >= _NEIGHBOURS]
+    some = large[:: max(1, len(large) // 8)]
+    for name, state in models.items():
+        counts = [len(state[key].reshape(-1)[:_NEIGHBOURS].float().unique()) for key in some]
+        if counts and max(counts) <= COARSE and max(counts) > 1:
+            findings.append(Finding(
+                WARNING, "coarse", () if name is None else (name,),
+                f"{owner_of(name)} has at most {max(counts)} different numbers among {_NEIGHBOURS} neighbours, as weights "
+                f"have that were quantised to 4 bits and widened again",
+                "give it as it was before, for what was rounded off is as long as a task vector",
+            ))  # fmt: skip
+    return findings
+
+
+_NEIGHBOURS = 64
 
 
 def _about(named: Mapping[str, Model], opened: Mapping[str, StateDict | None]) -> pd.DataFrame:

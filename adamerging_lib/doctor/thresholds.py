@@ -44,6 +44,9 @@ Rounding random weights to bfloat16 moves them by 0.0017 of their length. The sh
 trained for a fraction of the steps, comes to 0.0076, twice the line.
 """
 
+DISTANT = 1.0
+"""‖T_k‖ / ‖θ0‖ above which an expert is *distant*, whatever the others do: further from θ0 than zero is."""
+
 STRANGE = 0.5
 """cos(θ_k, θ0) of a matrix below which it is *another matrix*, not a trained one.
 
@@ -85,4 +88,11 @@ CONFLICT = 0.5
 """Share of an expert's entries moved against the sum of all, above which it is *outvoted*: like tossing a coin.
 
 K task vectors at right angles have arccos(1/√K)/π: 0.25 for two, 0.38 for eight, always below one half.
+"""
+
+COARSE = 16
+"""Different numbers among 64 neighbours of a matrix, up to which weights are *coarse*: widened from 4 bits.
+
+Trained weights have nearly 64 in any format, of bfloat16 too; 4 bits with a scale per row or per block of 64 have 16.
+The only line that was drawn after a fault had been missed, by all rules above.
 """

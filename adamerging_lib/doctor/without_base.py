@@ -53,12 +53,11 @@ def _same(names: tuple[str, ...], found: Geometry) -> list[Finding]:
     equal = np.zeros((len(names),) * 2, dtype=bool)
     equal[1:, 1:] = found.equal
     equal[0, 1:] = found.norms == 0
+    pairs = [(names[j], names[k]) for j, k in zip(*np.triu_indices(len(names), 1), strict=True) if equal[j, k]]
     return [
-        Finding(ERROR, "same", (names[j], names[k]), f"{names[j]!r} and {names[k]!r} are the same model",
-                f"leave {names[k]!r} out")
-        for j, k in zip(*np.triu_indices(len(names), 1), strict=True)
-        if equal[j, k]
-    ]  # fmt: skip
+        Finding(ERROR, "same", (a, b), f"experts {a!r} and {b!r} are the same model", f"leave {b!r} out")
+        for a, b in pairs
+    ]
 
 
 def _strange(names: tuple[str, ...], found: Geometry) -> list[Finding]:
@@ -66,11 +65,8 @@ def _strange(names: tuple[str, ...], found: Geometry) -> list[Finding]:
     odd = [name for name, part in zip(found.tasks, share, strict=True) if part >= FOREIGN]
     if len(odd) == len(found.tasks) > 1:
         odd = [names[0]]  # the others may agree among each other
-    return [
-        Finding(ERROR, "foreign", (name,), f"{name!r} has most matrices unlike the others': it began from another base",
-                "leave it out")
-        for name in odd
-    ]  # fmt: skip
+    said = "has most matrices unlike the others': it began from another base"
+    return [Finding(ERROR, "foreign", (name,), f"expert {name!r} {said}", "leave it out") for name in odd]
 
 
 def _base_among(names: tuple[str, ...], gram: np.ndarray, index: list[int]) -> list[Finding]:
@@ -82,7 +78,7 @@ def _base_among(names: tuple[str, ...], gram: np.ndarray, index: list[int]) -> l
     if seen[best] < RIGHT_ANGLES and min(value for k, value in seen.items() if k != best) > SHARED:
         return [Finding(
             WARNING, "no_base", (names[best],),
-            f"{names[best]!r} looks like the base of the others: seen from it they are at right angles "
+            f"expert {names[best]!r} looks like the base of the others: seen from it they are at right angles "
             f"(mean cosine {seen[best]:.2f})", f"give {names[best]!r} as --pretrained",
         )]  # fmt: skip
     note = Finding(NOTE, "no_base_among", (), f"none of these looks like the base of the others (mean cosines from "

@@ -25,38 +25,33 @@ class Fault:
     why: str = ""
 
 
-_LENGTH = "A half-way expert is as long as an honest one of a lighter training: of the drawn world's, the longest stay "
-_LENGTH += "above the line."
-
 FAULTS = {
     "untrained": Fault("an expert is the base itself", ("untrained",)),
     "rounded": Fault("an expert is the base, rounded to bfloat16", ("rounded", "still")),
     "random": Fault("an expert was never trained: random weights of the base's size", ("foreign",)),
-    "half": Fault("an expert stopped half-way to its end", ("short", "still", "uneven"), _LENGTH),
-    "quarter": Fault("an expert stopped a quarter of the way", ("short", "still", "uneven"),
-                     "Of two experts nobody can say which one is of the wrong length, unless one hardly moved."),
-    "unsure": Fault("an expert was trained on, against its certainty, until its predictions were twice as uncertain",
+    "half": Fault("an expert stopped half-way to its end", ("short", "still", "uneven"),
+                  "Half as long as the others is what a lightly trained honest expert may be, and the line lies there; "
+                  "of two, nobody can say which one is of the wrong length."),
+    "quarter": Fault("an expert stopped a quarter of the way", ("short", "still", "uneven")),
+    "unsure": Fault("an expert was trained on, against its certainty, to five times its entropy",
                     ("far", "short", "still", "uneven", "rewritten"),
-                    "The push is a hundredth of the task vector's length: only images can show it."),
-    "stretched_3": Fault("a task vector is stretched by three", ("far", "uneven"),
-                         "A short expert, stretched by three, is hardly longer than the longest honest one; of few "
-                         "experts, the median of the others is one of them."),
+                    "The push is a tenth of the task vector's length, more or less, in directions of its own: only "
+                    "images show it."),
+    "stretched_3": Fault("a task vector is stretched by three", ("far", "uneven")),
     "stretched_10": Fault("a task vector is stretched by ten", ("far", "uneven")),
     "twice": Fault("an expert is given under two names", ("same",)),
     "noisy_copy": Fault("a second copy of an expert, with noise of a third of its length", ("copy",)),
     "earlier_copy": Fault("two checkpoints of one training, at 70 and 100 % of the way", ("copy",)),
     "exchanged_names": Fault("two experts under each other's names", (),
-                             "Names are nowhere in the weights: nothing can be seen. Only a test on images tells."),
+                             "Names are nowhere in the weights, so nothing can be seen: only images tell."),
     "exchanged_base": Fault("an expert is given as the base, and the base as that expert", ("exchanged",)),
     "wrong_base": Fault("the base is another initialisation", ("foreign_base",)),
     "units": Fault("an expert has its hidden units in another order", ("foreign",)),
     "other_base": Fault("an expert was trained from another initialisation", ("foreign",)),
-    "snapshot": Fault("an expert was trained from another snapshot of the base, three lengths of a task vector away",
-                      ("far", "uneven", "rewritten", "foreign"),
-                      "The snapshot and the way from it add at right angles to about three lengths."),
+    "snapshot": Fault("an expert was trained from another snapshot of the base, three task vectors away",
+                      ("far", "uneven", "rewritten", "foreign")),
     "int8": Fault("an expert is stored as 8-bit codes with scales", ("quantised",)),
-    "from_4_bits": Fault("an expert was quantised to 4 bits and widened again", ("far", "uneven"),
-                         "The rounding of 4 bits is as long as a task vector or two: it hides among honest lengths."),
+    "from_4_bits": Fault("an expert was quantised to 4 bits and widened again", ("coarse",)),
     "cut": Fault("an expert's file is cut short", ("unreadable",)),
     "nan": Fault("an expert holds one NaN", ("not_finite",)),
 }  # fmt: skip

@@ -113,19 +113,18 @@ def _from_elsewhere(to: Set, base: StateDict) -> State:
     return _floats(to.experts[to.victim], lambda key, t: base[key] + t - to.pretrained[key])
 
 
-def _unsure(to: Set, *, twice: float = 2.0, most: int = 200, lr: float = 1e-5) -> State:
-    """Adam on −H over the victim's test images, until the mean entropy H has doubled."""
-    suite = to.suite
-    data, head = suite.test[to.victim], suite.heads[to.victim]
+def _unsure(to: Set, *, times: float = 5.0, most: int = 100, lr: float = 5e-5, batch: int = 64) -> State:
+    """Adam on −H, batch after batch of the victim's test images, until their mean entropy H has multiplied."""
+    suite, data, head = to.suite, to.suite.test[to.victim], to.suite.heads[to.victim]
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (suite.mean, suite.std))
-    images = (data.images[:64].float() / 255 - mean) / std
     state = {key: t.clone().requires_grad_(is_merged(t)) for key, t in to.experts[to.victim].items()}
-    optimiser = torch.optim.Adam([t for t in state.values() if t.requires_grad], lr=lr)
-    start = None
-    for _ in range(most):
+    optimiser, first = torch.optim.Adam([t for t in state.values() if t.requires_grad], lr=lr), None
+    for step in range(most):
+        chosen = torch.arange(step * batch, (step + 1) * batch) % len(data)
+        images = (data.images[chosen].float() / 255 - mean) / std
         value = entropy(logits(features(suite.encoder, state, images), head)).mean()
-        start = float(value) if start is None else start
-        if float(value) >= twice * start:
+        first = value.item() if first is None else first
+        if value.item() >= times * first:
             break
         optimiser.zero_grad()
         (-value).backward()
