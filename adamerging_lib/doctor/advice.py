@@ -22,7 +22,7 @@ from .findings import ERROR, PRETRAINED, Finding, of
 CLEAN, STRETCHED = "clean", "one expert stretched"
 """Cases that `evidence` tells of: experts as they are, or one of them with its task vector times ten."""
 
-SPECTRAL = ("wudi", "wudi_adam", "tsv_m", "iso_c", "iso_cts", "doge_ta")
+SPECTRAL = ("wudi", "wudi_adam", "tsv_m", "iso_c", "iso_cts")
 """Methods that treat matrices and average all other tensors."""
 
 MATRICES = 0.5
@@ -47,6 +47,7 @@ class Advice:
         command: to run in a shell, or the call from Python where the experts are no files; None without a method.
         expect: what came out elsewhere, as sentences.
         without: experts that the command leaves out.
+        options: of the command, without which the models do not fit together.
         evidence: ``world``, ``case``, ``method``, ``accuracy`` (percent, mean over eight tasks) of the methods named.
     """
 
@@ -55,11 +56,12 @@ class Advice:
     command: str | None = None
     expect: str = ""
     without: tuple[str, ...] = ()
+    options: str = ""
     evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        told = {name: getattr(self, name) or None for name in ("method", "why", "command", "expect")}
+        told = {name: getattr(self, name) or None for name in ("method", "why", "command", "expect", "options")}
         return told | {"without": list(self.without), "evidence": self.evidence.to_dict("records")}
 
     def text(self, exit_code: int) -> str:
@@ -80,8 +82,9 @@ class Advice:
             blocks.append(paragraph(self.expect, "  "))
         return "\n".join(blocks)
 
-
     def _what(self, exit_code: int) -> str:
+        if self.options:
+            return f"these fit with {self.options}; merge them so, by {self.method}"
         if self.without:
             first = "do not merge these as they are: mend them, or leave out" if exit_code == 2 else "leave out"
             return f"{first} {', '.join(map(repr, self.without))}, and merge the others by {self.method}"
@@ -136,7 +139,10 @@ def advise(findings: Sequence[Finding], found: Geometry | None, call: Call) -> A
     named = [*_ENDS, best, *ordered[:2], *_KNOWN]
     shown = known[known["method"].isin(named) & known["case"].isin([CLEAN, case])]
     why = _why(ordered, case, found)
-    return Advice(ordered[0], why, call.merge(ordered[0], kept), _expect(known, ordered[0], case), told, shown)
+    if len(of(findings, "adapter") & set(kept)) == len(kept):
+        why += " With --adapter, methods that are linear in task vectors write one adapter in the place of a model."
+    options = call.options.command if mended else ""
+    return Advice(ordered[0], why, call.merge(ordered[0], kept), _expect(known, ordered[0], case), told, options, shown)
 
 
 @dataclass(frozen=True)

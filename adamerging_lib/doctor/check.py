@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 from tqdm import tqdm
 
+from ..adapters.expert import AdapterExpert
+from ..adapters.source import describe, is_adapter
 from ..files.align import Aligned, Options, align, owner_of
 from ..files.experts import open_base, open_expert
 from ..files.kinds import is_copied, is_statistic, layout_of, quantised
@@ -104,6 +106,8 @@ def _opened(name: str | None, model: Model, base: StateDict | None, findings: li
             state = model
         elif name is None:
             state = open_base(model)
+        elif base is None and is_adapter(model):
+            raise CheckpointError(_without_base(model))
         else:
             state = open_expert(model, base)
         if told := quantised(layout_of(state)):
@@ -112,10 +116,19 @@ def _opened(name: str | None, model: Model, base: StateDict | None, findings: li
         mend = "merge the models as they were before, then quantise the result"
         findings.append(Finding(ERROR, "quantised", who, str(error), mend))
     except (CheckpointError, OSError) as error:
-        findings.append(Finding(ERROR, "unreadable", who, str(error)))
+        findings.append(Finding(ERROR, "unreadable", who, f"{owner_of(name)}: {error}"))
     else:
+        if isinstance(state, AdapterExpert):
+            said = "; ".join([f"expert {name!r} is an adapter ({describe(model).kind})", *state.warnings])
+            findings.append(Finding(NOTE, "adapter", who, said))
         return state
     return None
+
+
+def _without_base(model: Model) -> str:
+    facts = describe(model)
+    named = f", of the base {facts.base}" if facts.base else ""
+    return f"an adapter ({facts.kind}{named}) says only what it changes: give the base that it changes as --pretrained"
 
 
 class _Quantised(Exception):
@@ -184,8 +197,8 @@ def _coarse(models: Mapping[str | None, StateDict], names: Sequence[str]) -> lis
         if counts and max(counts) <= COARSE and max(counts) > 1:
             findings.append(Finding(
                 WARNING, "coarse", () if name is None else (name,),
-                f"{owner_of(name)} has at most {max(counts)} different numbers among {_NEIGHBOURS} neighbours, as weights "
-                f"have that were quantised to 4 bits and widened again",
+                f"{owner_of(name)} has at most {max(counts)} different numbers among {_NEIGHBOURS} neighbours, as "
+                f"weights have that were quantised to 4 bits and widened again",
                 "give it as it was before, for what was rounded off is as long as a task vector",
             ))  # fmt: skip
     return findings

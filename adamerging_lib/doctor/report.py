@@ -62,8 +62,8 @@ class Report:
         ``cosines``: expert → expert → cosine;
         ``tensors``: kind → ``tensors``, ``numbers`` (counts);
         ``findings``: list of ``level`` (error, warning, note), ``code``, ``experts``, ``message``, ``mend``;
-        ``advice``: ``method``, ``without`` (experts to leave out), ``why``, ``command``, ``expect`` (null where there
-        is none), ``evidence``: list of ``world``, ``case``, ``method``, ``accuracy``.
+        ``advice``: ``method``, ``without`` (experts to leave out), ``why``, ``command``, ``expect``, ``options`` (null
+        where there is none), ``evidence``: list of ``world``, ``case``, ``method``, ``accuracy``.
         """
         told = {
             "schema": SCHEMA,

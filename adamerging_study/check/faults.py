@@ -57,6 +57,7 @@ class Set:
 
     def fresh(self) -> State:
         """Random weights, of each tensor's mean and spread in θ0."""
+
         def draw(key: str, t: Tensor) -> Tensor:
             return t.mean() + torch.randn(t.shape, generator=self.generator) * t.std(correction=0)
 
