@@ -59,6 +59,8 @@ HANDLED = {
     "a counter missing": ({"bn.num_batches_tracked": torch.tensor(3)}, {}, "num_batches_tracked"),
     "a counter as a float": (
         {"bn.num_batches_tracked": torch.tensor(3)}, {"bn.num_batches_tracked": torch.tensor(3.0)}, "num_batches"),
+    "a mask of -inf missing": ({"attn_mask": torch.full((3, 3), -float("inf")).triu(1)}, {}, "attn_mask"),
+    "a mask of -inf in the expert": ({}, {"attn_mask": torch.full((3, 3), -float("inf")).triu(1)}, "attn_mask"),
     "an index that only the base has": ({"attn.relative_position_index": torch.arange(100)}, {}, "relative_position"),
 }  # fmt: skip
 
