@@ -152,17 +152,17 @@ def test_a_wrong_evaluation_is_found_where_it_is_evaluated_anew(suite, model, mo
     with using(book):
         evaluations.evaluate(suite, model)
     book.used[0].rows[0]["accuracy"] += 1
-    texts = [f"some:{number}" for number in range(200)]
-    found = 0
-    for text in texts:
-        monkeypatch.setenv(evaluations.WHICH, text)
-        try:
-            with using(Evaluations(book.used)):
-                evaluations.evaluate(suite, model)
-        except ValueError as error:
-            found += 1
-            assert "accuracy" in str(error) and suite.tasks[0] in str(error)
-    assert 2 <= found <= 25  # one in twenty of 200
+    doubted = {}
+    for number in range(400):
+        monkeypatch.setenv(evaluations.WHICH, f"some:{number}")
+        doubted.setdefault(evaluations._doubted(book.used[0]), []).append(f"some:{number}")
+    assert 8 <= len(doubted[True]) <= 35  # one in twenty of 400
+    monkeypatch.setenv(evaluations.WHICH, doubted[False][0])
+    with using(Evaluations(book.used)):
+        evaluations.evaluate(suite, model)
+    monkeypatch.setenv(evaluations.WHICH, doubted[True][0])
+    with using(Evaluations(book.used)), pytest.raises(ValueError, match=f"accuracy.*{suite.tasks[0]}"):
+        evaluations.evaluate(suite, model)
 
 
 def test_all_images_where_that_is_asked_for(monkeypatch, tmp_path, suite, model):
