@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .adapters.names import refusal
 from .files.kinds import MANY, is_derived, is_mask, is_pruning, is_spread, layout_of, same_bits, same_numbers
+from .files.signatures import foreign
 from .runtime.atomic import atomic
 
 StateDict = Mapping[str, Tensor]
@@ -210,12 +212,12 @@ def _check_tensors(owner: str, state: StateDict) -> None:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether a floating-point tensor holds no NaN and no Inf; one without data (on ``meta``) passes."""
-    if tensor.is_meta or not tensor.numel():
+    if tensor.is_meta or not tensor.numel() or tensor.dtype == torch.float4_e2m1fn_x2:  # four bits have no Inf
         return True
     # The extremes are NaN if anything is, and found without the temporaries of isfinite: 25 times as fast. They know
     # no 8-bit floats; widening those loses nothing.
-    extremes = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())
-    return bool(torch.isfinite(torch.stack(extremes)).all())
+    low, high = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -241,6 +243,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that is no safetensors file, or only a part of one."""
+    if words := foreign(path):
+        return CheckpointError(f"{path} {words}")
     return CheckpointError(
         f"{path} is not a readable safetensors file ({error}); if it was copied or downloaded, it may be cut short: "
         f"fetch it again, else save it again"

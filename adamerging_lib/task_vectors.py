@@ -193,8 +193,8 @@ class TaskVectors:
         order = dict.fromkeys(groups.values())
         if granularity == "block":
             order = sorted(order, key=block_order)
-        ordered = tuple(order)
-        return Rows(ordered, {name: ordered.index(group) for name, group in groups.items()})
+        place = {group: row for row, group in enumerate(order)}
+        return Rows(tuple(place), {name: place[group] for name, group in groups.items()})
 
     def merge(self, coefficients: Tensor, granularity: str) -> dict[str, Tensor]:
         """θ(λ)^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l.

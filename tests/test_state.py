@@ -188,7 +188,7 @@ def test_load_names_the_file(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere"):
         st.load(tmp_path / "nowhere")
     broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"not a checkpoint")
+    broken.write_bytes(b"\x07\xff not a checkpoint")
     for function in (st.load, st.load_metadata):
         with pytest.raises(CheckpointError, match=r"broken\.safetensors is not a readable safetensors"):
             function(broken)
