@@ -90,7 +90,7 @@ def merge(
     )
 
 
-_KIND = "auto, hf, task_vectors, head or state_dict, which keeps any model's tensors as they are"
+_KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
 
 
 @app.command(epilog="Example:\n  adamerging convert finetuned.pt mnist.safetensors")
@@ -99,7 +99,10 @@ def convert(
     target: Annotated[str, typer.Argument(metavar="OUT", help=".safetensors file to write")],
     kind: Annotated[str, typer.Option(metavar="KIND", help=_KIND)] = "auto",
     base: Annotated[
-        str | None, typer.Option(metavar="FILE", help="take the projection that IN lacks from this converted base")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="the base of an adapter, to merge it into; or of an encoder without a projection"
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:

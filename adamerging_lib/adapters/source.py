@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.reading import open_source
 from ..files.checkpoint import CheckpointFile
 from ..state import CheckpointError
 from .config import CONFIG, LoraSettings, read_config, settings, unsupported
@@ -106,6 +105,8 @@ def open_adapter(path: PathLike) -> AdapterSource:
     beside = path.parent / CONFIG
     config = read_config(beside) if beside.is_file() else None
     if path.suffix in _PICKLED:
+        from ..checkpoints.reading import open_source  # whose room converts adapters, and so imports this one
+
         source = open_source(path)
         tensors, files, metadata = source.tensors, source.files, {}
         layout = {name: tensor.to("meta") for name, tensor in tensors.items()}

@@ -215,10 +215,7 @@ def _inspect(
     path: Path, layout: StateDict, stored: StateDict, metadata: Mapping[str, str], tensors: bool = False
 ) -> None:
     layout = pd.DataFrame(
-        [
-            (key, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel(), t.nbytes)
-            for key, t in layout.items()
-        ],
+        [(key, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel(), t.nbytes) for key, t in layout.items()],
         columns=["tensor", "dtype", "shape", "numbers", "bytes"],
     )
     numbers, total = layout["numbers"].sum(), size(layout["bytes"].sum())
