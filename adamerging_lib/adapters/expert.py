@@ -15,7 +15,7 @@ from ..state import CheckpointError, StateDict, accumulation_dtype, is_merged, s
 from .names import Module
 from .orientation import Orientation
 from .places import Prefix, find_weight, fit, flattened, without_wrappers
-from .source import AdapterSource, PathLike, open_adapter, problem_of, scale_of, settings_of
+from .source import AdapterSource, PathLike, open_adapter, problem_of, scale_of, settings_of, times
 from .ties import twins
 
 
@@ -137,8 +137,8 @@ class AdapterExpert(Mapping[str, Tensor]):
             scale = scale_of(source, module, numbers)
             self.changes.setdefault(key, Change()).products.append(Product(module, scale, transposed, shape))
             self.names[key] = name
-            if module.bias:
-                self._add_bias(f"{places[name]}.bias", name, module, scale, known)
+            if module.bias and not key.endswith(".in_proj_weight"):  # of attention, peft leaves it out
+                self._add_bias(f"{places[name]}.bias", name, module, scale / times(name), known)
 
     def _checked(self, tensor: Tensor, key: str) -> torch.Size:
         if not is_merged(tensor) or tensor.itemsize == 1:

@@ -208,7 +208,12 @@ def scale_of(source: AdapterSource, module: Module, numbers: LoraSettings | None
             f"{module.a!r} of {source.path} has rank {rank}, and {CONFIG} says {expected}: they are of two adapters; "
             f"fetch both files again"
         )
-    return numbers.scale_of(known_as) * (2 if module.name.endswith(_OUT) else 1)
+    return numbers.scale_of(known_as) * times(module.name)
+
+
+def times(module: str) -> int:
+    """How often peft adds the product of a module's factors to its weight."""
+    return 2 if module.endswith(_OUT) else 1
 
 
 def describe(path: PathLike) -> AdapterFacts:
