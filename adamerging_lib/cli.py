@@ -56,9 +56,13 @@ _MERGE = (
     "    --out merged.safetensors --set keep=0.2\n\n"
     "All files are safetensors files of one architecture, any architecture; the experts were fine-tuned from the "
     "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. An expert "
-    "can be the folder of a LoRA adapter (peft) of the pretrained model. Nothing is ever overwritten without --force, "
-    "and the inputs never."
+    "can be the folder of a LoRA adapter (peft) of the pretrained model. Where the models do not fit together, the "
+    "message says which of --drop, --strip and --cast lets the merge go on. Nothing is ever overwritten without "
+    "--force, and the inputs never."
 )
+
+_DROP = "leave tensors out of all models and of the result, such as 'classifier.*'; may be given more than once"
+_STRIP = "take a prefix off the names where most have it, such as model.; may be given more than once"
 
 
 @app.command(epilog=_MERGE)
@@ -75,6 +79,9 @@ def merge(
         str, typer.Option(metavar="FILE", help="file to write; a folder, where the method keeps one model per task")
     ],
     pairs: Pairs = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_DROP)] = None,
+    strip: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_STRIP)] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="replace an output that exists")] = False,
     adapter: Annotated[bool, typer.Option("--adapter", help="experts are LoRA adapters: write one, a folder")] = False,
@@ -84,10 +91,13 @@ def merge(
 ) -> None:
     """Merge checkpoint files."""
     from .command.actions import merge_experts
+    from .files.align import Options
 
+    options = Options.of(drop or (), strip or (), cast)
     merge_experts(
-        method, pretrained, experts, out, pairs or [], dry_run=dry_run, force=force, adapter=adapter, rank=rank
-    )
+        method, pretrained, experts, out, pairs or [], options=options, dry_run=dry_run, force=force, adapter=adapter,
+        rank=rank,
+    )  # fmt: skip
 
 
 _KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,13 @@ from ..adapters.merge import AdapterReport, merge_to_adapter
 from ..adapters.names import refusal
 from ..adapters.source import AdapterFacts, describe, is_adapter, open_adapter
 from ..checkpoints import convert
+from ..files.align import Options
 from ..files.checkpoint import CheckpointFile
+from ..files.kinds import is_mask
 from ..files.merge import Report, execute_merge
 from ..files.plan import Plan, plan_merge
 from ..methods.registry import NEEDS, find, hyper_parameters, methods
+from ..runtime.places import given
 from ..runtime.values import describe as described
 from ..runtime.values import few, one_of, parse
 from ..state import CheckpointError, StateDict, is_finite, is_merged
@@ -30,6 +34,7 @@ def merge_experts(
     out: str,
     pairs: Sequence[str],
     *,
+    options: Options | None = None,
     dry_run: bool = False,
     force: bool = False,
     adapter: bool = False,
@@ -43,6 +48,7 @@ def merge_experts(
         experts: ``name=file`` each.
         out: file, or folder where the method keeps one model per task.
         pairs: ``name=value`` each, hyper-parameters.
+        options: what is left out, renamed or cast where the models do not fit together.
         dry_run: only say what would be done.
         force: replace outputs that exist.
         adapter: write one LoRA adapter instead of a model.
@@ -68,7 +74,7 @@ def merge_experts(
         return
     if rank is not None:
         raise ValueError("--rank is the rank of a merged adapter: add --adapter, which writes one")
-    plan = plan_merge(method, pretrained, named, out, force=force, **hyper)
+    plan = plan_merge(method, pretrained, named, out, force=force, options=options, **hyper)
     print(_told(plan), flush=True)
     if dry_run:
         print(_promised(plan))
@@ -85,11 +91,14 @@ def _told(plan: Plan) -> str:
     settings = ", ".join(f"{name}={value!r}" for name, value in plan.hyper.items()) or "no hyper-parameters"
     layout = plan.pretrained.layout
     dtypes = sorted({str(layout[key].dtype).removeprefix("torch.") for key in plan.merged})
-    copied = len(layout) - len(plan.merged)
+    averaged = len(plan.statistics)
+    copied = len(layout) - len(plan.merged) - averaged
     lines = [
         f"{plan.method.label} ({plan.method.id}) of {_count(len(plan.experts), 'expert')}: {settings}",
         f"{_count(len(plan.merged), 'tensor')}, {plan.parameters:,} parameters, {', '.join(dtypes)}"
-        + (f"; {_count(copied, 'buffer')} copied from pretrained" if copied else ""),
+        + (f"; {_count(copied, 'buffer')} copied from pretrained" if copied else "")
+        + (f"; {_count(averaged, 'running statistic')} averaged" if averaged else ""),
+        *plan.notes,
     ]
     return "\n".join(lines)
 
@@ -108,7 +117,7 @@ def _result(report: Report) -> str:
     table = pd.DataFrame(
         {
             "distance": frame["norm"].map("{:.3g}".format),
-            "relative": frame["relative"].map("{:.2%}".format),
+            "relative": frame["relative"].map(lambda share: f"{share:.2%}" if math.isfinite(share) else "-"),
             "changed": frame["changed"].map("{:.1%}".format),
             "conflict": frame["conflict"].map("{:.1%}".format),
         },
@@ -122,8 +131,13 @@ def _result(report: Report) -> str:
     if len(frame) > 1:
         lines[-1] += ";"
         lines.append("nearest: largest cosine with another expert's difference from pretrained")
-    if report.buffers:
-        lines.append(f"copied from pretrained although an expert differs: {', '.join(report.buffers)}")
+    for what, names in (
+        ("copied from pretrained although an expert differs", report.buffers),
+        ("copied, NaN or Inf alike in all models", report.masks),
+        ("tied in all models, merged once", [f"{name} to {home}" for name, home in report.tied.items()]),
+    ):
+        if names:
+            lines.append(f"{what}: {few(list(names))}")
     lines += [f"wrote {path}, {size(path.stat().st_size)}" for path in report.plan.outputs.values()]
     return "\n".join(lines)
 
@@ -179,6 +193,7 @@ def describe_method(id: str) -> None:
 
 def inspect_file(path: str, tensors: bool = False) -> None:
     """Say what is in a checkpoint file, each tensor too if wanted; CheckpointError where a number is NaN or Inf."""
+    path = given(path)
     if is_adapter(path):
         file = open_adapter(path)
         print(_adapter(describe(path)))
@@ -225,9 +240,13 @@ def _inspect(
     print(_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
     if tensors:
         print(_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
-    if bad := [key for key, t in stored.items() if is_merged(t) and not is_finite(t)]:
+    odd = [key for key in stored if is_merged(t := stored[key]) and not is_finite(t)]
+    masks = [key for key in odd if is_mask(stored[key])]
+    if bad := [key for key in odd if key not in masks]:
         raise CheckpointError(f"NaN or Inf in {', '.join(bad)}: the checkpoint is broken, save it again")
-    print("all numbers are finite")
+    print(
+        f"all numbers are finite, but for -inf as in masks: {', '.join(masks)}" if masks else "all numbers are finite"
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -7,6 +7,7 @@ import os
 from ..adapters.expert import AdapterExpert
 from ..adapters.names import refusal
 from ..adapters.source import describe, is_adapter, open_adapter
+from ..runtime.places import given
 from ..state import CheckpointError
 from .checkpoint import CheckpointFile
 
@@ -20,6 +21,7 @@ def open_base(path: PathLike) -> CheckpointFile:
     Raises:
         CheckpointError: naming the file and the mend; for an adapter, that it is none.
     """
+    path = given(path)
     if is_adapter(path):
         raise CheckpointError(
             f"{path} is an adapter ({describe(path).kind}), not a model: give the base that it changes as --pretrained "
@@ -38,6 +40,7 @@ def open_expert(path: PathLike, pretrained: CheckpointFile) -> Expert:
     Raises:
         CheckpointError: naming the file and the mend.
     """
+    path = given(path)
     if is_adapter(path):
         return AdapterExpert(open_adapter(path), pretrained)
     return _model(path)

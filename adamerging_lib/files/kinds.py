@@ -21,6 +21,7 @@ MANY = 64
 _STATISTIC = re.compile(r"(?:running|moving)_?\w*?(?:mean|var|std|avg|average)\w*", re.I)
 _SPREAD = re.compile(r"var|std", re.I)
 _COUNTER = re.compile(r"num_batches_tracked|num_updates|n_averaged|update_count|global_step")
+_PRUNED = re.compile(r"(?:\w*weight|\w*bias)_mask")
 _DERIVED = re.compile(
     r"position_ids|token_type_ids|(?:original_)?inv_freq|(?:cos|sin)_cached|freqs_cis|masked_bias"
     r"|relative_position_index"
@@ -59,6 +60,16 @@ def is_spread(name: str) -> bool:
     return is_statistic(name) and _SPREAD.search(_last(name)) is not None
 
 
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts batches or updates, in whichever type."""
+    return _COUNTER.fullmatch(_last(name)) is not None
+
+
+def is_pruning(name: str) -> bool:
+    """Whether a tensor is a mask of `torch.nn.utils.prune`, 0 where a weight is cut, kept as floats."""
+    return _PRUNED.fullmatch(_last(name)) is not None
+
+
 def is_derived(name: str, tensor: Tensor) -> bool:
     """Whether a library computes a tensor from its configuration: positions, rotary frequencies, causal masks."""
     shape = tensor.shape
@@ -68,10 +79,10 @@ def is_derived(name: str, tensor: Tensor) -> bool:
 
 
 def is_copied(name: str, tensor: Tensor) -> bool:
-    """Whether the merged model has θ0's own: whole numbers, tensors without entries, counters, what is derived."""
+    """Whether the merged model has θ0's own: whole numbers, nothing, counters, masks, what is derived."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return _COUNTER.fullmatch(_last(name)) is not None or is_derived(name, tensor)
+    return is_counter(name) or is_pruning(name) or is_derived(name, tensor)
 
 
 def is_mask(tensor: Tensor) -> bool:
