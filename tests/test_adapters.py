@@ -411,6 +411,7 @@ def three(tmp_path_factory):
     return made_ones[0].base, {f"t{n}": one for n, one in enumerate(made_ones)}
 
 
+QUICK = {**SHORT, "doge_ta": {"iterations": 3}}
 FROM_FILES = [id for id in am.methods().index if registry.find(id).takes == "task_vectors"]
 
 
@@ -418,7 +419,7 @@ FROM_FILES = [id for id in am.methods().index if registry.find(id).takes == "tas
 def test_every_method_merges_adapters_as_it_merges_models(method, three, tmp_path):
     theta, ones = three
     out = "x" if registry.find(method).task_id else "x.safetensors"
-    adapters, hyper = {task: one.folder for task, one in ones.items()}, SHORT.get(method, {})
+    adapters, hyper = {task: one.folder for task, one in ones.items()}, QUICK.get(method, {})
     report = merge_files(method, theta, adapters, tmp_path / out, progress=False, **hyper)
     loaded = st.load(theta)
     experts = {task: am.load_adapter(folder, loaded) for task, folder in adapters.items()}
@@ -601,6 +602,43 @@ def test_convert_makes_a_model_of_an_adapter_and_its_base(shop, capsys):
     assert_equal(st.load("m.safetensors"), dict(am.load_adapter("lora", "base.safetensors")))
     assert run(capsys, "convert", "lora", "base.safetensors", "--base", "base.safetensors", "--force")[0] == 2
     assert run(capsys, "convert", "lora", "x.safetensors", "--kind", "state_dict")[0] == 2
+
+
+def test_a_head_of_its_own_is_left_out_where_it_is_dropped(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = adapt(made("bert"), tmp_path, seed=0, target_modules=["query"], modules_to_save=["classifier"])
+    two = adapt(made("bert"), tmp_path, seed=1, target_modules=["value"])
+    theta = {key.removeprefix("bert."): t for key, t in st.load(one.base).items() if key.startswith("bert.")}
+    st.save("bare.safetensors", theta)
+    given_ = ("--pretrained", "bare.safetensors", "--expert", f"a={one.folder}", "--expert", f"b={two.folder}")
+    code, _, err = run(capsys, *MERGE, *given_, "--out", "m.safetensors")
+    assert code == 2 and "--drop 'classifier.*'" in err
+    drop = ("--drop", "classifier.*", "--set", "scaling=1")
+    assert run(capsys, *MERGE, *given_, "--out", "m.safetensors", *drop)[0] == 0
+    merged = st.load("m.safetensors")
+    for which, part in ((one, "query"), (two, "value")):
+        key = f"encoder.layer.1.attention.self.{part}.weight"
+        torch.testing.assert_close(merged[key], which.merged[f"bert.{key}"], atol=1e-6, rtol=0)
+    assert run(capsys, *MERGE, *given_, "--out", "one", "--adapter", *drop)[0] == 0
+    assert_close_states(am.load_adapter("one", theta), merged)
+    # Under the names of the models that the adapters were trained in.
+    state = quiet(quiet(peft.PeftModel.from_pretrained, made("bert"), "one").merge_and_unload).state_dict()
+    assert_close_states({key: state[f"bert.{key}"] for key in merged}, merged)
+
+
+def assert_close_states(found, expected):
+    assert set(found) == set(expected)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, atol=1e-6, rtol=0)
+
+
+def test_names_of_bases_that_contradict_each_other_are_warnings(shop, capsys):
+    written(shop / "other", factors("layers.1.up", 9, 6), base_model_name_or_path="org/large")
+    (shop / "config.json").write_text('{"_name_or_path": "org/huge"}')
+    given_ = ("--pretrained", "base.safetensors", "--expert", "a=lora", "--expert", "b=other")
+    code, out, err = run(capsys, *MERGE, *given_, "--out", "m.safetensors")
+    assert code == 0 and "warning: experts 'a' and 'b' name two bases, org/tiny and org/large" in err
+    assert "pretrained calls itself org/huge" in err and "expert 'a' is a LoRA adapter of rank 2" in out
 
 
 def test_factors_are_never_weights():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..files.checkpoint import CheckpointFile
+from ..runtime.places import given
 from ..state import CheckpointError, StateDict, accumulation_dtype, is_merged, sha256
 from .names import Module
 from .orientation import Orientation
@@ -265,7 +265,7 @@ def load_adapter(path: PathLike, base: StateDict | PathLike) -> AdapterExpert:
         CheckpointError: naming file, tensor and mend, where the adapter is no plain LoRA or not of this base.
     """
     if not isinstance(base, Mapping):
-        base = CheckpointFile(Path(base))
+        base = CheckpointFile(given(base))
     expert = AdapterExpert(open_adapter(path), base)
     for warning in expert.warnings:
         warnings.warn(warning, stacklevel=2)

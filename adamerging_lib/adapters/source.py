@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..files.checkpoint import CheckpointFile
+from ..runtime.places import given
 from ..state import CheckpointError
 from .config import CONFIG, LoraSettings, read_config, settings, unsupported
 from .names import Contents, Module, adapter_kinds, read_names, unmerged
@@ -76,7 +77,7 @@ class AdapterFacts:
 
 def is_adapter(path: PathLike) -> bool:
     """Whether a file or folder is an adapter: by its name, the configuration beside it, or its tensors' names."""
-    path = Path(path)
+    path = given(path)
     if path.is_dir():
         return not any((path / name).is_file() for name in _MODELS) and any(
             (path / name).is_file() for name in (*_WEIGHTS, CONFIG)
@@ -101,7 +102,7 @@ def open_adapter(path: PathLike) -> AdapterSource:
     Raises:
         CheckpointError: naming the file and the mend.
     """
-    path = _weights(Path(path))
+    path = _weights(given(path))
     beside = path.parent / CONFIG
     config = read_config(beside) if beside.is_file() else None
     if path.suffix in _PICKLED:
@@ -179,6 +180,16 @@ def settings_of(source: AdapterSource) -> LoraSettings | None:
     return None if source.config is None else settings(source.config, source.path.parent / CONFIG)
 
 
+def base_name(source: AdapterSource) -> str:
+    """The base that an adapter names; empty where it names none."""
+    return str((source.config or {}).get("base_model_name_or_path") or "")
+
+
+def ranks_of(source: AdapterSource) -> dict[str, int]:
+    """Module → r."""
+    return {name: rank_of(source, module) for name, module in source.contents.modules.items()}
+
+
 def rank_of(source: AdapterSource, module: Module) -> int:
     """r, from the shape of A."""
     shape = source.layout[module.a].shape
@@ -235,10 +246,10 @@ def describe(path: PathLike) -> AdapterFacts:
     if problem is None:
         try:
             numbers = settings_of(source)
-            ranks = {name: rank_of(source, module) for name, module in modules.items()}
+            ranks = ranks_of(source)
             scales = {name: scale_of(source, module, numbers) for name, module in modules.items()}
         except CheckpointError as error:
             problem = str(error)
     count = sum(tensor.numel() for tensor in source.layout.values())
-    base = str(config.get("base_model_name_or_path") or "")
-    return AdapterFacts(source.path, kind, problem, ranks, scales, tuple(source.contents.whole), base, count)
+    whole = tuple(source.contents.whole)
+    return AdapterFacts(source.path, kind, problem, ranks, scales, whole, base_name(source), count)
