@@ -103,7 +103,18 @@ def merge(
 _KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
 
 
-@app.command(epilog="Example:\n  adamerging convert finetuned.pt mnist.safetensors")
+_KEY = "the entry of IN that holds the weights, such as model.ema; . is all of IN; by default the only one there is"
+_LEFT_OUT = "with state_dict: leave tensors out, such as 'classifier.*'; may be given more than once"
+_SHORTENED = "with state_dict: take a prefix off the names, such as model."
+_CONVERT = (
+    "Examples:\n"
+    "  adamerging convert finetuned.pt mnist.safetensors\n"
+    "  adamerging convert --kind state_dict --key net last.ckpt mnist.safetensors\n"
+    "  adamerging convert --kind state_dict folder/ folder/model.safetensors"
+)
+
+
+@app.command(epilog=_CONVERT)
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="file or folder; nothing in it is executed")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".safetensors file to write")],
@@ -114,12 +125,15 @@ def convert(
             metavar="FILE", help="the base of an adapter, to merge it into; or of an encoder without a projection"
         ),
     ] = None,
+    key: Annotated[str | None, typer.Option(metavar="NAME", help=_KEY)] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_LEFT_OUT)] = None,
+    strip: Annotated[str | None, typer.Option(metavar="PREFIX", help=_SHORTENED)] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
     """Write a published checkpoint, of any format, as a safetensors file."""
     from .command.actions import convert_checkpoint
 
-    convert_checkpoint(source, target, kind=kind, base=base, force=force)
+    convert_checkpoint(source, target, kind=kind, base=base, key=key, drop=drop or (), strip=strip, force=force)
 
 
 _NEEDS = (

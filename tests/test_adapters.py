@@ -333,6 +333,11 @@ ODD = {
     r"r 0 should be": (factors("layers.0.up", 9, 6), {"r": 0}),
     r"r True should be": (factors("layers.0.up", 9, 6), {"r": True}),
     "lora_alpha nan should be": (factors("layers.0.up", 9, 6), {"lora_alpha": math.nan}),
+    "use_rslora 'false' should be true or false": (factors("layers.0.up", 9, 6), {"use_rslora": "false"}),
+    "has two factors for one place": (
+        factors("layers.0.up", 9, 6) | {name("lora_A.default"): torch.ones(2, 6)},
+        {},
+    ),
     "lora_alpha '4' should be": (factors("layers.0.up", 9, 6), {"lora_alpha": "4"}),
     r"'\(' of rank_pattern is no regular": (factors("layers.0.up", 9, 6), {"rank_pattern": {"(": 3}}),
     "holds no tensors|holds 2 adapters": (
@@ -664,6 +669,21 @@ def test_an_adapter_is_known_by_what_it_lies_beside(shop):
     assert is_adapter("lora") and is_adapter("lora/adapter_config.json") and not is_adapter("base.safetensors")
     (shop / "other.safetensors").write_bytes((shop / "lora" / "adapter_model.safetensors").read_bytes())
     assert is_adapter("other.safetensors") and not is_adapter("nowhere") and not is_adapter(".")
+
+
+def test_a_folder_with_a_model_and_an_adapter_is_no_expert(shop):
+    st.save(shop / "lora" / "model.safetensors", base())
+    with pytest.raises(CheckpointError, match="holds a whole model and an adapter: name the one"):
+        merge_files("ties", "base.safetensors", {"a": "lora"}, "m.safetensors", progress=False)
+    merge_files("ties", "base.safetensors", {"a": "lora/adapter_model.safetensors"}, "m.safetensors", progress=False)
+
+
+def test_a_folder_of_several_adapters_names_one(shop):
+    (shop / "many").mkdir()
+    (shop / "lora").rename(shop / "many" / "second")
+    (shop / "many" / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"give one of its adapters, such as many/second"):
+        merge_files("ties", "base.safetensors", {"a": "many"}, "m.safetensors")
 
 
 def test_two_adapters_of_equal_factors_and_other_scales_are_two(shop):

@@ -17,7 +17,8 @@ import torch
 
 from adamerging_lib.checkpoints import convert
 from adamerging_lib.checkpoints.inert import Record
-from adamerging_lib.checkpoints.pickles import PickledFile, open_module
+from adamerging_lib.checkpoints.modules import open_module
+from adamerging_lib.checkpoints.pickles import PickledFile
 from adamerging_lib.state import CheckpointError
 
 STATE = {"weight": torch.ones(2)}

@@ -19,7 +19,8 @@ from torch.func import functional_call
 
 from adamerging_lib.checkpoints import load_encoder, load_head
 from adamerging_lib.checkpoints.inert import Record, Stored
-from adamerging_lib.checkpoints.pickles import PickledFile, StoredTensors, open_module
+from adamerging_lib.checkpoints.modules import open_module
+from adamerging_lib.checkpoints.pickles import PickledFile, StoredTensors
 from adamerging_lib.state import CheckpointError
 
 HERE = Path(__file__).parent / "genuine"

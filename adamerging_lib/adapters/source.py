@@ -93,6 +93,12 @@ def is_adapter(path: PathLike) -> bool:
         return False  # whoever opens it says what is wrong
 
 
+def is_both(path: PathLike) -> bool:
+    """Whether a folder holds a whole model and an adapter."""
+    path = given(path)
+    return all(any((path / name).is_file() for name in names) for names in (_WEIGHTS, _MODELS))
+
+
 def open_adapter(path: PathLike) -> AdapterSource:
     """Open an adapter; nothing in its files is executed.
 
@@ -146,6 +152,11 @@ def problem_of(source: AdapterSource) -> str | None:
         return (
             f"{source.path} holds {len(contents.adapters)} adapters ({', '.join(sorted(contents.adapters))}): save "
             f"each in a folder of its own with peft's save_pretrained(folder, selected_adapters=[name])"
+        )
+    if contents.twice:
+        return (
+            f"{source.path} has two factors for one place, of which {contents.twice[0]!r} is the second: save one "
+            f"adapter alone, with peft's save_pretrained"
         )
     if contents.odd:
         return f"{source.path} has {contents.odd[0]!r} without the other factor: it is cut short; fetch it again"

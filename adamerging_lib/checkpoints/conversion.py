@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..adapters.expert import load_adapter
 from ..adapters.names import refusal
 from ..adapters.source import is_adapter
-from ..files.checkpoint import check_room, writing
+from ..files.checkpoint import check_free, check_room, writing
 from ..files.header import format_of
 from ..files.kinds import layout_of
 from ..files.names import dropped, strip
@@ -141,8 +142,7 @@ def convert(
 def _check_target(target: Path, sources: Iterable[Path], force: bool) -> None:
     if target.resolve() in [file.resolve() for file in sources]:
         raise ValueError(f"{target} is the source: choose another file to write")
-    if target.exists() and not force:
-        raise ValueError(f"{target} exists: choose another file, or replace it with --force (force=True)")
+    check_free(target, force)
 
 
 def _convert_adapter(source: Path, target: Path, kind: str, base: PathLike | None, force: bool) -> Conversion:
@@ -206,7 +206,8 @@ def _check_formats(layout: Mapping[str, Tensor], path: Path) -> None:
         try:
             format_of(tensor.dtype)
         except ValueError as error:
-            raise CheckpointError(f"{key!r} of {path}: {error}; leave it out with --drop, or save it in another type")
+            mend = f"leave it out with --drop {shlex.quote(key)}, or save it in another type"
+            raise CheckpointError(f"{key!r} of {path}: {error}; {mend}") from error
 
 
 def _metadata(report: Conversion) -> dict[str, str]:

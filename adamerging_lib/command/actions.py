@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -157,10 +158,11 @@ def _adapter_result(report: AdapterReport) -> str:
     return "\n".join([*lines, f"wrote the adapter {report.folder}, {size(parts)}"])
 
 
-def convert_checkpoint(source: str, target: str, *, kind: str, base: str | None, force: bool) -> None:
+def convert_checkpoint(source: str, target: str, **options: Any) -> None:
     """Write a published checkpoint as a safetensors file, and say what it was; see `checkpoints.convert`."""
-    done = convert(source, target, kind=kind, base=base, force=force)
-    print(f"{done.source} is {done.what}" + "".join(f", {name} {value}" for name, value in sorted(done.facts.items())))
+    done = convert(source, target, **options)
+    where = f"{done.key!r} of {done.source}" if done.key else str(done.source)
+    print(f"{where} is {done.what}" + "".join(f", {name} {value}" for name, value in sorted(done.facts.items())))
     if done.dropped:
         entries = f"{len(done.dropped)} {'entry' if len(done.dropped) == 1 else 'entries'}"
         more = f" and {len(done.dropped) - 10} more, which the file's metadata name" if len(done.dropped) > 10 else ""
@@ -199,7 +201,7 @@ def inspect_file(path: str, tensors: bool = False) -> None:
         print(_adapter(describe(path)))
         _inspect(file.path, file.layout, file.tensors, file.metadata, tensors)
     else:
-        file = CheckpointFile(path)
+        file = CheckpointFile(path, part=True)
         if problem := refusal(file.layout, str(file.path)):
             print(problem)
         _inspect(file.path, file.layout, file, file.metadata, tensors)

@@ -210,6 +210,13 @@ def writing(
         _Shard(temporary)  # it can be read
 
 
+def check_free(path: Path, force: bool) -> None:
+    """Raise ValueError where something is called ``path`` already, a link to nowhere too, unless it is replaced."""
+    if not force and (path.exists() or path.is_symlink()):
+        what = "exists" if path.exists() else f"is a link to {os.readlink(path)}, which is not there"
+        raise ValueError(f"{path} {what}: choose another file, or replace it with --force (force=True)")
+
+
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
     """Raise ValueError where the disk that ``path`` is or would be on has fewer bytes free than needed."""
     there = next(place for place in Path(path).absolute().parents if place.exists())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..adapters.expert import AdapterExpert
 from ..adapters.names import refusal
-from ..adapters.source import base_name, describe, is_adapter, open_adapter, ranks_of
+from ..adapters.source import base_name, describe, is_adapter, is_both, open_adapter, ranks_of
 from ..runtime.places import given
 from ..state import CheckpointError
 from .checkpoint import CheckpointFile
@@ -46,6 +46,11 @@ def open_expert(path: PathLike, pretrained: CheckpointFile) -> Expert:
     path = given(path)
     if is_adapter(path):
         return AdapterExpert(open_adapter(path), pretrained)
+    if is_both(path):
+        raise CheckpointError(
+            f"{path} holds a whole model and an adapter: name the one that is meant, such as "
+            f"{path / 'model.safetensors'} or {path / 'adapter_model.safetensors'}"
+        )
     return _model(path)
 
 
