@@ -59,6 +59,11 @@ class View(Mapping[str, Tensor]):
             )
         return cast
 
+    @property
+    def state(self) -> StateDict:
+        """The model that is seen."""
+        return self._state
+
     def _difference(self, name: str) -> Tensor | None:
         owner, key = self._sources[name]
         return self._state.difference(key) if owner is self._state else None
