@@ -154,7 +154,7 @@ def test_mistakes(tmp_path):
         ((source, tmp_path / "e.pt"), r"e\.pt should be a file that ends in \.safetensors"),
         ((source, target, "hf"), "not of kind 'hf'; it looks like task_vectors"),
         ((HERE / "head_2_0_2.pt", target, "task_vectors"), "not of kind 'task_vectors'; it looks like head"),
-        ((tmp_path, target), "holds neither model.safetensors nor pytorch_model.bin"),
+        ((tmp_path, target), "is a folder without model.safetensors, pytorch_model.bin .* it holds no files"),
         ((tmp_path / "none.pt", target), "no checkpoint at"),
         ((tmp_path / "none.bin", target), "no checkpoint at"),
         ((tmp_path / "none.safetensors", target), "no checkpoint at"),

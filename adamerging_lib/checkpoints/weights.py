@@ -86,8 +86,8 @@ def _large(tensor: Stored) -> bool:
 
 
 def _is_state(name: str, node: Any) -> bool:
-    names = node.keys() if isinstance(node, dict) else ()
-    return bool(_STATE.fullmatch(name)) or {"state", "param_groups"} <= names
+    groups = isinstance(node, dict) and {"state", "param_groups"} <= node.keys()
+    return groups or _STATE.fullmatch(name) is not None
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any]]:

@@ -117,11 +117,10 @@ def _lengths(found: Geometry, strangers: set[str]) -> list[Finding]:
                 "it only thins out the others; leave it out",
             ))  # fmt: skip
         elif found.relative[k] > DISTANT:
-            findings.append(Finding(
-                WARNING, "distant", (task,),
-                f"expert {task!r} is {found.relative[k]:.1f} times as far from {PRETRAINED} as that is from zero",
-                "was it fine-tuned from this checkpoint?",
-            ))  # fmt: skip
+            far = f"{found.relative[k]:.1f} times as far from {PRETRAINED} as that is from zero"
+            said = far if np.isfinite(found.relative[k]) else f"a model, and {PRETRAINED} is all zeros"
+            mend = "was it fine-tuned from this checkpoint?"
+            findings.append(Finding(WARNING, "distant", (task,), f"expert {task!r} is {said}", mend))
         elif found.relative[k] < ROUNDING and found.effective_ranks[1][k] > NOISE:
             findings.append(Finding(
                 WARNING, "rounded", (task,),

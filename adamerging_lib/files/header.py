@@ -93,7 +93,10 @@ def _parsed(text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise Broken("no header begins at its ninth byte")
     try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        content = json.loads(text.decode("utf-8"))
+        tensors = len(content) - (_METADATA in content)
+        if any(text.count(b'"%s"' % word) != tensors for word in (b"dtype", b"shape", b"data_offsets")):
+            json.loads(text, object_pairs_hook=_unique)  # slower: something may be named twice
     except Broken:
         raise
     except (ValueError, RecursionError) as error:
@@ -120,7 +123,12 @@ def _encodes(key: str) -> bool:
 
 
 def _natural(values: Any) -> bool:
-    return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**63 for n in values)
+    if type(values) is not list:
+        return False
+    for n in values:
+        if type(n) is not int or not 0 <= n < 2**63:
+            return False
+    return True
 
 
 def _offsets(key: str, entry: Any) -> tuple[int, int]:

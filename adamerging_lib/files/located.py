@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def _checkpoints(folder: Path, names: list[str]) -> dict[str, Located]:
     return found
 
 
-def _nothing(folder: Path, names: Iterable[str]) -> str:
+def _nothing(folder: Path, names: Sequence[str]) -> str:
     within = sorted(
         path.relative_to(folder).parts[0] for path in folder.glob("*/*") if path.name.endswith((*_WEIGHTS, INDEX))
     )
@@ -172,6 +172,6 @@ def _nothing(folder: Path, names: Iterable[str]) -> str:
     if not hint and (unfinished := [*folder.glob("*.incomplete"), *(folder / ".cache").rglob("*.incomplete")]):
         hint = f"; the download of {few([path.name for path in unfinished], 1)} is unfinished"
     return (
-        f"{folder} is a folder without model.safetensors, pytorch_model.bin or another file of weights; it holds "
-        f"{few(list(names))}{hint}: name the file"
+        f"{folder} is a folder without model.safetensors, pytorch_model.bin or another file of weights; it "
+        f"{f'holds {few(names)}' if names else 'holds no files'}{hint}: name the file"
     )

@@ -74,7 +74,8 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
         with bar(desc="Checking", total=len(plan.merged)) as seen:
             found, lies = examine(plan.pretrained, plan.experts, seen.update)
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
-        _refuse_twins(digests, lies)
+        refuse_twins(digests)
+        _refuse_equal(lies)
         hyper = dict(plan.hyper)
         with bar(desc="Surveying") as seen:
             known = survey(plan.method, _vectors(plan, found, seen.update), hyper)
@@ -92,19 +93,22 @@ def _vectors(plan: Plan, found: Found, on_read: Callable[[], object] = lambda: N
     return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found)
 
 
-def _refuse_twins(digests: Mapping[str, Mapping[str, str]], lies: Geometry) -> None:
+def refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ValueError where two experts are the same files under other names."""
     seen: dict[tuple[str, ...], str] = {}
-    twins = [finding.experts for finding in look(lies) if finding.code == "same"]
     for task, files in digests.items():
         if (first := seen.setdefault(tuple(files.values()), task)) != task:
-            twins.append((first, task))
-    if twins:
+            raise ValueError(f"experts {first!r} and {task!r} have the same content: give each model once")
+
+
+def _refuse_equal(lies: Geometry) -> None:
+    if twins := [finding.experts for finding in look(lies) if finding.code == "same"]:
         raise ValueError(f"experts {twins[0][0]!r} and {twins[0][1]!r} have the same content: give each model once")
 
 
 def _warnings(plan: Plan, lies: Geometry) -> tuple[str, ...]:
     """What `adamerging check` says too, but for what needs a pass of its own."""
-    warnings = [str(finding) for finding in look(lies) if finding.level != NOTE]
+    warnings = [*plan.warnings, *(str(finding) for finding in look(lies) if finding.level != NOTE)]
     if plan.statistics and plan.method.id != "zero_shot":
         warnings.append(recalibrate(plan.statistics))
     return tuple(warnings)
