@@ -643,7 +643,7 @@ def test_names_of_bases_that_contradict_each_other_are_warnings(shop, capsys):
     given_ = ("--pretrained", "base.safetensors", "--expert", "a=lora", "--expert", "b=other")
     code, out, err = run(capsys, *MERGE, *given_, "--out", "m.safetensors")
     assert code == 0 and "warning: experts 'a' and 'b' name two bases, org/tiny and org/large" in err
-    assert "pretrained calls itself org/huge" in err and "expert 'a' is a LoRA adapter of rank 2" in out
+    assert "pretrained calls itself org/huge" in err and "expert 'a' is a LoRA adapter, rank 2: it changes 1 of" in out
 
 
 def test_factors_are_never_weights():
