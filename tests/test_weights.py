@@ -132,13 +132,11 @@ class Config(dict):
 def test_through_files(tmp_path, legacy):
     weights = {"layers.0.weight": torch.randn(4, 4), "layers.0.bias": torch.randn(4)}
     model = nn.Linear(4, 4)
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(4)).sum().backward()
-    optimizer.step()
+    optimizer = {"state": {0: {"exp_avg": torch.ones(4)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     cases = {
-        "module": {"module": weights, "optimizer": optimizer.state_dict(), "steps": 7},
+        "module": {"module": weights, "optimizer": optimizer, "steps": 7},
         "list": {"layers": [weights["layers.0.weight"], weights["layers.0.bias"]], "epoch": 1},
-        "whole model": {"model": model, "epoch": 3, "optimizer": optimizer.state_dict()},
+        "whole model": {"model": model, "epoch": 3, "optimizer": optimizer},
         "settings": {"weights": weights, "args": argparse.Namespace(lr=1), "hyper": Config(a=1)},
         "counter": {"net": collections.OrderedDict(weights), "milestones": collections.Counter([3])},
     }
