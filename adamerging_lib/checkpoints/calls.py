@@ -147,6 +147,7 @@ _VALUES = (
       for function in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")),
     "numpy.dtype", "numpy.ndarray",
     *(f"numpy.random._pickle.{kind}_ctor" for kind in ("__randomstate", "__generator", "__bit_generator")),
+    *(f"numpy.random.{module}.__pyx_unpickle_SeedSequence" for module in ("bit_generator", "_bit_generator")),
     "typing.Union", "_operator.getitem", "operator.getitem",  # types of settings, such as Optional[int]
 )  # fmt: skip
 _CALLS: Mapping[str, Callable[..., Any]] = {**dict.fromkeys(_VALUES, _inert), **_TENSORS, **_CONTAINERS}
