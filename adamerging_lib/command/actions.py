@@ -64,7 +64,8 @@ def merge_experts(
     if adapter:
         if dry_run:
             raise ValueError("--dry-run is for merges into models: leave out one of --dry-run and --adapter")
-        report = merge_to_adapter(method, pretrained, named(experts), out, rank=rank, force=force, options=options, **hyper)
+        written = {"rank": rank, "force": force, "options": options}
+        report = merge_to_adapter(method, pretrained, named(experts), out, **written, **hyper)
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(_adapter_result(report))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..adapters.expert import AdapterExpert
 from ..adapters.source import describe, is_adapter
 from ..files.align import Aligned, Options, align, owner_of
-from ..files.experts import open_base, open_expert
+from ..files.experts import adapter_notes, adapter_warnings, open_base, open_expert
 from ..files.kinds import is_copied, is_statistic, layout_of, quantised
 from ..files.lazy import Found, examine
 from ..methods.registry import recalibrate
@@ -61,6 +61,10 @@ def check(
     base = None if pretrained is None else _opened(None, pretrained, None, findings)
     opened = {name: _opened(name, model, base, findings) for name, model in named.items()}
     models = {name: state for name, state in opened.items() if state is not None}
+    adapters = {name: state for name, state in models.items() if isinstance(state, AdapterExpert)}
+    if adapters:
+        findings += [Finding(NOTE, "adapter", tuple(adapters), note) for note in adapter_notes(adapters)]
+        findings += [Finding(WARNING, "adapter_odd", (), odd) for odd in adapter_warnings(adapters, base)]
     origin = None
     if pretrained is None and models:
         origin, *others = models  # in the place of θ0
@@ -118,9 +122,6 @@ def _opened(name: str | None, model: Model, base: StateDict | None, findings: li
     except (CheckpointError, OSError) as error:
         findings.append(Finding(ERROR, "unreadable", who, f"{owner_of(name)}: {error}"))
     else:
-        if isinstance(state, AdapterExpert):
-            said = "; ".join([f"expert {name!r} is an adapter ({describe(model).kind})", *state.warnings])
-            findings.append(Finding(NOTE, "adapter", who, said))
         return state
     return None
 

@@ -125,7 +125,7 @@ def examine(
             if tried(key, lambda key=key: check_codes(key, pretrained[key], _of(experts, key))):
                 changed.append(key)
         elif is_statistic(key):
-            tried(key, lambda key=key: averaged(key, _of(experts, key)))
+            tried(key, lambda key=key: averaged(key, pretrained[key], _of(experts, key)))
     names = weights(pretrained)
     tied = ties([pretrained, *experts.values()], names)
 

@@ -113,8 +113,9 @@ def blamed(report: Report, fault: str, involved: Sequence[str]) -> set[str]:
 def _merged(suite: Suite, methods: Sequence[str], seeds: Sequence[int], device: str) -> Iterator[dict[str, Any]]:
     for method in methods:
         yield from measuring.measure(suite, method, device=device, about={"kind": "merged", "fault": CLEAN})
+        order = _drawn(suite, len(suite.experts), [0])  # one after another, so that no seed repeats another's
         for seed in seeds:
-            victim = _drawn(suite, 1, [seed])[0]
+            victim = order[seed % len(order)]
             longer = {key: torch.lerp(suite.pretrained[key], t, 3.0) if t.is_floating_point() else t
                       for key, t in suite.experts[victim].items()}  # fmt: skip
             stretched = dataclasses.replace(suite, experts={**suite.experts, victim: longer})
