@@ -67,6 +67,7 @@ def test_two_honest_experts_are_enough_and_one_is_not(honest):
     pretrained, experts = honest
     assert am.check(pretrained, {name: experts[name] for name in ("cars", "law")}).advice.method is not None
     alone = am.check(pretrained, {"cars": experts["cars"]})
+    assert codes(alone) == ["alone"] and alone.exit_code == 1
     assert alone.advice.method is None and "left: 'cars'" in alone.advice.why
 
 
@@ -225,6 +226,33 @@ def test_neither_order_nor_scale_of_all_changes_what_is_found(order, factor):
     report = am.check({key: factor * t for key, t in pretrained.items()}, scaled)
     assert codes(report) == ["far"] and report.findings[0].experts == ("law",)
     assert report.experts.index.tolist() == order
+
+
+NOTHING = torch.zeros(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "experts", "code"),
+    [
+        ({}, {"a": {"w": torch.ones(2)}}, 2),
+        ({"w": torch.ones(2)}, {"a": {}, "b": {"w": torch.ones(2)}}, 2),
+        ({"w": torch.ones(2)}, {"a": {"w": 3}, "b": {"w": torch.ones(2)}}, 2),
+        ({"n": torch.arange(3)}, {"a": {"n": torch.arange(3)}, "b": {"n": torch.arange(3)}}, 2),
+        ({"w": NOTHING}, {"a": {"w": NOTHING}, "b": {"w": NOTHING}}, 2),
+        ({"w": torch.ones(2)}, {"a": {"w": NOTHING}, "b": {"w": torch.ones(2)}}, 2),
+        ({"w": torch.ones(2, dtype=torch.complex64)}, {"a": {"w": torch.ones(2)}}, 2),
+        ({"w": torch.full((4,), 3e38)}, {"a": {"w": torch.full((4,), -3e38)}, "b": {"w": torch.ones(4)}}, 2),
+        ({"w": torch.zeros(4)}, {"a": {"w": torch.ones(4)}, "b": {"w": torch.tensor([1.0, -1, 1, -1])}}, 1),
+        ({"w": torch.zeros(4)}, {"a": {"w": torch.zeros(4)}, "b": {"w": torch.zeros(4)}}, 1),
+        ({"w": torch.tensor(1.0)}, {"a": {"w": torch.tensor(1.1)}, "b": {"w": torch.tensor(1.2)}}, 1),
+        ({"w": torch.ones(4)}, {"a": "gone.safetensors", "b": {"w": torch.ones(4)}}, 2),
+        (None, {"a": {"w": torch.ones(4)}}, 1),
+    ],
+)
+def test_odd_models_are_told_never_raised(pretrained, experts, code):
+    report = am.check(pretrained, experts)
+    assert report.exit_code == code and report.findings
+    assert str(report) and json.loads(report.json())["exit_code"] == code
 
 
 def test_no_experts_and_two_of_one_name(honest):

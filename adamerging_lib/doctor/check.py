@@ -15,14 +15,15 @@ from ..files.align import Aligned, Options, align, owner_of
 from ..files.experts import adapter_notes, adapter_warnings, open_base, open_expert
 from ..files.kinds import is_copied, is_statistic, layout_of, quantised
 from ..files.lazy import Found, examine
+from ..files.plan import check_name
 from ..methods.registry import recalibrate
 from ..runtime.values import few
-from ..state import CheckpointError, StateDict, is_finite, is_merged
+from ..state import CheckpointError, StateDict, check_tensors, is_finite, is_merged
 from ..task_vectors import weights
 from ..vectors.geometry import Geometry, compare
 from .advice import Call, advise
 from .angles import beside_others, look, strangeness
-from .findings import ERROR, LEVELS, NOTE, WARNING, Finding
+from .findings import ERROR, LEVELS, NOTE, PRETRAINED, WARNING, Finding
 from .report import Report
 from .thresholds import COARSE
 from .without_base import NO_BASE, look_without_base
@@ -72,17 +73,14 @@ def check(
     frame, found, tensors, cosines = _about(named, opened), None, pd.DataFrame(columns=_TENSORS), pd.DataFrame()
     if base is not None and models and (fit := _fitting(base, models, options, findings)):
         options, aligned = fit
-        found, seen = _measured(aligned, findings, progress)
-        tensors = _tensors(aligned.pretrained, seen)
-        if origin is None:
-            findings += look(found)
-            frame, cosines = frame.join(_rows(found)), found.cosines
-        else:
-            told, apart = look_without_base(origin, found)
-            findings += told
-            frame, found = frame.join(apart), None
+        if (both := _measured(aligned, findings, progress)) is not None:
+            found, tensors = both[0], _tensors(aligned.pretrained, both[1])
+            frame, cosines = _judged(origin, found, frame, findings)
+            found = found if origin is None else None
     elif pretrained is None:
         findings.append(NO_BASE)
+    if len(named) == 1:
+        findings.append(Finding(WARNING, "alone", (), "there is one expert, and nothing to merge it with", "give two"))
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     advice = advise(findings, found, _call(pretrained, named, options, given))
     place = None if pretrained is None else _place(pretrained)
@@ -92,9 +90,26 @@ def check(
 _TENSORS = ("kind", "dtype", "shape", "numbers")
 
 
+def _judged(
+    origin: str | None, found: Geometry, frame: pd.DataFrame, findings: list[Finding]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of experts with what their geometry says, and their cosines; what is wrong is found."""
+    if origin is None:
+        # Of tensors that were left out nobody knows how far they moved.
+        unknown = ("untrained", "distant") if any(f.code == "not_finite" for f in findings) else ()
+        findings += [finding for finding in look(found) if finding.code not in unknown]
+        return frame.join(_rows(found)), found.cosines
+    told, apart = look_without_base(origin, found)
+    findings += told
+    return frame.join(apart), pd.DataFrame()
+
+
 def _named(experts: Mapping[str, Model] | Iterable[tuple[str, Model]]) -> dict[str, Model]:
     pairs = list(experts.items() if isinstance(experts, Mapping) else experts)
     names = [name for name, _ in pairs]
+    for name, model in pairs:
+        if not isinstance(model, Mapping):
+            check_name(name, model)
     if not names:
         raise ValueError("there are no experts to check: give at least one, NAME=FILE")
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -107,6 +122,7 @@ def _opened(name: str | None, model: Model, base: StateDict | None, findings: li
     who = () if name is None else (name,)
     try:
         if isinstance(model, Mapping):
+            check_tensors(PRETRAINED if name is None else name, model)
             state = model
         elif name is None:
             state = open_base(model)
@@ -144,6 +160,7 @@ def _fitting(
         aligned = align(base, models, options)
     except CheckpointError as error:
         bad = tuple(name for name, state in models.items() if not _fits(base, name, state, options))
+        bad = () if str(error).startswith(f"{PRETRAINED} ") else bad
         findings.append(Finding(ERROR, "layout", bad, str(error)))
         if (mend := getattr(error, "options", None)) is not None:
             return mend, align(base, models, mend)
@@ -161,31 +178,39 @@ def _fits(base: StateDict, name: str, state: StateDict, options: Options) -> boo
     return True
 
 
-def _measured(aligned: Aligned, findings: list[Finding], progress: bool) -> tuple[Geometry, Found]:
-    """The geometry of experts, from one pass; tensors that cannot be merged are found, and left out."""
+def _measured(aligned: Aligned, findings: list[Finding], progress: bool) -> tuple[Geometry, Found] | None:
+    """The geometry of experts, from one pass; tensors that cannot be merged are found, and left out.
+
+    None where nothing is left that could be merged.
+    """
     base, models = aligned.pretrained, aligned.experts
     broken: dict[str, CheckpointError] = {}
     total = len(weights(base))
     with tqdm(desc="Checking", total=total, leave=False, disable=None if progress else True) as bar:
-        seen, found = examine(base, models, bar.update, ranks=True, broken=broken.setdefault)
+        try:
+            seen, found = examine(base, models, bar.update, ranks=True, broken=broken.setdefault)
+        except ValueError as error:
+            findings.append(Finding(ERROR, "nothing", (), str(error)))
+            return None
     for key, error in broken.items():
-        bad = tuple(name for name, state in models.items() if not is_finite(state[key]))
-        codes = not is_merged(layout_of(base)[key])
-        kind = "quantised" if codes else "not_finite" if bad or not is_finite(base[key]) else "statistics_broken"
-        findings.append(Finding(ERROR, kind, bad, str(error)))
+        whole = is_merged(layout_of(base)[key])
+        bad = [name for name, state in models.items() if whole and not is_finite(state[key])]
+        named = [name for name in models if repr(name) in str(error)]
+        code = "not_finite" if whole and not is_statistic(key) else "statistics_broken" if whole else "quantised"
+        findings.append(Finding(ERROR, code, tuple(bad or named), str(error)))
     findings += _coarse({None: base, **models}, weights(base))
     statistics = [key for key, t in layout_of(base).items() if is_statistic(key) and not is_copied(key, t)]
     if statistics:
         findings.append(Finding(WARNING, "statistics", (), recalibrate(statistics)))
     told = {
-        "tied": ("tensors are another one under a second name, and merged once", list(seen.tied)),
-        "masks": ("tensors hold -inf or NaN, the same in all models, and are copied", sorted(seen.masks)),
-        "copied": ("tensors are copied from pretrained although an expert has others", list(seen.changed)),
+        "tied": ("equal to another tensor in every model, and merged once", list(seen.tied)),
+        "masks": ("copied, since all models hold the same -inf or NaN", sorted(seen.masks)),
+        "copied": ("copied from pretrained although an expert has others", list(seen.changed)),
     }
     for code, (what, names) in told.items():
         if names:
-            findings.append(Finding(NOTE, code, (), f"{len(names)} {what}: {few(names, 3)}"))
-    return found, seen
+            findings.append(Finding(NOTE, code, (), f"{what}: {few(names, 3)}"))
+    return (found, seen) if found.parts else None
 
 
 def _coarse(models: Mapping[str | None, StateDict], names: Sequence[str]) -> list[Finding]:

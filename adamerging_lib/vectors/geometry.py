@@ -143,11 +143,12 @@ def _part(base: Tensor, t: Tensor, ranks: bool) -> Part:
 
 
 def _equal(t: Tensor, gram: np.ndarray) -> np.ndarray:
-    equal, lengths = np.eye(len(t), dtype=bool), gram.diagonal()
-    for j, k in zip(*np.triu_indices(len(t), 1), strict=True):
-        # Only those are compared entry by entry that may be equal: of honest experts none.
-        if np.isclose(lengths[j], lengths[k], rtol=1e-9, atol=0) and np.isclose(gram[j, k], lengths[j], rtol=1e-9):
-            equal[j, k] = equal[k, j] = not lengths[j] or torch.equal(t[j], t[k])
+    equal, products = np.eye(len(t), dtype=bool), gram.tolist()  # lists: most tensors are small, and many
+    for j, row in enumerate(products):
+        for k in range(j + 1, len(row)):
+            # Only those are compared entry by entry that may be equal: of honest experts none.
+            if max(abs(row[k] - row[j]), abs(row[k] - products[k][k])) <= 1e-9 * row[j]:
+                equal[j, k] = equal[k, j] = not row[j] or torch.equal(t[j], t[k])
     return equal
 
 
@@ -225,9 +226,15 @@ def _gram(tv: TaskVectors) -> Tensor:
 
 def _gram_of(t: Tensor, base: Tensor | None = None) -> Tensor:
     """Inner products of the K vectors in float64 ``[K, K]``; of θ0 and these ``[1 + K, 1 + K]`` where it is given."""
+    flat = t.reshape(len(t), t[0].numel())
+    rows = [flat] if base is None else [base.reshape(1, -1), flat]
     # A piece at a time: a large embedding in float64 would take twice the memory of all models' embeddings.
-    pieces = (piece.double() for piece in t.reshape(len(t), t[0].numel()).split(1 << 20, dim=1))
-    if base is not None:
-        firsts = base.reshape(1, -1).split(1 << 20, dim=1)
-        pieces = (torch.cat([first.to(piece), piece]) for first, piece in zip(firsts, pieces, strict=True))
-    return sum(piece @ piece.T for piece in pieces).cpu()
+    return sum(_product([row[:, at : at + _PIECE] for row in rows]) for at in range(0, max(1, flat.shape[1]), _PIECE))
+
+
+_PIECE = 1 << 20
+
+
+def _product(rows: Sequence[Tensor]) -> Tensor:
+    wide = torch.cat([row.to(rows[-1].device, torch.float64) for row in rows])
+    return (wide @ wide.T).cpu()
