@@ -61,10 +61,10 @@ def wudi(tv: TaskVectors, only: Collection[str] | None = None, *, rule: str = "p
         The objective is Cheng et al. 2025 (WUDI), Section 4; its solution in one step is our derivation.
 
     Differs from the published code:
-        It stops 300 steps of Adam short of this minimum, see `wudi_adam`. Which tensors change differs between the
-        authors' code and FusionBench's port, whose rule is the default here: on the mini suite's first 400 images a
-        task 75.7 percent by the port's rule, 72.7 by the authors'. It is the matrices outside the blocks (positional
-        embedding, projection) that make the difference, not the mean of T_k.
+        That stops after 300 steps of Adam, short of this minimum, see `wudi_adam`. Which tensors change differs
+        between the authors' code and FusionBench's port, whose rule is the default here: on 400 images per task of
+        the mini suite 75.7 percent by the port's rule, 72.7 by the authors'. Matrices outside the blocks (positional
+        embedding, projection) make the difference, not the mean of T_k.
     """
 
     def solve(t: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def wudi_adam(
 
     Differs from the published code:
         Of the two, FusionBench's port is followed by default and the authors' with ``rule="authors"``, see `wudi`.
-        On the mini suite's first 400 images a task, where the published steps are too small, 41.6 and 44.1 percent.
+        On 400 images per task of the mini suite, where the published steps are too small, 41.6 and 44.1 percent.
         The gradient is 2 (τ A − B) with A and B of `wudi`, the same number in another order of summation. Task
         vectors that are zero are left out instead of giving NaN.
     """
