@@ -32,7 +32,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from adamerging_lib.command.line import call, json_object
-from adamerging_lib.runtime import places
+from adamerging_lib.runtime import annotations, places
 from adamerging_lib.runtime.values import Parameter, describe, nearest, parse
 from adamerging_lib.worlds.profiles import profile
 
@@ -282,10 +282,11 @@ def _try(
     notebook: Notebook,
     run: RunName,
     pairs: Pairs = None,
+    given: Annotated[str, typer.Option(metavar="TEXT", help="more parameters, apart at spaces, as make has them")] = "",
     by: Annotated[str, typer.Option(help="the command that makes a page, whose path is its last word")] = "snakemake",
 ) -> None:
     """Enter a variant in runs.yml and run it; where that fails, runs.yml and the page are as before."""
-    attempt(notebook, run, pairs or [], shlex.split(by))
+    attempt(notebook, run, [*(pairs or []), *annotations.words(given)], shlex.split(by))
 
 
 @app.command("publish", epilog=f"Example:\n  {PROGRAM} publish performance long")
