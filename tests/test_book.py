@@ -187,6 +187,20 @@ def test_lists_and_dictionaries_need_no_quotes(checkout):
     assert Path("runs.yml").read_text() == before
 
 
+def test_what_is_given_twice_is_refused(checkout, capsys):
+    """In runs.yml, and as JSON: each would be taken by its last value alone."""
+    command = ["execute", "performance", "out.ipynb", "--results", "out", "--parameters"]
+    assert rerun.main([*command, '{"lr": 1, "lr": 2}']) == 2
+    assert "'lr' is given twice: give it once" in capsys.readouterr().err
+    Path("runs.yml").write_text("runs:\n  long:\n    performance:\n      steps: 1\n      steps: 2\n")
+    with pytest.raises(ValueError, match="runs.yml, line 5: 'steps' is given twice"):
+        rerun.add("performance", "other", ["steps=3"])
+    Path("runs.yml").write_text("runs: [")
+    with pytest.raises(ValueError, match="runs.yml, line 1: "):
+        rerun.add("performance", "other", ["steps=3"])
+    assert Path("runs.yml").read_text() == "runs: ["
+
+
 def magic(told):
     told["cells"][1]["source"] = f"%matplotlib inline\n!true\n{PARAMETERS}%matplotlib inline\n"
 

@@ -228,9 +228,29 @@ def _chapter(toc: dict, name: str) -> dict:
     raise ValueError(f"_toc.yml lists no page notebooks/{name}; add the default page first.")
 
 
+class _Once(yaml.SafeLoader):
+    """YAML whose mappings have each name once, where PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice: give it once", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path) -> dict:
-    """A file of YAML as a mapping, empty where it holds nothing."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    """A file of YAML as a mapping, empty where it holds nothing.
+
+    Raises:
+        ValueError: naming the file, where it is no YAML or gives a name twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Once) or {}
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(f"{path}, line {error.problem_mark.line + 1}: {error.problem}") from error
 
 
 def _save(path: Path, content: dict) -> None:
