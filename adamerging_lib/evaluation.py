@@ -49,10 +49,10 @@ def evaluate(
     Raises:
         ValueError: for a setting or split that would measure an inductive fit on images it adapted on.
     """
-    setting, split = _setting(merged, setting, split)
+    setting, split = measured_on(merged, setting, split)
     return pd.DataFrame(
         {
-            "task": task, **_measure(scores, labels), "setting": setting, "split": split,
+            "task": task, **measured(scores, labels), "setting": setting, "split": split,
             **({"right": (scores.argmax(-1) == labels).numpy()} if outcomes else {}),
         }
         for task, scores, labels in predictions(suite, merged, split=split, device=device, batch_size=batch_size)
@@ -104,7 +104,8 @@ def predictions(
         yield task, scores, labels.cpu()
 
 
-def _setting(merged: Merged, setting: str | None, split: str | None) -> tuple[str, str]:
+def measured_on(merged: Merged, setting: str | None = None, split: str | None = None) -> tuple[str, str]:
+    """The setting and split that a model is measured in, where they are not given; arguments, errors: `evaluate`."""
     fitted = merged.hyper.get("setting")
     setting = setting or fitted or "transductive"
     one_of("setting", setting, SETTINGS)
@@ -117,7 +118,14 @@ def _setting(merged: Merged, setting: str | None, split: str | None) -> tuple[st
     return setting, split
 
 
-def _measure(scores: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float | int]:
+def measured(scores: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float | int]:
+    """Accuracy, n, entropy, loss and calibration of one task's predictions, as in `evaluate`.
+
+    Arguments:
+        scores: logits ``[n, classes]``.
+        labels: ``[n]``.
+        bins: of the calibration error.
+    """
     confidence, predicted = scores.softmax(-1).max(-1)
     right = predicted == labels
     # Expected calibration error: Σ_b (n_b / n) |accuracy_b − confidence_b| over equal-width confidence bins.

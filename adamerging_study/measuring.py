@@ -16,7 +16,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from adamerging_lib import records
-from adamerging_lib.evaluation import evaluate
 from adamerging_lib.forward import resolve_device
 from adamerging_lib.merged import Fit, Merged
 from adamerging_lib.methods import methods, run_method
@@ -25,7 +24,7 @@ from adamerging_lib.runtime import places
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.suite import Suite
 
-from . import fits, outcomes, rooms
+from . import evaluations, fits, outcomes, rooms
 from .claims import verdicts_of
 from .judge import Verdict
 
@@ -77,7 +76,7 @@ def measure(
     merged = fit(
         suite, method, seed=seed, setting=setting, device=device, learning=learning, progress=progress, **hyper
     )
-    frame = evaluate(suite, merged, setting=setting, device=device, outcomes=True)
+    frame = evaluations.evaluate(suite, merged, setting=setting, device=device)
     rows = rows_of(frame, method=method, condition=condition, group=group, seed=seed, **(about or {}))
     rows[-1] |= {"seconds": merged.seconds, "memory": merged.memory, "storage": merged.task_storage}
     return rows
@@ -195,12 +194,14 @@ class Run:
         profile: ``mini``, ``tiny``, …
         options: what `measure` of the room is given.
         loaded: parameters that said which suite to load, but for the profile.
+        evaluated: kept evaluations, and those that the run used.
     """
 
     experiment: str
     profile: str
     options: Mapping[str, Any]
     loaded: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: evaluations.Evaluations = field(default_factory=evaluations.Evaluations)
     started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
     @property
@@ -211,7 +212,9 @@ class Run:
 
     def measure(self, suite: Suite) -> dict[str, Any]:
         """Everything that the experiment measures, as the record of this run."""
-        return self.record(suite, rooms.part(self.experiment, "measure").measure(suite, **self.options))
+        with evaluations.using(self.evaluated):
+            rows = rooms.part(self.experiment, "measure").measure(suite, **self.options)
+        return self.record(suite, rows)
 
     def replay(self, suite: Suite, method: str, steps: int = fits.FIRST) -> str:
         """Compute the first steps of a method's first kept fit anew, and say whether they lead along its path.
@@ -250,7 +253,7 @@ class Run:
         )  # fmt: skip
 
     def finish(self, record: Mapping[str, Any]) -> list[str]:
-        """Write the record below `places.results`.
+        """Write the record, and the evaluations behind it, below `places.results`.
 
         Arguments:
             record: of this run.
@@ -264,6 +267,8 @@ class Run:
         """
         name = f"{self.profile}/{self.experiment}.json"
         records.write(record, places.results() / name)
+        if self.evaluated.used:
+            evaluations.write(self.evaluated.used, places.results() / evaluations.place(self.profile, self.experiment))
         committed = places.committed() / name
         if os.environ.get(COMPARE) and committed.is_file():
             _compare(records.read(committed), record, rooms.face(self.experiment).tolerance)
@@ -289,7 +294,7 @@ def begin(experiment: str, values: Mapping[str, Any]) -> Run:
     given = {name: values[name] for name in names if name not in ("threads", *face.shown)}
     options = {name: value for name, value in given.items() if name not in face.loads}
     loaded = {name: given[name] for name in face.loads if name in given and name != "profile"}
-    return Run(experiment, given["profile"], options, loaded)
+    return Run(experiment, given["profile"], options, loaded, evaluations.begin(given["profile"], experiment))
 
 
 def said(verdict: Verdict) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from adamerging_lib.evaluation import evaluate
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods import adamerge, run_method
 from adamerging_lib.methods.adamerging import METHOD_IDS
 from adamerging_lib.suite import Suite
 
-from .. import measuring
+from .. import evaluations, measuring
 from . import METHOD, STEPS, TASKS
 
 Row = dict[str, Any]
@@ -119,6 +118,6 @@ def _counted(suite: Suite, base: Mapping[str, Any], task_counts: Sequence[int]) 
 
 
 def _rows(suite: Suite, merged: Merged, hyper: Mapping[str, Any], about: Mapping[str, Any]) -> list[Row]:
-    frame = evaluate(suite, merged, setting=hyper["setting"], device=hyper["device"], outcomes=True)
+    frame = evaluations.evaluate(suite, merged, setting=hyper["setting"], device=hyper["device"])
     identity = {"condition": "clean", "group": "all", "seed": hyper["seed"]}
     return measuring.rows_of(frame, method=merged.method, **identity, **about)

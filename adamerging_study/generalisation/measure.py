@@ -8,11 +8,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from adamerging_lib.evaluation import evaluate
 from adamerging_lib.suite import Suite
 from adamerging_lib.worlds.roles import same_role
 
-from .. import fits, measuring
+from .. import evaluations, fits, measuring
 from ..fits import Wanted
 
 
@@ -50,7 +49,7 @@ def measure(
         part = hide(suite, unseen)
         for method, seed in ((m, s) for m in methods for s in measuring.seeds_of(m, seeds)):
             model = measuring.fit(part, method, learning=learning, seed=seed, device=device)
-            frame = evaluate(part, model, device=device, outcomes=True)
+            frame = evaluations.evaluate(part, model, device=device)
             about = {"method": method, "condition": "clean", "unseen": ", ".join(unseen), "seed": seed}
             hidden = frame["task"].isin(unseen)
             for group, tasks in (("seen", frame[~hidden]), ("unseen", frame[hidden])):

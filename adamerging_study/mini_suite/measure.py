@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from adamerging_lib.evaluation import evaluate
 from adamerging_lib.merged import Merged
 from adamerging_lib.suite import Suite
 from adamerging_lib.task_vectors import TaskVectors
 from adamerging_lib.vectors.geometry import cosines, relative_norms
 
-from .. import measuring
+from .. import evaluations, measuring
 
 
 def measure(
@@ -36,7 +35,7 @@ def measure(
         one = torch.tensor([[float(alpha)]], dtype=torch.float64)
         states = {task: tv.subset([task]).merge(one, "task") for task in tv.tasks}
         path = Merged(None, "expert_path", {"alpha": alpha}, tv.tasks, task_states=states)
-        frame = evaluate(suite, path, device=device, outcomes=True)
+        frame = evaluations.evaluate(suite, path, device=device)
         rows += measuring.rows_of(frame, method="expert_path", condition="clean", alpha=float(alpha))
     return rows + _of_vectors(tv)
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
-from adamerging_lib.evaluation import evaluate, predictions
 from adamerging_lib.forward import entropy
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods.registry import find
 from adamerging_lib.suite import Suite
 from adamerging_lib.worlds.corruptions import corrupt
 
-from .. import fits, measuring
+from .. import evaluations, fits, measuring
 from ..fits import Wanted
 from .numbers import LEARNED
 
@@ -133,7 +133,7 @@ def robustness(
     def measured(shifted: Suite, method: str, seed: int, model: Merged, adapted_on: str, name: str, level: int) -> list:
         adapted_on = adapted_on if find(method).adaptive else "nothing"
         about = {"method": method, "condition": name, "severity": level, "adapted_on": adapted_on, "seed": seed}
-        return measuring.rows_of(evaluate(shifted, model, device=device, outcomes=True), group="all", **about)
+        return measuring.rows_of(evaluations.evaluate(shifted, model, device=device), group="all", **about)
 
     rows, merged = [], {}
     for seed in seeds:
@@ -200,18 +200,15 @@ def watch(suite: Suite, merged: Merged, device: str = "cpu") -> pd.DataFrame:
         One row per task: task, accuracy (percent), entropy (nats, mean), share of the class predicted most often
         (percent), n, and in ``right`` which images are classified correctly, bool ``[n]``.
     """
-    found = []
-    for task, scores, labels in predictions(suite, merged, device=device):
-        predicted = scores.argmax(-1)
-        right = predicted == labels
-        found.append(
-            {
-                "task": task,
-                "accuracy": 100 * right.double().mean().item(),
-                "entropy": entropy(scores).mean().item(),
-                "share": 100 * predicted.bincount().max().item() / len(labels),
-                "n": len(labels),
-                "right": right.numpy(),
-            }
-        )
-    return pd.DataFrame(found)
+    frame = evaluations.evaluate(suite, merged, device=device, measure=_watched)
+    return frame.drop(columns=["setting", "split"])
+
+
+def _watched(scores: Tensor, labels: Tensor) -> dict[str, float | int]:
+    predicted = scores.argmax(-1)
+    return {
+        "accuracy": 100 * (predicted == labels).double().mean().item(),
+        "entropy": entropy(scores).mean().item(),
+        "share": 100 * predicted.bincount().max().item() / len(labels),
+        "n": len(labels),
+    }

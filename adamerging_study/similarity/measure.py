@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamerging_lib.evaluation import evaluate
 from adamerging_lib.merged import Merged
 from adamerging_lib.suite import Suite
 from adamerging_lib.task_vectors import TaskVectors
 from adamerging_lib.vectors.geometry import cosines
 from adamerging_lib.vectors.select import kept_above
 
-from .. import measuring
+from .. import evaluations, measuring
 
 
 def measure(
@@ -99,7 +98,7 @@ def _of_images(
 ) -> list[dict[str, Any]]:
     """One row per task: how well one encoder does on its test images."""
     part = dataclasses.replace(suite, test={task: suite.test[task] for task in tasks})
-    frame = evaluate(part, Merged(dict(state), "similarity", {}, tuple(tasks)), device=device, outcomes=True)
+    frame = evaluations.evaluate(part, Merged(dict(state), "similarity", {}, tuple(tasks)), device=device)
     return measuring.rows_of(frame, average=False, condition="clean", **about)
 
 
