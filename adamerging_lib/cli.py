@@ -100,7 +100,7 @@ def merge(
     )  # fmt: skip
 
 
-_KIND = "auto, hf, task_vectors, head or state_dict, which keeps any model's tensors as they are"
+_KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
 
 
 _KEY = "the entry of IN that holds the weights, such as model.ema; . is all of IN; by default the only one there is"
@@ -120,7 +120,10 @@ def convert(
     target: Annotated[str, typer.Argument(metavar="OUT", help=".safetensors file to write")],
     kind: Annotated[str, typer.Option(metavar="KIND", help=_KIND)] = "auto",
     base: Annotated[
-        str | None, typer.Option(metavar="FILE", help="take the projection that IN lacks from this converted base")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="the base of an adapter, to merge it into; or of an encoder without a projection"
+        ),
     ] = None,
     key: Annotated[str | None, typer.Option(metavar="NAME", help=_KEY)] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_LEFT_OUT)] = None,

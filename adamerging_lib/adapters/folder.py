@@ -18,6 +18,7 @@ from .config import CONFIG
 from .expert import AdapterExpert, Product
 from .low_rank import Factors
 from .places import Prefix
+from .source import times
 
 WEIGHTS = "adapter_model.safetensors"
 _PEFT = "base_model.model."
@@ -77,8 +78,8 @@ def _factor_tensors(module: str, product: Product, b: Tensor, a: Tensor) -> dict
         return {f"{_PEFT}{module}.lora_embedding_A": a.float(), f"{_PEFT}{module}.lora_embedding_B": b.float()}
     if len(product.shape) > 2:  # a convolution: A has its kernel, B one of 1
         a, b = a.reshape(-1, *product.shape[1:]), b.reshape(*b.shape, *[1] * (len(product.shape) - 2))
-    elif module.endswith(".base_layer.out_proj"):
-        b = b / 2  # peft adds it twice, see source.scale_of
+    else:
+        b = b / times(module)
     return {f"{_PEFT}{module}.lora_A.weight": a.float(), f"{_PEFT}{module}.lora_B.weight": b.float()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from ..coefficients import Coefficients
+from ..files.align import Options
 from ..files.by_tensor import merge_by_tensor, survey
-from ..files.lazy import lazy_task_vectors
+from ..files.lazy import examine, lazy_task_vectors
+from ..files.merge import refuse_twins
 from ..files.plan import PathLike, Plan, plan_merge
 from ..methods.registry import Method, find
+from ..runtime.places import given
 from ..runtime.values import few
-from ..state import is_finite, is_merged
-from ..task_vectors import TaskVectors
+from ..state import accumulation_dtype, is_finite, is_merged
+from ..task_vectors import TaskVectors, weights
 from ..vectors.elementwise import OnDemand
 from .expert import AdapterExpert, Product
 from .folder import WEIGHTS, Parts, write_folder
@@ -55,6 +58,7 @@ def merge_to_adapter(
     *,
     rank: int | None = None,
     force: bool = False,
+    options: Options | None = None,
     **hyper: Any,
 ) -> AdapterReport:
     """Merge LoRA adapters of one base into one LoRA adapter, which peft loads.
@@ -68,12 +72,15 @@ def merge_to_adapter(
         out: folder to write.
         rank: cut every module to this rank, by singular values; default: nothing is cut.
         force: whether an adapter that lies in ``out`` is replaced.
+        options: what is left out where adapters have tensors of their own, such as heads: ``Options.of(drop=[…])``.
         hyper: the method's keyword arguments.
 
     Raises:
         ValueError: naming what does not fit, and the mend.
     """
-    out = Path(out)
+    out = given(out)
+    if options and options.strip:
+        raise ValueError("--strip renames the base, and a merged adapter must keep its names: leave one of them out")
     if out.suffix == ".safetensors" or out.is_file():
         raise ValueError(f"an adapter is a folder: give one to write, such as {out.with_suffix('')}, instead of {out}")
     if rank is not None and rank < 1:
@@ -81,8 +88,9 @@ def merge_to_adapter(
     found = find(method)
     if found.task_id:
         raise ValueError(f"{method} keeps one model per task, which no adapter is: merge without --adapter")
-    plan = plan_merge(method, pretrained, experts, out / WEIGHTS, force=force, **hyper)
+    plan = plan_merge(method, pretrained, experts, out / WEIGHTS, force=force, options=options, **hyper)
     adapters = _adapters(plan)
+    refuse_twins({task: expert.digests() for task, expert in adapters.items()})
     # A method that counts blocks must see the names of all merged tensors.
     names = [key for key in plan.pretrained.layout if key in plan.merged]
     linear = found.linear(**plan.hyper) if callable(found.linear) else found.linear
@@ -96,7 +104,9 @@ def merge_to_adapter(
         )
     else:
         parts, rows = _cut_merge(plan, adapters, rank)
-    return _written(out, parts, rows, plan.pretrained, adapters, {"method": method, "hyper": dict(plan.hyper)})
+    return _written(
+        out, parts, rows, plan.pretrained, adapters, {"method": method, "hyper": dict(plan.hyper)}, plan.warnings
+    )
 
 
 def save_adapter(
@@ -117,12 +127,17 @@ def save_adapter(
         ValueError: naming tasks or rows that do not fit.
     """
     base = next(iter(experts.values())).base
-    names = {key: t for key, t in getattr(base, "layout", base).items() if is_merged(t)}
-    rows = TaskVectors(tuple(experts), base, names).rows(coefficients.granularity)
+    by_name = coefficients.granularity == "tensor"  # tied tensors have one row, of the first
+    names = [key for key in weights(base) if not by_name or key in coefficients.rows]
+    rows = TaskVectors(tuple(experts), base, dict.fromkeys(names)).rows(coefficients.granularity)
     values = coefficients.aligned(tuple(experts), rows.names).double()
     scales = {key: values[:, rows.index[key]] for key in names}
+    if lacking := [key for key in _keys(base, experts) if key not in scales]:
+        raise ValueError(f"no coefficient is given for {few(lacking)}, which the adapters change")
     parts, table = _sum(base, experts, scales, rank)
-    return _written(Path(folder), parts, table, base, experts, {"coefficients": coefficients.granularity})
+    warnings = tuple(warning for expert in experts.values() for warning in expert.warnings)
+    what = {"coefficients": coefficients.granularity}
+    return _written(given(folder), parts, table, base, experts, what, warnings)
 
 
 def linear_coefficients(
@@ -143,13 +158,14 @@ def linear_coefficients(
 
 
 def _adapters(plan: Plan) -> dict[str, AdapterExpert]:
-    for task, expert in plan.experts.items():
+    models = {task: getattr(expert, "state", expert) for task, expert in plan.experts.items()}
+    for task, expert in models.items():
         if not isinstance(expert, AdapterExpert):
             raise ValueError(
                 f"expert {task!r} is a whole model, and --adapter writes merged adapters: give its adapter, or merge "
                 f"without --adapter"
             )
-    return dict(plan.experts)
+    return models
 
 
 def _keys(base: Mapping[str, Tensor], experts: Mapping[str, AdapterExpert]) -> list[str]:
@@ -215,10 +231,11 @@ def _cut_merge(
     plan: Plan, adapters: Mapping[str, AdapterExpert], rank: int
 ) -> tuple[Parts, list[tuple[str, int, Tensor, int]]]:
     """Merge by any method with θ0 widened, so that differences are not rounded, and cut them."""
-    tv = lazy_task_vectors(plan.pretrained, adapters)
-    wide = {key: t for key, t in plan.pretrained.layout.items() if is_merged(t)}
-    base = OnDemand(wide, lambda key: plan.pretrained[key].to(torch.promote_types(wide[key].dtype, torch.float32)))
-    tv = TaskVectors(tv.tasks, base, tv.vectors)
+    found, _ = examine(plan.pretrained, plan.experts)
+    tv = lazy_task_vectors(plan.pretrained, plan.experts, found=found)
+    start = tv.pretrained
+    base = OnDemand(start, lambda key: _wide(start[key]))
+    tv = replace(tv, pretrained=base)
     hyper, keys = dict(plan.hyper), set(_keys(plan.pretrained, adapters))
     parts, rows = Parts(), []
     for key, _, merged in merge_by_tensor(plan.method, tv, survey(plan.method, tv, hyper), hyper):
@@ -226,13 +243,17 @@ def _cut_merge(
             continue
         form = _product(key, adapters)
         if form is None:
-            parts.whole[key] = merged.to(wide[key].dtype)
+            parts.whole[key] = merged.to(plan.pretrained.layout[key].dtype)
             continue
         delta = (merged - base[key]).flatten(1)
         factors, s = cut_matrix(delta.T if form.transposed else delta, rank)
         parts.factors[key] = (form, factors)
         rows.append((key, int((s > 0).sum()), s, rank))
     return parts, rows
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.to(accumulation_dtype(t.dtype)) if is_merged(t) else t
 
 
 def _written(
@@ -242,6 +263,7 @@ def _written(
     base: Mapping[str, Tensor],
     experts: Mapping[str, AdapterExpert],
     what: Mapping[str, Any],
+    warnings: tuple[str, ...],
 ) -> AdapterReport:
     if not (parts.factors or parts.whole):
         raise ValueError(f"none of {few(list(experts))} changes a tensor of the base: there is no adapter to write")
@@ -261,7 +283,6 @@ def _written(
 
     note = {"library": f"adamerging_lib {__version__}", "merged": json.dumps(dict(what), default=str)}
     write_folder(out, parts, base, experts, note)
-    warnings = tuple(warning for expert in experts.values() for warning in expert.warnings)
     return AdapterReport(out, table, total, tuple(parts.whole), warnings)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from ..adapters.expert import load_adapter
+from ..adapters.names import refusal
+from ..adapters.source import is_adapter
 from ..files.checkpoint import check_free, check_room, writing
 from ..files.header import format_of
 from ..files.kinds import layout_of
@@ -32,7 +35,8 @@ from .reading import (
 from .tower import complete
 
 _ENCODERS = {known.kind: known.words for known in FORMATS}
-_WORDS = {**_ENCODERS, HEAD: "a classification head", "state_dict": "a state dict"}
+ADAPTER = "adapter"
+_WORDS = {**_ENCODERS, HEAD: "a classification head", "state_dict": "a state dict", ADAPTER: "an adapter of a base"}
 KINDS = ("auto", *_WORDS)
 _ALL = "To keep all tensors under their own names: --kind state_dict"
 
@@ -86,11 +90,13 @@ def convert(
         target: ``.safetensors`` file to write.
         kind: ``hf`` (a Hugging Face CLIP vision model) and ``task_vectors`` (an open_clip image encoder, a whole module
             or a state dict) become open_clip's vision tower; ``head`` a classification head's weight; ``state_dict``
-            keeps every tensor of any model under its own name; ``auto`` finds out which of the first three it is.
+            keeps every tensor of any model under its own name; ``adapter`` becomes its base with the adapter merged
+            into it; ``auto`` finds out which it is, ``state_dict`` apart.
         key: of a file of torch.save: the entry that holds the weights, dotted where entries lie within entries; ``.``
             is all that the file holds. Without, it is found where only one can be meant, see `weights.find_weights`.
-        base: the converted base of an image encoder that holds no projection, to take it from. Without, the target
-            has none either, and `load_encoder` takes it from the base it is given.
+        base: of an adapter, the model that it changes. Of an image encoder that holds no projection, its converted
+            base, to take it from; without, the target has none either, and `load_encoder` takes it from the base it is
+            given.
         drop: with ``state_dict``: patterns of names of tensors to leave out, see `names.dropped`.
         strip: with ``state_dict``: a prefix to take off the names of those that are left, see `names.strip`.
         force: replace a target that exists.
@@ -106,10 +112,12 @@ def convert(
     one_of("kind", kind, KINDS)
     if target.suffix != ".safetensors" or target.is_dir():
         raise ValueError(f"{target} should be a file that ends in .safetensors, which is what is written")
+    if is_adapter(source):
+        return _convert_adapter(given(source), target, kind, base, force)
     opened = open_source(source, key)
-    if target.resolve() in [file.resolve() for file in opened.files]:
-        raise ValueError(f"{target} is the source: choose another file to write")
-    check_free(target, force)
+    _check_target(target, opened.files, force)
+    if problem := refusal(opened.tensors, str(opened.path)):
+        raise CheckpointError(problem)
     kind = _kind(opened, kind)
     if kind != "state_dict" and (drop or strip):
         raise ValueError(f"--drop and --strip change names, which a checkpoint of kind {kind!r} has its own of")
@@ -129,6 +137,36 @@ def convert(
             tensor = tensors[old]
             check_finite({old: tensor}, opened.path)
             put(new, tensor)
+    return report
+
+
+def _check_target(target: Path, sources: Iterable[Path], force: bool) -> None:
+    if target.resolve() in [file.resolve() for file in sources]:
+        raise ValueError(f"{target} is the source: choose another file to write")
+    check_free(target, force)
+
+
+def _convert_adapter(source: Path, target: Path, kind: str, base: PathLike | None, force: bool) -> Conversion:
+    """Write the base with the adapter merged into it."""
+    if kind not in ("auto", ADAPTER):
+        raise CheckpointError(f"{source} is an adapter, whose factors are no model of kind {kind!r}: leave out --kind")
+    if base is None:
+        raise CheckpointError(
+            f"{source} is an adapter, not a model: to write its base with the adapter merged into it, name the base, "
+            f"--base FILE; to merge it with others, give both to adamerging merge, --pretrained BASE --expert "
+            f"NAME={source}"
+        )
+    expert = load_adapter(source, base)
+    _check_target(target, [*expert.files, *getattr(expert.base, "files", ())], force)
+    layout = expert.layout
+    _check_formats(layout, expert.path)
+    check_room(target, sum(t.nbytes for t in layout.values()))
+    numbers = sum(t.numel() for t in layout.values())
+    report = Conversion(expert.path, target, ADAPTER, "", len(layout), numbers, (), {}, expert.digests())
+    with writing(target, layout, _metadata(report)) as put:
+        for name, tensor in expert.items():
+            check_finite({name: tensor}, expert.path)
+            put(name, tensor)
     return report
 
 

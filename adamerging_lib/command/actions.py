@@ -68,7 +68,7 @@ def merge_experts(
     if adapter:
         if dry_run:
             raise ValueError("--dry-run is for merges into models: leave out one of --dry-run and --adapter")
-        report = merge_to_adapter(method, pretrained, named, out, rank=rank, force=force, **hyper)
+        report = merge_to_adapter(method, pretrained, named, out, rank=rank, force=force, options=options, **hyper)
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(_adapter_result(report))

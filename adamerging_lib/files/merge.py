@@ -71,7 +71,7 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
         with bar(desc="Checking", total=len(plan.merged)) as seen:
             found, frame = examine(plan.pretrained, plan.experts, seen.update)
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
-        _refuse_twins(digests)
+        refuse_twins(digests)
         hyper = dict(plan.hyper)
         with bar(desc="Surveying") as seen:
             known = survey(plan.method, _vectors(plan, found, seen.update), hyper)
@@ -89,7 +89,8 @@ def _vectors(plan: Plan, found: Found, on_read: Callable[[], object] = lambda: N
     return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found)
 
 
-def _refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
+def refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ValueError where two experts are the same files under other names."""
     seen: dict[tuple[str, ...], str] = {}
     for task, files in digests.items():
         if (first := seen.setdefault(tuple(files.values()), task)) != task:
@@ -97,7 +98,7 @@ def _refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _warnings(plan: Plan, frame: pd.DataFrame) -> tuple[str, ...]:
-    warnings = []
+    warnings = [*plan.warnings]
     for task, row in frame.iterrows():
         if row["norm"] == 0:
             warnings.append(f"expert {task!r} equals pretrained: it only thins out the others; leave it out")

@@ -17,7 +17,7 @@ from ..task_vectors import weights
 from .align import Options, align
 from .by_tensor import rehearse
 from .checkpoint import CheckpointFile, check_room
-from .experts import Expert, open_base, open_expert
+from .experts import Expert, adapter_notes, adapter_warnings, open_base, open_expert
 from .kinds import is_copied, is_statistic
 
 SUFFIX = ".safetensors"
@@ -37,6 +37,7 @@ class Plan:
         outputs: task → file to write, or None → file where one model serves all tasks.
         replaces: outputs that exist.
         notes: what was done so that the models fit together, as sentences.
+        warnings: what looks wrong with adapters, as sentences.
     """
 
     method: Method
@@ -46,6 +47,7 @@ class Plan:
     outputs: Mapping[str | None, Path]
     replaces: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -134,7 +136,10 @@ def plan_merge(
         what = "exists" if replaces[0].exists() else f"is a link to {os.readlink(replaces[0])}, which is not there"
         raise ValueError(f"{replaces[0]} {what}: choose another output, or replace it with --force (force=True)")
     defaults = {name: parameter.default for name, parameter in known.items()}
-    plan = Plan(found, {**defaults, **hyper}, fitting.pretrained, fitting.experts, outputs, replaces, fitting.notes)
+    plan = Plan(
+        found, {**defaults, **hyper}, fitting.pretrained, fitting.experts, outputs, replaces,
+        (*adapter_notes(tuned), *fitting.notes), adapter_warnings(tuned, base),
+    )  # fmt: skip
     check_room(given(out), plan.size * len(outputs))
     return plan
 
