@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .adapters.names import refusal
-from .files.kinds import MANY, is_derived, is_pruning, is_spread, layout_of, same_bits, same_numbers
+from .files.kinds import MANY, is_derived, is_mask, is_pruning, is_spread, layout_of, same_bits, same_numbers
 from .files.signatures import foreign
 from .runtime.atomic import atomic
 
@@ -93,8 +93,7 @@ def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, StateDict]) -
     tuned = {task: state[key] for task, state in experts.items()}
     if not is_finite(pretrained) and all(same_bits(pretrained, tensor) for tensor in tuned.values()):
         return None
-    for owner, tensor in {"pretrained": pretrained, **tuned}.items():
-        check_finite(key, owner, tensor)
+    _check_alike(key, pretrained, tuned)
     far = next(task for task, own in zip(experts, t, strict=True) if not is_finite(own))
     raise CheckpointError(
         f"{key!r} of {far!r} differs from pretrained by more than {str(t.dtype).removeprefix('torch.')} can hold: such "
@@ -102,13 +101,31 @@ def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, StateDict]) -
     )
 
 
-def averaged(key: str, experts: Mapping[str, Tensor]) -> Tensor:
+def _check_alike(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError where a tensor that is not the same in all models holds NaN or Inf."""
+    models = {"pretrained": pretrained, **experts}
+    odd = {owner: tensor for owner, tensor in models.items() if is_merged(tensor) and not is_finite(tensor)}
+    if odd and all(is_mask(tensor) for tensor in odd.values()):
+        raise CheckpointError(
+            f"{key!r} is a mask of -inf in {', '.join(map(repr, odd))}, and not the same in all models: "
+            + left_out(key)
+        )
+    for owner, tensor in odd.items():
+        check_finite(key, owner, tensor)
+
+
+def left_out(key: str) -> str:
+    """The mend for a tensor that is no weight."""
+    return f"what is no weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
+
+
+def averaged(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> Tensor:
     """The mean over θ_k of one statistic, summed in float64, in its own type.
 
     Raises:
         CheckpointError: where a number is not finite, or a variance is below zero.
     """
-    for owner, tensor in experts.items():
+    for owner, tensor in {"pretrained": pretrained, **experts}.items():
         check_statistic(key, owner, tensor)
     first = next(iter(experts.values()))
     return torch.stack([t.detach().to(first.device, torch.float64) for t in experts.values()]).mean(0).to(first.dtype)
@@ -139,6 +156,7 @@ def check_codes(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> 
     other = next((task for task, tensor in experts.items() if not same_numbers(pretrained, tensor)), None)
     if other is None:
         return False
+    _check_alike(key, pretrained, experts)
     if is_pruning(key):
         raise CheckpointError(
             f"{key!r} differs between pretrained and {other!r}: they were pruned at other places. Make pruning part of "
@@ -147,8 +165,8 @@ def check_codes(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> 
     if not is_merged(pretrained) and pretrained.numel() >= MANY and not is_derived(key, pretrained):
         raise CheckpointError(
             f"{key!r} holds {pretrained.numel():,} whole numbers, which differ between pretrained and {other!r}: codes "
-            f"of quantised weights cannot be averaged. Merge the unquantised models, then quantise the result; what is "
-            f"no weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
+            f"of quantised weights cannot be averaged. Merge the unquantised models, then quantise the result; "
+            + left_out(key)
         )
     return True
 

@@ -12,6 +12,7 @@ from .files.align import Options, align
 from .files.kinds import is_copied, is_statistic, layout_of, ties
 from .layers import block_order, block_rows
 from .runtime.devices import sent
+from .runtime.values import few
 from .state import (
     CheckpointError,
     StateDict,
@@ -94,10 +95,12 @@ class TaskVectors:
                 if is_copied(key, tensor):
                     check_codes(key, tensor, tuned)
                 else:
-                    start[key] = averaged(key, tuned)
+                    start[key] = averaged(key, tensor, tuned)
                     statistics[key] = torch.stack([tensor, *tuned.values()]).detach()
             elif key not in tied and (t := vectors_of(key, tensor, experts)) is not None:
                 vectors[key] = t
+        if not vectors:
+            raise CheckpointError(f"no tensor of weights that could be merged is among {few(list(pretrained))}")
         return cls(
             tuple(experts), start, vectors, {key: home for key, home in tied.items() if home in vectors}, statistics
         )
@@ -116,7 +119,7 @@ class TaskVectors:
             raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
         index = [self.tasks.index(task) for task in tasks]
         statistics = {key: t[[0, *(1 + k for k in index)]] for key, t in self.statistics.items()}
-        means = {key: averaged(key, dict(zip(tasks, t[1:], strict=True))) for key, t in statistics.items()}
+        means = {key: averaged(key, t[0], dict(zip(tasks, t[1:], strict=True))) for key, t in statistics.items()}
         return replace(
             self,
             tasks=tuple(tasks),

@@ -39,10 +39,10 @@ class View(Mapping[str, Tensor]):
     ) -> None:
         self._state, self._sources, self._dtypes = state, sources, dtypes
         self.layout: dict[str, Tensor] = {}
-        """Tensor name → tensor on ``meta`` (of a state dict, the tensor): shape and dtype."""
+        """Tensor name → tensor on ``meta``: shape and dtype."""
         for name, (owner, key) in sources.items():
             tensor = layout_of(owner)[key]
-            self.layout[name] = tensor.to(dtypes[name], device="meta") if name in dtypes else tensor
+            self.layout[name] = torch.empty(tensor.shape, dtype=dtypes.get(name, tensor.dtype), device="meta")
         if hasattr(state, "difference"):  # asked for where it is there, see `state.differences`
             self.difference = self._difference
 
@@ -382,9 +382,9 @@ def _mend(models: Mapping[str | None, StateDict], problems: list[_Problem], opti
             options = replace(options, strip=(*options.strip, prefix))
     names = _named(models, options)
     left = [problem for task in tasks for problem in _fit(models, names, task, options.cast).problems]
-    if any(problem.kind == "dtype" for problem in left):
-        options = replace(options, cast=True)
-        left = [problem for task in tasks for problem in _fit(models, names, task, True).problems]
+    cast = [problem for task in tasks for problem in _fit(models, names, task, True).problems]
+    if len(cast) < len(left):
+        options, left = replace(options, cast=True), cast
     gone = {problem.name for problem in left}
     patterns = _patterns(gone, {name for own in names.values() for name in own})
     layout = layout_of(models[None])

@@ -76,9 +76,9 @@ def lazy_task_vectors(
     statistics, means = {}, {}
     for key in filter(is_statistic, layout_of(pretrained)):
         if not is_copied(key, layout_of(pretrained)[key]):
-            tuned = _of(experts, key)
-            means[key] = averaged(key, tuned)
-            statistics[key] = torch.stack([pretrained[key], *tuned.values()])
+            own, tuned = pretrained[key], _of(experts, key)
+            means[key] = averaged(key, own, tuned)
+            statistics[key] = torch.stack([own, *tuned.values()])
     start = _Start(pretrained, means) if means else pretrained
     return TaskVectors(tuple(experts), start, OnDemand(names, read), found.tied, statistics)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -110,9 +111,10 @@ def _vector(tv: TaskVectors, base: str, of_base: Any) -> dict[str, Tensor]:
 
 def _share(tv: TaskVectors, base: str, of_base: Any) -> float:
     """‖Σ_k T_k‖₁ / ‖τ‖₁, tensor by tensor; 0 where τ is zero."""
-    whole = left = 0.0
+    whole, left = [], []
     for key, t in tv.vectors.items():
         one = replace(tv, vectors={key: t})
-        whole += float(t.sum(0).abs().sum(dtype=torch.float64))
-        left += float(_vector(one, base, of_base)[key].abs().sum(dtype=torch.float64))
-    return whole / left if left else 0.0
+        whole.append(float(t.sum(0).abs().sum(dtype=torch.float64)))
+        left.append(float(_vector(one, base, of_base)[key].abs().sum(dtype=torch.float64)))
+    # Summed exactly: the order of the tensors, which is another one in a file, then changes nothing.
+    return math.fsum(whole) / math.fsum(left) if any(left) else 0.0
