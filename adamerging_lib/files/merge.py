@@ -21,7 +21,7 @@ from ..task_vectors import TaskVectors
 from .align import Options
 from .by_tensor import Part, merge_by_tensor, survey
 from .checkpoint import writing
-from .lazy import Found, examine, lazy_task_vectors
+from .lazy import Found, Kept, examine, lazy_task_vectors
 from .plan import PathLike, Plan, plan_merge
 
 
@@ -72,10 +72,10 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
             found, frame = examine(plan.pretrained, plan.experts, seen.update)
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
         refuse_twins(digests)
-        hyper = dict(plan.hyper)
+        hyper, kept = dict(plan.hyper), Kept()
         with bar(desc="Surveying") as seen:
-            known = survey(plan.method, _vectors(plan, found, seen.update), hyper)
-        parts = merge_by_tensor(plan.method, _vectors(plan, found), known, hyper)
+            known = survey(plan.method, _vectors(plan, found, kept, seen.update), hyper)
+        parts = merge_by_tensor(plan.method, _vectors(plan, found, kept), known, hyper)
         total = len(plan.outputs) * len(plan.pretrained)
         _write(plan, _metadata(plan, digests), bar(parts, "Merging", total))
         return found, frame
@@ -85,8 +85,8 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
     return Report(plan, frame, found.changed, masks, found.tied, plan.statistics, warnings, seconds, memory)
 
 
-def _vectors(plan: Plan, found: Found, on_read: Callable[[], object] = lambda: None) -> TaskVectors:
-    return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found)
+def _vectors(plan: Plan, found: Found, kept: Kept, on_read: Callable[[], object] = lambda: None) -> TaskVectors:
+    return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found, kept)
 
 
 def refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
