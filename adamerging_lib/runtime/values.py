@@ -100,7 +100,9 @@ def _value(text: str, parameter: Parameter) -> object:
 
 def _example(name: str, parameter: Parameter) -> str:
     """How a value is written, for a message; a comma before it."""
-    if parameter.default in (None, [], {}) or not parameter.allows(parameter.default):
-        return ""
+    if parameter.default in (None, [], {}):
+        forms = {f"'{name}={{key:value}}'": {}, f"{name}=first,second": []}
+        known = not fits(parameter.type, object())  # else everything fits
+        return next((f", such as {form}" for form, empty in forms.items() if known and fits(parameter.type, empty)), "")
     text = f"{name}={written(parameter.default).removeprefix('[').removesuffix(']')}"
     return f", such as {repr(text) if isinstance(parameter.default, dict) or ' ' in text else text}"
