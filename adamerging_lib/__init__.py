@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import records as records
+    from .adapters.expert import load_adapter as load_adapter
+    from .adapters.merge import merge_to_adapter as merge_to_adapter
+    from .adapters.merge import save_adapter as save_adapter
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
     from .evaluation import evaluate as evaluate
@@ -40,6 +43,8 @@ __version__ = "0.1.0"
 # Where each public name lives. It is imported when first asked for, so that what needs no torch (records, published
 # numbers, `adamerging --help`) does not wait for it.
 _HOMES = {
+    "adapters.expert": ("load_adapter",),
+    "adapters.merge": ("merge_to_adapter", "save_adapter"),
     "coefficients": ("Coefficients", "read_authors_file"),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),
