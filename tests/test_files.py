@@ -14,6 +14,7 @@ from strategies import assert_equal, checkpoints
 
 from adamerging_lib import TaskVectors, cli
 from adamerging_lib import state as st
+from adamerging_lib.checkpoints import convert
 from adamerging_lib.files import checkpoint
 from adamerging_lib.files.checkpoint import CheckpointFile, writing
 from adamerging_lib.files.header import read_header
@@ -93,6 +94,23 @@ def test_numbered_files_without_an_index(tmp_path, first):
         CheckpointFile(tmp_path)
 
 
+@pytest.mark.parametrize("start", ["consolidated.", "mp_rank_", "zero_pp_rank_"])
+def test_slices_of_one_model_are_no_models(tmp_path, start):
+    st.save(tmp_path / f"{start}00.safetensors", mixed())
+    assert len(CheckpointFile(tmp_path / f"{start}00.safetensors")) == len(mixed())
+    st.save(tmp_path / f"{start}01.safetensors", mixed())
+    with pytest.raises(CheckpointError, match=f"{start}00.safetensors is only a part, one of 2 slices of one model"):
+        CheckpointFile(tmp_path / f"{start}00.safetensors")
+
+
+def test_files_of_two_formats(tmp_path):
+    index = shards(tmp_path, mixed())
+    torch.save({"a": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors")
+    for opened in (CheckpointFile, lambda path: convert(path, tmp_path / "o.safetensors", kind="state_dict")):
+        with pytest.raises(CheckpointError, match="is of files of two formats, model-00002-of-00002.safeten"):
+            opened(index)
+
+
 def test_a_shard_that_an_index_names_is_a_part(tmp_path):
     index = shards(tmp_path, mixed())
     (tmp_path / "model-00001-of-00002.safetensors").rename(tmp_path / "first.safetensors")
@@ -107,7 +125,11 @@ def test_a_shard_that_an_index_names_is_a_part(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "needs a 'weight_map'"),
+        ("[]", "is JSON text, not weights"),
+        ("{", "needs a 'weight_map'"),
+        ('\ufeff{"weight_map": {}}', "its 'weight_map' is empty"),
+        ("version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs, .* lfs pull --include model"),
+        ("", "index.json is empty: fetch it again"),
         ('{"weight_map": {}}', "its 'weight_map' is empty"),
         ('{"weight_map": {"a": 3}}', "needs a 'weight_map'"),
         ('{"weight_map": {"a": "../a.safetensors"}}', "no file beside it"),

@@ -6,6 +6,7 @@ import argparse
 import collections
 import dataclasses
 import datetime
+import enum
 import io
 import random
 import re
@@ -182,6 +183,9 @@ def test_damaged_programs_are_read_or_refused_and_nothing_else_happens(tmp_path)
     assert 50 < refused < 150
 
 
+Pair = collections.namedtuple("Pair", "one two")
+
+
 class Settings(dict):
     """A kind of dict."""
 
@@ -206,7 +210,15 @@ class Guarded:
         raise AssertionError("never called")
 
 
+class Choice(enum.Enum):
+    FIRST = "first"
+    SECOND = 2
+
+
 ODD = {
+    "enumerations": [Choice.FIRST, {Choice.SECOND: 1}],
+    "named tuple": Pair(1, 2),
+    "stream": io.BytesIO(b"abc"),
     "a float as a key": {0.5: 1},
     "None as a key": {None: 0},
     "a tuple as a key": {(1, (2, "x")): 3},
@@ -292,6 +304,24 @@ def test_types_without_storages_of_their_own(tmp_path, dtype, legacy):
         found = file.tensor(file.content[key])
         assert found.dtype == dtype and found.shape == expected.shape
         assert torch.equal(found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8))
+
+
+def test_calls_of_pythons_own_classes_are_told(tmp_path):
+    """Those of others with one plain value are members of enumerations; of Python's, they do harm."""
+    for module, name, harmless in (
+        ("somebody.settings", "Mode", True), ("__main__", "Outer.Mode", True), ("subprocess", "Popen", False),
+        ("somebody.settings", "run", False), ("torch.hub", "Load", False), ("builtins", "Exit", False),
+        ("pip._internal", "Main", False),
+    ):  # fmt: skip
+        program = f"c{module}\n{name}\nX".encode() + (5).to_bytes(4, "little") + b"first\x85R"
+        with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+            archive.writestr("m/data.pkl", b"\x80\x02" + program + b".")
+        if harmless:
+            found = PickledFile(tmp_path / "m.pt").content
+            assert str(found.name) == f"{module}.{name}" and found.given == ("first",)
+            continue
+        with pytest.raises(CheckpointError, match=f"wants to call {module}.{name}: nothing of it was executed"):
+            PickledFile(tmp_path / "m.pt")
 
 
 @FORMATS

@@ -70,6 +70,7 @@ FOREIGN = {
     "text": (b"Entry not found", "is text that begins 'Entry not found', not weights: fetch it again"),
     "umlauts": ("Zugriff verweigert: geprüft".encode(), "is text that begins 'Zugriff"),
     "zeros": (bytes(2000), "begins with zeros only, as a download does"),
+    "random": (bytes(range(1, 200)), "is not a readable|cut short"),
     "empty": (b"", "is empty: fetch it again"),
 }  # fmt: skip
 
@@ -85,11 +86,27 @@ def test_files_are_named_for_what_they_are(tmp_path, capsys, name, file):
             opened(path)
         assert str(path) in str(error.value) and "Traceback" not in str(error.value)
     assert cli.main(["inspect", str(path)]) == 2
-    assert "cut short" not in capsys.readouterr().err
+    assert "cut short" not in capsys.readouterr().err or name == "random"
     if file.endswith("safetensors"):
         with pytest.raises(CheckpointError, match=words):
             st.load(path)
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("flax_model.msgpack", r"Flax \(JAX\)"),
+        ("model.ckpt.data-00000-of-00001", "TensorFlow"),
+        ("model.ckpt.index", "TensorFlow"),
+        ("saved_model.pb", "TensorFlow"),
+        ("model.engine", "TensorRT"),
+    ],
+)
+def test_files_without_first_bytes_of_their_own_go_by_their_names(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"\x84\xa4bert\x81\xa3" + bytes(range(200)))
+    with pytest.raises(CheckpointError, match=f"{name} is a .*{words}.*: take the model's release in safetensors"):
+        CheckpointFile(tmp_path / name)
 
 
 def test_a_command_that_mends_is_one_for_the_shell(tmp_path):

@@ -160,6 +160,10 @@ def _check_kind(file: Path, located: Located) -> None:
     """Raise CheckpointError where a file of a checkpoint is of another kind than safetensors."""
     if is_pickled(file):
         place = located.path
+        if not all(map(is_pickled, located.files)):
+            raise CheckpointError(
+                f"{place} is of files of two formats, {file.name} is a pickle: fetch one format whole"
+            )
         if len(located.files) > 1 or place != file:
             place = place if place.name.endswith(INDEX) else place.parent
             target = located.path.with_name("model.safetensors")
