@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .adapters.merge import save_adapter as save_adapter
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
+    from .doctor.check import check as check
     from .evaluation import evaluate as evaluate
     from .files.merge import merge_files as merge_files
     from .merged import Fit as Fit
@@ -46,6 +47,7 @@ _HOMES = {
     "adapters.expert": ("load_adapter",),
     "adapters.merge": ("merge_to_adapter", "save_adapter"),
     "coefficients": ("Coefficients", "read_authors_file"),
+    "doctor.check": ("check",),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),
     "merged": ("Fit", "Merged"),
