@@ -174,9 +174,7 @@ def _convert_adapter(source: Path, target: Path, kind: str, base: PathLike | Non
 def _kind(opened: Source, kind: str) -> str:
     found = recognise(opened)
     if kind == "auto" and found is None:
-        raise CheckpointError(
-            f"{opened.path} is no CLIP image encoder or head; it holds {first_names(opened)}. {_ALL}"
-        )
+        raise CheckpointError(f"{opened.path} is no CLIP image encoder or head; it holds {first_names(opened)}. {_ALL}")
     if kind not in ("auto", "state_dict", found):
         raise CheckpointError(f"{opened.path} is not of kind {kind!r}; it looks like {found or 'none that is known'}")
     return found if kind == "auto" else kind

@@ -127,9 +127,7 @@ def _pickled(located: Located, key: str | None) -> Source:
 class _Joined(Mapping[str, Tensor]):
     """The tensors of several files as one checkpoint's; the names that an index gives for each, or all."""
 
-    def __init__(
-        self, parts: Mapping[Path, tuple[StoredTensors, tuple[str, ...] | None]], path: Path
-    ) -> None:
+    def __init__(self, parts: Mapping[Path, tuple[StoredTensors, tuple[str, ...] | None]], path: Path) -> None:
         self._part: dict[str, StoredTensors] = {}
         self.layout: dict[str, Tensor] = {}
         """Tensor name → tensor on ``meta``: shape and dtype."""

@@ -18,10 +18,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
-    os.chmod(name, 0o644)  # mkstemp's 0600 would make committed files unreadable to others
     temporary = Path(name)
     try:
         yield temporary
+        # The 0600 of mkstemp, and of safetensors, would make committed files unreadable to others.
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
