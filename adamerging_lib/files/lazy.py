@@ -15,6 +15,8 @@ from ..vectors.elementwise import OnDemand
 from ..vectors.geometry import Geometry, measured
 from .kinds import is_copied, is_statistic, layout_of, ties
 
+_SMALL = 1 << 14  # bytes of a task vector that is kept
+
 
 @dataclass(frozen=True)
 class Found:
@@ -29,6 +31,26 @@ class Found:
     tied: Mapping[str, str] = field(default_factory=dict)
     masks: frozenset[str] = frozenset()
     changed: tuple[str, ...] = ()
+
+
+@dataclass
+class Kept:
+    """Small task vectors that passes over the same files share: making one anew takes longer than its memory is worth.
+
+    Arguments:
+        vectors: name → T.
+        left: bytes that may still be kept.
+    """
+
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    left: int = 1 << 25
+
+    def keep(self, key: str, t: Tensor) -> Tensor:
+        """The tensor, kept if it is small and there is room."""
+        if t.nbytes <= min(_SMALL, self.left):
+            self.vectors[key] = t
+            self.left -= t.nbytes
+        return t
 
 
 class _Start(Mapping[str, Tensor]):
@@ -55,6 +77,7 @@ def lazy_task_vectors(
     experts: Mapping[str, StateDict],
     on_read: Callable[[], object] = lambda: None,
     found: Found | None = None,
+    kept: Kept | None = None,
 ) -> TaskVectors:
     """Task vectors of checkpoints on disk, computed and checked for NaN anew each time one is asked for.
 
@@ -63,14 +86,17 @@ def lazy_task_vectors(
         experts: task name → θ_k, that fit, see `align.align`.
         on_read: called once for every tensor.
         found: what `examine` found; without it ties are not known.
+        kept: small ones of earlier passes over the same files.
     """
-    found = found or Found()
+    found, kept = found or Found(), kept or Kept()
 
     def read(key: str) -> Tensor:
         on_read()
+        if key in kept.vectors:
+            return kept.vectors[key]
         base = pretrained[key]
         t = vectors_of(key, base, experts)
-        return torch.zeros(len(experts), *base.shape) if t is None else t
+        return kept.keep(key, torch.zeros(len(experts), *base.shape) if t is None else t)
 
     names = [key for key in weights(pretrained) if key not in found.tied and key not in found.masks]
     statistics, means = {}, {}
