@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .adapters.names import refusal
 from .runtime.atomic import atomic
 from .runtime.values import few
 
@@ -33,13 +34,23 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @torch.no_grad()
-def differences(base: Tensor, tuned: Sequence[Tensor]) -> Tensor:
-    """T_k = θ_k − θ0 of one tensor, stacked ``[K, *shape]``, in float32 (float64 for float64)."""
+def differences(key: str, base: Tensor, experts: Sequence[StateDict]) -> Tensor:
+    """T_k = θ_k − θ0 of one tensor, stacked ``[K, *shape]``, in float32 (float64 for float64).
+
+    Arguments:
+        key: its name.
+        base: the tensor of θ0.
+        experts: state dicts of θ_k. One with a function ``difference(key)``, such as a base with an adapter, is asked
+            for T_k itself (None for zeros): θ_k in half precision has lost most of what a small ΔW is.
+    """
     base = base.detach().to(accumulation_dtype(base.dtype))
-    stacked = base.new_empty((len(tuned), *base.shape))
-    for own, tensor in zip(stacked, tuned, strict=True):
-        own.copy_(tensor.detach())
-        own -= base
+    stacked = base.new_empty((len(experts), *base.shape))
+    for own, state in zip(stacked, experts, strict=True):
+        if hasattr(state, "difference"):
+            own.zero_() if (t := state.difference(key)) is None else own.copy_(t)
+        else:
+            own.copy_(state[key].detach())
+            own -= base
     return stacked
 
 
@@ -79,6 +90,8 @@ def check_state_dicts(pretrained: StateDict, experts: Mapping[str, StateDict]) -
 def _check_tensors(owner: str, state: StateDict) -> None:
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"state dict of {owner!r} is empty or not a mapping: give name → tensor")
+    if problem := refusal(state, repr(owner)):
+        raise CheckpointError(problem)
     for key, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(

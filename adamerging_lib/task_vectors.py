@@ -62,7 +62,7 @@ class TaskVectors:
         check_state_dicts(pretrained, experts)
         tied = _tied(pretrained, experts)
         vectors = {
-            key: differences(tensor, [state[key] for state in experts.values()])
+            key: differences(key, tensor, list(experts.values()))
             for key, tensor in pretrained.items()
             if is_merged(tensor) and key not in tied
         }

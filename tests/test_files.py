@@ -13,7 +13,8 @@ from strategies import assert_equal, checkpoints
 
 from adamerging_lib import TaskVectors, cli
 from adamerging_lib import state as st
-from adamerging_lib.files.checkpoint import CheckpointFile, lazy_task_vectors, writing
+from adamerging_lib.files.checkpoint import CheckpointFile, writing
+from adamerging_lib.files.lazy import lazy_task_vectors
 from adamerging_lib.state import CheckpointError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..runtime.atomic import atomic
-from ..state import CheckpointError, check_state_dicts, differences, is_finite, is_merged, sha256, unreadable
-from ..task_vectors import TaskVectors
+from ..state import CheckpointError, sha256, unreadable
 
 _INDEX = ".safetensors.index.json"
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -68,47 +67,6 @@ class CheckpointFile(Mapping[str, Tensor]):
     def digests(self) -> dict[str, str]:
         """File name → SHA-256, of the file or of its parts."""
         return {file.name: sha256(file) for file in self.files}
-
-
-class _Differences(Mapping[str, Tensor]):
-    def __init__(
-        self, pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object]
-    ):
-        self._pretrained, self._experts, self._on_read = pretrained, experts, on_read
-        self._names = dict.fromkeys(key for key, t in pretrained.layout.items() if is_merged(t))
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._names:
-            raise KeyError(key)
-        self._on_read()
-        states = {task: {key: expert[key]} for task, expert in self._experts.items()}
-        base = {key: self._pretrained[key]}
-        t = differences(base[key], [state[key] for state in states.values()])
-        if not is_finite(t):
-            check_state_dicts(base, states)
-        return t
-
-    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
-        return key in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def lazy_task_vectors(
-    pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object] = lambda: None
-) -> TaskVectors:
-    """Task vectors of checkpoints on disk, computed and checked for NaN anew each time one is asked for.
-
-    Arguments:
-        pretrained: θ0.
-        experts: task name → θ_k, of the same layout.
-        on_read: called once for every tensor.
-    """
-    return TaskVectors(tuple(experts), pretrained, _Differences(pretrained, experts, on_read))
 
 
 @contextmanager

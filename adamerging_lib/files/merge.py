@@ -19,7 +19,8 @@ from ..runtime.cost import measured
 from ..state import is_finite, is_merged
 from ..vectors.geometry import compare
 from .by_tensor import Part, merge_by_tensor, survey
-from .checkpoint import lazy_task_vectors, writing
+from .checkpoint import writing
+from .lazy import lazy_task_vectors
 from .plan import PathLike, Plan, plan_merge
 
 

@@ -13,6 +13,7 @@ from ..methods.registry import Method, find, hyper_parameters
 from ..runtime.values import check
 from ..state import check_state_dicts, is_merged
 from .checkpoint import CheckpointFile, check_room
+from .experts import Expert, open_base, open_expert
 
 SUFFIX = ".safetensors"
 _TASK = re.compile(r"[\w-][\w.-]*")
@@ -35,7 +36,7 @@ class Plan:
     method: Method
     hyper: Mapping[str, Any]
     pretrained: CheckpointFile
-    experts: Mapping[str, CheckpointFile]
+    experts: Mapping[str, Expert]
     outputs: Mapping[str | None, Path]
     replaces: tuple[Path, ...]
 
@@ -77,7 +78,7 @@ def plan_merge(
     Arguments:
         method: id of a method that needs nothing but checkpoints.
         pretrained: file of θ0: safetensors, in one file or several.
-        experts: task name → file of θ_k, or (name, file) pairs.
+        experts: task name → file of θ_k, or folder of a LoRA adapter of θ0; or (name, file) pairs.
         out: the ``.safetensors`` file to write; of a method with task-specific weights, the folder of one file a task.
         force: whether an output that exists is replaced.
         hyper: the method's keyword arguments.
@@ -97,13 +98,13 @@ def plan_merge(
         )
     known = hyper_parameters(found)
     check(method, known, hyper)
-    base, tuned = CheckpointFile(pretrained), {}
+    base, tuned = open_base(pretrained), {}
     for task, path in experts.items() if isinstance(experts, Mapping) else experts:
         if not _TASK.fullmatch(task):
             raise ValueError(f"name {task!r} of expert {path} should be letters, digits, '_', '-' and '.'")
         if task in tuned:
             raise ValueError(f"two experts are named {task!r}: name every expert differently")
-        tuned[task] = CheckpointFile(path)
+        tuned[task] = open_expert(path, base)
         for other, file in tuned.items():
             if other != task and _shared_file(file, tuned[task]):
                 raise ValueError(f"experts {other!r} and {task!r} are the same file {path}: give it once")
@@ -138,5 +139,5 @@ def _outputs(method: Method, out: Path, tasks: tuple[str, ...]) -> dict[str | No
     return {task: out / f"{task}{SUFFIX}" for task in tasks}
 
 
-def _shared_file(one: CheckpointFile, other: CheckpointFile) -> bool:
+def _shared_file(one: Expert, other: Expert) -> bool:
     return any(a.samefile(b) for a in one.files for b in other.files)
