@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import records as records
+    from .adapting.adapt import adapt as adapt
+    from .adapting.adapted import Adapted as Adapted
+    from .adapting.adapted import load_adapted as load_adapted
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
     from .evaluation import evaluate as evaluate
@@ -40,6 +43,8 @@ __version__ = "0.1.0"
 # Where each public name lives. It is imported when first asked for, so that what needs no torch (records, published
 # numbers, `adamerging --help`) does not wait for it.
 _HOMES = {
+    "adapting.adapt": ("adapt",),
+    "adapting.adapted": ("Adapted", "load_adapted"),
     "coefficients": ("Coefficients", "read_authors_file"),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),
