@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .adapting.adapt import adapt as adapt
     from .adapting.adapted import Adapted as Adapted
     from .adapting.adapted import load_adapted as load_adapted
+    from .adapting.readers import image_batches as image_batches
+    from .adapting.readers import text_batches as text_batches
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
     from .evaluation import evaluate as evaluate
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "adapting.adapt": ("adapt",),
     "adapting.adapted": ("Adapted", "load_adapted"),
+    "adapting.readers": ("image_batches", "text_batches"),
     "coefficients": ("Coefficients", "read_authors_file"),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),

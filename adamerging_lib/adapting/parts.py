@@ -56,7 +56,7 @@ def open_state(given: Given, base: StateDict | None = None) -> StateDict:
     if not isinstance(given, str | os.PathLike):
         raise CheckpointError(f"a {type(given).__name__} is no checkpoint: give a state dict, a file or a folder")
     if not is_adapter(given):
-        return open_source(Path(given)).tensors
+        return open_source(Path(given), facts=False).tensors
     if base is None:
         raise CheckpointError(f"{given} is an adapter, not a model: give the base that it changes as pretrained")
     return AdapterExpert(open_adapter(given), base)

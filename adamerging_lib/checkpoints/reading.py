@@ -60,11 +60,13 @@ class Source:
         return {file.name: sha256(file) for file in self.files}
 
 
-def open_source(path: PathLike) -> Source:
+def open_source(path: PathLike, *, facts: bool = True) -> Source:
     """Open a checkpoint: safetensors (one file, several, a folder), ``pytorch_model.bin``, or a file of torch.save.
 
     Arguments:
         path: file or folder.
+        facts: whether a config.json beside it is read for what image encoders need, and refused where it names another
+            kind of model.
 
     Raises:
         CheckpointError: naming the file and the mend; see `PickledFile` for those that want to run something.
@@ -75,11 +77,11 @@ def open_source(path: PathLike) -> Source:
             raise CheckpointError(f"{path} holds neither model.safetensors nor {_BIN}: name the file")
         path = path / _BIN
     if path.suffix == ".bin":
-        return _bin(path)
+        return _bin(path, facts)
     if path.is_dir() or path.name.endswith((".safetensors", ".safetensors.index.json")):
         file = CheckpointFile(path)
         known = {name: file.metadata[name] for name in FACTS if name in file.metadata}
-        return Source(file.path, file.files, file, facts=_config(file.path) | known)
+        return Source(file.path, file.files, file, facts=(_config(file.path) if facts else {}) | known)
     return _pickled(path)
 
 
@@ -87,7 +89,7 @@ def _config(path: Path) -> dict[str, str]:
     return config_facts(path.with_name("config.json"))
 
 
-def _bin(path: Path) -> Source:
+def _bin(path: Path, facts: bool) -> Source:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: check the path")
     try:
@@ -99,7 +101,7 @@ def _bin(path: Path) -> Source:
             f"{path} is not a readable {_BIN} ({type(error).__name__}); it may be cut short: fetch it again"
         ) from error
     tensors, entries = _state_dict(content, Tensor, path)
-    return Source(path, (path,), tensors, entries, _config(path))
+    return Source(path, (path,), tensors, entries, _config(path) if facts else {})
 
 
 def _pickled(path: Path) -> Source:
