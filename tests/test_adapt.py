@@ -489,6 +489,38 @@ def test_explained_in_words():
     assert "gain confidence" not in str(fitted(steps=0, recalibrate="none").explain())
 
 
+def test_logits_of_ones_own_are_asked_for_again(tmp_path):
+    fit = fitted(logits=lambda task, output: 2 * output)
+    folder = fit.save(tmp_path / "merged")
+    with pytest.raises(ValueError, match="was adapted with logits= of its own: give the same function"):
+        am.load_adapted(folder, Net())
+    again = am.load_adapted(folder, Net(), logits=fit.logits)
+    assert am.evaluate(again, labelled()).equals(am.evaluate(fit, labelled()))
+
+
+def test_batches_of_one_input_are_left_out_where_statistics_need_two():
+    """A loader whose last batch has one input; in evaluation it counts."""
+    uneven = {task: [*own, own[0][:1]] for task, own in batches().items()}
+    for mode in ("none", "batch"):
+        plain, fit = (fitted(data=d, statistics=mode, steps=9) for d in (batches(), uneven))
+        assert torch.equal(fit.trajectory, plain.trajectory)
+        assert_equal(fit.state_dict("pets"), plain.state_dict("pets"))
+
+
+def test_wrappers_are_looked_through():
+    class Compiled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self._orig_mod = Net()
+
+    base, experts = states()
+    for model in (nn.DataParallel(Net()), Compiled()):
+        fit = adapt(model, base, experts, data=batches(), private="head.*", **SHORT)
+        assert torch.equal(fit.trajectory, fitted().trajectory)
+    with pytest.raises(ValueError, match="the model is a type: give a torch.nn.Module"):
+        adapt(Net, base, experts, data=batches(), **SHORT)
+
+
 # Errors before the first step
 
 
@@ -525,6 +557,7 @@ def _nan(batch):
             {"data": {**batches(), "food": iter(batches()["food"][:3])}},
             "iterator that ended after 3 batches, .* takes 4",
         ),
+        ({"data": {**batches(), "food": [images(0)[:1]]}}, r"food'\] has no batch of 2 inputs, which BatchNorm needs"),
         ({"data": {**batches(), "food": images(0)}}, r"is one tensor: give batches, such as .split\(16\)"),
         ({"data": {**batches(), "food": {"x": images(0)}}}, "is one dict: give batches, or a list with this one"),
         ({"data": {**batches(), "food": "images/"}}, "is a text: give batches"),

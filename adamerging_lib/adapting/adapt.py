@@ -25,7 +25,7 @@ from .adapted import Adapted
 from .batches import Batches
 from .engine import RECALIBRATE, Engine
 from .parts import Given, take_apart
-from .statistics import MODES
+from .statistics import MODES, layers
 from .template import Logits, imitation_loss
 
 RECIPE = {"steps": 500, "lr": 1e-3, "batches": 1}
@@ -120,6 +120,7 @@ def adapt(
     check_setting(setting)
     options = resolve({"paper": RECIPE}, "paper", steps=steps, lr=lr, batches=batches)
     run = Adaptation(options, "test", seed, setting, resolve_device(device), progress)
+    model = unwrapped(model)
     parts = take_apart(model, pretrained, experts, private)
     tv = ties_split(parts.tv, keep) if vectors == "ties" else parts.tv
     start, plain_init = initial(init, tv, tv.rows(granularity))
@@ -131,10 +132,11 @@ def adapt(
     speed = speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=False)
     hyper |= {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype}
     count = max(1, options["steps"] * options["batches"])
+    least = 2 if layers(model) else 1  # one input has no variance
     streams = {
-        task: Batches(data[task], task, seed=seed, inductive=setting == "inductive", count=count)
+        task: Batches(data[task], task, seed=seed, inductive=setting == "inductive", count=count, least=least)
         for task in tv.tasks
-    }  # fmt: skip
+    }
     engine = Engine(model, parts, logits, run, statistics, streams, taught=objective == "imitation")
     before = engine.check(tv, start.clamp(0, 1) if clamp is True else start, granularity)
     fit, seconds, memory = measured(
@@ -145,6 +147,20 @@ def adapt(
         run.device,
     )  # fmt: skip
     return replace(engine.finished(fit, before, recalibrate), seconds=seconds, memory=memory)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile's, DataParallel's and the like, by whose names checkpoints are saved."""
+    while isinstance(inside := getattr(model, "_orig_mod", None) or _parallel(model), nn.Module):
+        model = inside
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
+    return model
+
+
+def _parallel(model: nn.Module) -> nn.Module | None:
+    kinds = nn.DataParallel, nn.parallel.DistributedDataParallel
+    return model.module if isinstance(model, kinds) else None
 
 
 def _check_names(experts: Mapping[str, Given], data: Mapping[str, Iterable[Any]]) -> None:

@@ -110,7 +110,7 @@ class Adapted(Fit):
             "kind": KIND, "schema": SCHEMA, "method": self.method, "tasks": self.tasks, "hyper": dict(self.hyper),
             "ties": dict(self.ties), "confidence": {t: dict(c) for t, c in self.confidence.items()},
             "history": {column: self.history[column].tolist() for column in self.history},
-            "seconds": self.seconds,
+            "seconds": self.seconds, "logits": "default" if self.logits is default_logits else "own",
         }  # fmt: skip
         (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
@@ -125,6 +125,7 @@ def load_adapted(folder: str | os.PathLike[str], model: nn.Module, *, logits: Lo
 
     Raises:
         CheckpointError: for a folder that is none, or a model that does not fit it.
+        ValueError: where it was adapted with ``logits`` and none are given.
     """
     folder = Path(folder)
     try:
@@ -136,6 +137,8 @@ def load_adapted(folder: str | os.PathLike[str], model: nn.Module, *, logits: Lo
         raise CheckpointError(
             f"{folder} holds no adapted model, {ABOUT} is missing or of another kind: {error}"
         ) from error
+    if about["logits"] == "own" and logits is None:
+        raise ValueError(f"{folder} was adapted with logits= of its own: give the same function, logits=…")
     files = {task: folder / PRIVATE / f"{task}.safetensors" for task in tasks}
     fit = Adapted(
         load(folder / SHARED), about["method"], about["hyper"], tasks,

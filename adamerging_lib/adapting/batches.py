@@ -128,6 +128,7 @@ class Batches:
         seed: of all streams of a run.
         inductive: leave out what `held_out` names.
         count: of an iterator that can be gone through only once: how many batches are read, and kept, at once.
+        least: inputs of a batch; smaller ones are left out.
 
     Raises:
         ValueError: for what is no iterable of batches, and iterators with too few.
@@ -136,9 +137,17 @@ class Batches:
     labels = None
 
     def __init__(
-        self, data: Iterable[Any], task: str, *, seed: int = 0, inductive: bool = False, count: int = 1
+        self,
+        data: Iterable[Any],
+        task: str,
+        *,
+        seed: int = 0,
+        inductive: bool = False,
+        count: int = 1,
+        least: int = 1,
     ) -> None:
         self.owner, self.task, self.seed, self.inductive = f"data[{task!r}]", task, seed, inductive
+        self.least = least
         check_data(data, self.owner)
         self._data = _read(data, count, self.owner) if _once(data) else data
         self._begin(0)
@@ -190,7 +199,7 @@ class Batches:
             self._read += 1
             if self.inductive:
                 inputs = rows(inputs, ~held_out(inputs))
-            if length(inputs):
+            if length(inputs) >= self.least:
                 self._given, self._next = self._given + 1, self._next + 1
                 return inputs
 
@@ -209,8 +218,10 @@ class Batches:
     def _empty(self) -> str:
         if self._pass:
             return f"{self.owner} gave nothing when it was gone through again: give a list of batches or a loader"
+        if self._read and self.inductive:
+            return f"{self.owner} has too few inputs in the half that setting='inductive' adapts on: give more data"
         if self._read:
-            return f"{self.owner} has no input in the half that setting='inductive' adapts on: give more data"
+            return f"{self.owner} has no batch of {self.least} inputs, which BatchNorm needs: give larger batches"
         return f"{self.owner} is empty: give at least one batch of every task"
 
 

@@ -32,9 +32,7 @@ def check_start(
         inputs = moved(batch, device, template.dtype)
         _check_inputs(inputs, stream.owner)
         leaves = {key: state[key].detach().clone().requires_grad_() for key in merged}
-        # Two names of one tensor stay one.
-        same = {id(state[key]): leaf for key, leaf in leaves.items()}
-        scores = template.scores(k, {key: same.get(id(t), t) for key, t in state.items()}, inputs)
+        scores = template.scores(k, {**state, **leaves}, inputs)
         _check_scores(scores, template, k, told(batch))
         _check_uses(scores, leaves, template.tasks[k])
 

@@ -97,8 +97,8 @@ class Engine:
         Raises:
             ValueError: for what cannot be learned from, see `check_start`.
         """
-        template, device = self._opened(tv, tv.tasks, self.run.device), self.run.device
-        state = tv.to(device, widen=True)._merge(start.to(device), tv.rows(granularity))
+        template = self._opened(tv, tv.tasks, self.run.device)
+        state = compute_state(tv.merge(start, granularity), self.run.device)
         for k, stream in enumerate(self.streams.values()):
             check_start(template, k, state, tuple(tv.vectors), stream)
         return self._entropies(template, [state] * len(tv.tasks))
