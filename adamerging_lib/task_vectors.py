@@ -11,6 +11,7 @@ from torch import Tensor
 from .layers import block_order, block_rows
 from .runtime.devices import sent
 from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, differences, is_merged
+from .vectors.lowrank import Factors
 
 GRANULARITIES = ("task", "block", "module", "tensor")
 
@@ -31,7 +32,8 @@ class TaskVectors:
         tasks: K task names.
         pretrained: state dict of θ0, all keys.
         vectors: tensor name → T ``[K, *shape]`` of every floating-point tensor, in θ0's order, float32 or float64;
-            narrower ones, made by `to`, are widened one at a time where they are used.
+            narrower ones, made by `to`, are widened one at a time where they are used. Of adapters, `adapt` has
+            `Factors` there, which merges and gradients take as they are.
         tied: name → name of the tensor that it shares memory with in θ0; merged once, under one coefficient.
     """
 
@@ -173,9 +175,12 @@ class TaskVectors:
                     t = _wide(self.vectors[key])
                     kind = (t.dtype, t.device)
                     if kind not in columns:
-                        columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
-                    column = columns[kind][rows.index[key]]
-                    flat = torch.addmv(base.detach().to(t).reshape(-1), t.reshape(len(t), base.numel()).t(), column)
+                        columns[kind] = coefficients.detach().to(t.device, t.dtype).t().contiguous()  # [R, K]
+                    column, wide = columns[kind][rows.index[key]], base.detach().to(t.device, t.dtype)
+                    if isinstance(t, Factors):
+                        merged[key] = t.added(wide, column).to(base.dtype)
+                        continue
+                    flat = torch.addmv(wide.reshape(-1), t.reshape(len(t), base.numel()).t(), column)
                     merged[key] = flat.view(base.shape).to(base.dtype)
         return merged
 
@@ -195,13 +200,15 @@ class TaskVectors:
 
     def _gradient(self, grads: Mapping[str, Tensor | None], rows: Rows) -> Tensor:
         first = next(iter(self.vectors.values()))
-        gradient = first.new_zeros((len(rows.names), len(self.tasks)), dtype=accumulation_dtype(first.dtype))
+        shape, wide = (len(rows.names), len(self.tasks)), accumulation_dtype(first.dtype)
+        gradient = torch.zeros(shape, dtype=wide, device=first.device)
         used = [key for key in self.vectors if grads[key] is not None]
         with torch.no_grad():
             products = []
             for key in used:
                 t, g = _wide(self.vectors[key]), grads[key].reshape(-1)
-                products.append(t.reshape(len(t), g.numel()) @ g.to(t))
+                factored = isinstance(t, Factors)
+                products.append(t.products(g) if factored else t.reshape(len(t), g.numel()) @ g.to(t))
             if products:
                 where = sent(torch.tensor([rows.index[key] for key in used]), gradient.device)
                 gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))
@@ -217,7 +224,7 @@ class TaskVectors:
             raise ValueError("coefficients hold NaN or Inf: give finite numbers")
 
 
-def _wide(t: Tensor) -> Tensor:
+def _wide(t: Tensor | Factors) -> Tensor | Factors:
     return t.to(accumulation_dtype(t.dtype))
 
 

@@ -70,7 +70,8 @@ def adapt(
         model: the template, any module; its weights are not used and it is not changed. Parameters must come from it
             (``torch.func.functional_call``).
         pretrained: θ0: a state dict, a file, or a folder; none is executed. It may lack what is private.
-        experts: task → θ_k of the same kinds, or the folder of a LoRA adapter.
+        experts: task → θ_k of the same kinds, or the folder of a LoRA adapter. Where all are adapters, their factors
+            are never multiplied out: memory of K adapters, not of K models.
         data: task → batches of it, anything that can be iterated over: tensors, tuples that begin with the input, or
             dicts of tensors (as of Hugging Face; keyword arguments). Labels are never used. What can be gone through
             only once is read into memory, as many batches as the run takes.
@@ -121,7 +122,7 @@ def adapt(
     options = resolve({"paper": RECIPE}, "paper", steps=steps, lr=lr, batches=batches)
     run = Adaptation(options, "test", seed, setting, resolve_device(device), progress)
     model = unwrapped(model)
-    parts = take_apart(model, pretrained, experts, private)
+    parts = take_apart(model, pretrained, experts, private, factored=vectors == "plain")
     tv = ties_split(parts.tv, keep) if vectors == "ties" else parts.tv
     start, plain_init = initial(init, tv, tv.rows(granularity))
     hyper = {"granularity": granularity, "vectors": vectors, **options, "init": plain_init, "clamp": clamp}

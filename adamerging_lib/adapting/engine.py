@@ -16,6 +16,7 @@ from ..learning.model import Source
 from ..merged import Fit
 from ..state import StateDict, accumulation_dtype, fingerprint
 from ..task_vectors import TaskVectors
+from ..vectors.lowrank import Factors
 from .adapted import Adapted
 from .batches import Batches, Inputs
 from .checks import check_start
@@ -82,7 +83,9 @@ class Engine:
     def _fingerprint(self) -> dict[str, str]:
         """Of all that a run depends on beside its options."""
         tv = self.parts.tv
-        digests = {"pretrained": fingerprint(tv.pretrained), "vectors": fingerprint(tv.vectors)}
+        parts = {key: {"a": t.a, "b": t.b} if isinstance(t, Factors) else {"": t} for key, t in tv.vectors.items()}
+        vectors = {f"{key}|{name}": t for key, part in parts.items() for name, t in part.items()}
+        digests = {"pretrained": fingerprint(tv.pretrained), "vectors": fingerprint(vectors)}
         digests["model"] = hashlib.sha256(repr(self.model).encode()).hexdigest()
         for task in tv.tasks:
             digests[f"private {task}"] = fingerprint({**self.parts.private[task], **self.parts.statistics[task]})

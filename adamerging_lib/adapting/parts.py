@@ -18,6 +18,7 @@ from ..files.names import dropped
 from ..runtime.values import few
 from ..state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts
 from ..task_vectors import TaskVectors
+from ..vectors.lowrank import Factors
 
 Given = StateDict | str | os.PathLike[str]
 
@@ -63,7 +64,12 @@ def open_state(given: Given, base: StateDict | None = None) -> StateDict:
 
 
 def take_apart(
-    model: nn.Module, pretrained: Given, experts: Mapping[str, Given], private: str | Sequence[str] = ()
+    model: nn.Module,
+    pretrained: Given,
+    experts: Mapping[str, Given],
+    private: str | Sequence[str] = (),
+    *,
+    factored: bool = True,
 ) -> Parts:
     """Open and check all checkpoints, and say which tensor is what.
 
@@ -72,6 +78,7 @@ def take_apart(
         pretrained: θ0, see `open_state`.
         experts: task → θ_k.
         private: patterns of the names of tensors that each task keeps, as in ``head.*``.
+        factored: where all experts are adapters, keep their products as `Factors`.
 
     Raises:
         CheckpointError: for checkpoints that do not fit the model or each other, with the tensors and the mend.
@@ -92,7 +99,18 @@ def take_apart(
     copied, statistics, merged = _kinds(model, base, views, shared)
     if not merged:
         raise ValueError(f"private={private!r} leaves no tensor to merge: name the heads only")
-    tv = TaskVectors.from_state_dicts(base.only(merged), {task: state.only(merged) for task, state in views.items()})
+    small = _factors(base, merged, views) if factored else {}
+    whole = [name for name in merged if name not in small]
+    tv = TaskVectors(tuple(views), {}, {})
+    if whole:
+        tv = TaskVectors.from_state_dicts(base.only(whole), {task: state.only(whole) for task, state in views.items()})
+    if small:
+        check_state_dicts(base.only(list(small)), {"pretrained": base.only(list(small))})
+        tv = replace(
+            tv,
+            pretrained={**tv.pretrained, **{name: base[name] for name in small}},
+            vectors={name: small.get(name, tv.vectors.get(name)) for name in merged if name not in tv.tied},
+        )
     extra = {name: base[name].detach().clone() for name in copied}
     for name in statistics:
         wide = accumulation_dtype(base[name].dtype)
@@ -106,6 +124,25 @@ def take_apart(
         {task: {name: state[name].detach().clone() for name in statistics} for task, state in views.items()},
         ties,
     )
+
+
+def _factors(base: StateDict, names: Sequence[str], views: Mapping[str, _View]) -> dict[str, Factors]:
+    """Name → factors, of the tensors to which adapters add products and nothing else."""
+    found = {}
+    changes = {task: view.changes for task, view in views.items()}
+    for name in names if None not in changes.values() else ():
+        own = [known.get(view.place(name)) for known, view in zip(changes.values(), views.values(), strict=True)]
+        if any(change is not None and (change.whole or change.bias) for change in own):
+            continue
+        wide = accumulation_dtype(base[name].dtype)
+        products = [
+            [product.matrices(view.source.tensors, wide) for product in change.products] if change is not None else []
+            for change, view in zip(own, views.values(), strict=True)
+        ]
+        if any(products):
+            first = next(product for change in own if change is not None for product in change.products)
+            found[name] = Factors.of(products, first.shape)
+    return found
 
 
 def private_names(model: nn.Module, private: str | Sequence[str]) -> set[str]:
@@ -182,6 +219,9 @@ class _View(Mapping[str, Tensor]):
                 f"{owner} has {few(strange)}, which the model does not have: give the model that it was made with"
             )
         self._filled = filled
+        adapter = state if isinstance(state, AdapterExpert) else None
+        self.changes = None if adapter is None else adapter.changes
+        self.source = None if adapter is None else adapter.source
         if hasattr(state, "difference"):
             self.difference = lambda key: state.difference(self._where[key])
         for name, home in ties.items():
@@ -202,6 +242,14 @@ class _View(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor
         return name in self._where or name in self._filled
+
+    def place(self, name: str) -> str:
+        """The name of a tensor in the state dict itself."""
+        return self._where.get(name, name)
+
+    def unchanged(self, name: str) -> bool:
+        """Whether an adapter leaves a tensor as it is in the base."""
+        return self.changes is not None and self.place(name) not in self.changes
 
     def shape(self, name: str) -> list[int]:
         """Of a tensor, without reading it where that can be."""
@@ -283,6 +331,8 @@ def _kinds(
         elif is_copied(name, tensor) or is_mask(tensor):
             if tensor.dim() and not is_derived(name, tensor):
                 _check_equal(name, tensor, experts)
+            copied.append(name)
+        elif all(state.unchanged(name) for state in experts.values()):
             copied.append(name)
         elif name not in parameters and all(same_numbers(tensor, state[name]) for state in experts.values()):
             copied.append(name)
