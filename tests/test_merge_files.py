@@ -44,6 +44,7 @@ VARIANTS = {
     "emr": [{}, {"rescale": "global"}],
     "pcb": [{}, {"ratio": 0.5, "clip": 0.1}],
     "doge_ta": [{"iterations": 3}],
+    "wudi": [{}, {"rule": "authors"}],
 }
 
 

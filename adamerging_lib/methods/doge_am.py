@@ -75,6 +75,10 @@ def doge_am(
 
     Source:
         Wei et al. 2025 (Adaptive Projective Gradient Descent), arXiv 2501.01230; the authors' port in FusionBench.
+
+    Differs from the published code:
+        Entropy is Σ −p log p from a log-softmax, where the port has log(p + 1e-8); its 1,000 steps are those of
+        ``recipe="paper"``. Of DOGE's own part what `doge_ta` says.
     """
     tv = suite.task_vectors()
     start, plain_init = initial(init, tv, tv.rows("tensor"))
