@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import records as records
+    from .adapters.expert import load_adapter as load_adapter
+    from .adapters.merge import merge_to_adapter as merge_to_adapter
+    from .adapters.merge import save_adapter as save_adapter
     from .adapting.adapt import adapt as adapt
     from .adapting.adapted import Adapted as Adapted
     from .adapting.adapted import load_adapted as load_adapted
@@ -45,6 +48,8 @@ __version__ = "0.1.0"
 # Where each public name lives. It is imported when first asked for, so that what needs no torch (records, published
 # numbers, `adamerging --help`) does not wait for it.
 _HOMES = {
+    "adapters.expert": ("load_adapter",),
+    "adapters.merge": ("merge_to_adapter", "save_adapter"),
     "adapting.adapt": ("adapt",),
     "adapting.adapted": ("Adapted", "load_adapted"),
     "adapting.readers": ("image_batches", "text_batches"),

@@ -55,9 +55,14 @@ _MERGE = (
     "    --expert mnist=a.safetensors --expert svhn=b.safetensors \\\n"
     "    --out merged.safetensors --set keep=0.2\n\n"
     "All files are safetensors files of one architecture, any architecture; the experts were fine-tuned from the "
-    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. Nothing is "
-    "ever overwritten without --force, and the inputs never."
+    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. An expert "
+    "can be the folder of a LoRA adapter (peft) of the pretrained model. Where the models do not fit together, the "
+    "message says which of --drop, --strip and --cast lets the merge go on. Nothing is ever overwritten without "
+    "--force, and the inputs never."
 )
+
+_DROP = "leave tensors out of all models and of the result, such as 'classifier.*'; may be given more than once"
+_STRIP = "take a prefix off the names where most have it, such as model.; may be given more than once"
 
 
 @app.command(epilog=_MERGE)
@@ -65,38 +70,70 @@ def merge(
     method: Method,
     pretrained: Annotated[str, typer.Option(metavar="FILE", help="what all experts were fine-tuned from")],
     experts: Annotated[
-        list[str], typer.Option("--expert", metavar="NAME=FILE", help="a fine-tuned model; once for each")
+        list[str],
+        typer.Option(
+            "--expert", metavar="NAME=FILE", help="a fine-tuned model, or the folder of a LoRA adapter; once for each"
+        ),
     ],
     out: Annotated[
         str, typer.Option(metavar="FILE", help="file to write; a folder, where the method keeps one model per task")
     ],
     pairs: Pairs = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_DROP)] = None,
+    strip: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_STRIP)] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="replace an output that exists")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="experts are LoRA adapters: write one, a folder")] = False,
+    rank: Annotated[
+        int | None, typer.Option(parser=positive, metavar="R", help="with --adapter: cut it to this rank")
+    ] = None,
 ) -> None:
     """Merge checkpoint files."""
     from .command.actions import merge_experts
+    from .files.align import Options
 
-    merge_experts(method, pretrained, experts, out, pairs or [], dry_run=dry_run, force=force)
+    options = Options.of(drop or (), strip or (), cast)
+    merge_experts(
+        method, pretrained, experts, out, pairs or [], options=options, dry_run=dry_run, force=force, adapter=adapter,
+        rank=rank,
+    )  # fmt: skip
 
 
-_KIND = "auto, hf, task_vectors, head or state_dict, which keeps any model's tensors as they are"
+_KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
 
 
-@app.command(epilog="Example:\n  adamerging convert finetuned.pt mnist.safetensors")
+_KEY = "the entry of IN that holds the weights, such as model.ema; . is all of IN; by default the only one there is"
+_LEFT_OUT = "with state_dict: leave tensors out, such as 'classifier.*'; may be given more than once"
+_SHORTENED = "with state_dict: take a prefix off the names, such as model."
+_CONVERT = (
+    "Examples:\n"
+    "  adamerging convert finetuned.pt mnist.safetensors\n"
+    "  adamerging convert --kind state_dict --key net last.ckpt mnist.safetensors\n"
+    "  adamerging convert --kind state_dict folder/ folder/model.safetensors"
+)
+
+
+@app.command(epilog=_CONVERT)
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="file or folder; nothing in it is executed")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".safetensors file to write")],
     kind: Annotated[str, typer.Option(metavar="KIND", help=_KIND)] = "auto",
     base: Annotated[
-        str | None, typer.Option(metavar="FILE", help="take the projection that IN lacks from this converted base")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="the base of an adapter, to merge it into; or of an encoder without a projection"
+        ),
     ] = None,
+    key: Annotated[str | None, typer.Option(metavar="NAME", help=_KEY)] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_LEFT_OUT)] = None,
+    strip: Annotated[str | None, typer.Option(metavar="PREFIX", help=_SHORTENED)] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
     """Write a published checkpoint, of any format, as a safetensors file."""
     from .command.actions import convert_checkpoint
 
-    convert_checkpoint(source, target, kind=kind, base=base, force=force)
+    convert_checkpoint(source, target, kind=kind, base=base, key=key, drop=drop or (), strip=strip, force=force)
 
 
 _NEEDS = (

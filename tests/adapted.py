@@ -106,7 +106,7 @@ class Net(nn.Module):
         self.c1 = nn.Conv1d(6, 4, 3)
         self.c1x1 = nn.Conv2d(4, 5, 1)
         self.c2 = nn.Conv2d(5, 3, 3, padding=1)
-        self.c3 = nn.Conv3d(3, 4, (1, 1, 3), padding=1)
+        self.c3 = nn.Conv3d(3, 4, (2, 3, 3), padding=1)
         self.grouped = nn.Conv2d(4, 6, 3, groups=2)
         self.head = nn.Linear(6, 3)
 

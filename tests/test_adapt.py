@@ -660,7 +660,10 @@ def _without(state, *names):
             lambda b, e: (b, {**e, "food": {**e["food"], "bn.running_mean": b["bn.running_mean"] * torch.nan}}),
             "NaN or Inf",
         ),
-        (lambda b, e: (b, {**e, "food": {**e["food"], "bn.bias": b["bn.bias"].half()}}), "dtype torch.float16"),
+        (
+            lambda b, e: (b, {**e, "food": {**e["food"], "bn.bias": b["bn.bias"].half()}}),
+            "'bn.bias' is torch.float16 in food and torch.float32 in pretrained: cast",
+        ),
         (lambda b, e: (b, {}), "no experts to merge"),
         (lambda b, e: (b, {"../pets": e["pets"]}), "task name '../pets' should be letters"),
         (lambda b, e: (b, {**e, "food": Net()}), "a Net is a module, not a state dict"),

@@ -134,9 +134,7 @@ def test_mistakes_in_the_call(folder, capsys):
     refused(folder, capsys, merge(experts=["a=a.safetensors", "b=a.safetensors"]), "are the same file", "give it once")
     refused(folder, capsys, merge(experts=["a=none.safetensors"]), "no checkpoint at none.safetensors: check the path")
     refused(folder, capsys, merge(out="m.bin"), "output m.bin should be a file *.safetensors")
-    refused(
-        folder, capsys, ["merge", "--method", "ties"], "adamerging merge: Missing option '--pretrained'"
-    )
+    refused(folder, capsys, ["merge", "--method", "ties"], "adamerging merge: Missing option '--pretrained'")
     refused(folder, capsys, ["mrege"], "No such command 'mrege'", "'merge'")
 
 

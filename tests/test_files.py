@@ -68,7 +68,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path, size):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     st.save(whole, mixed())
     cut.write_bytes(whole.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"cut.safetensors is not a readable .*fetch it again"):
+    with pytest.raises(CheckpointError, match=r"cut.safetensors is (empty|not a readable .*): .*fetch it again"):
         CheckpointFile(cut)
 
 

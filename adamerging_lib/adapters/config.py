@@ -88,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: where it is no JSON object.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}")
     except ValueError as error:
@@ -103,7 +103,7 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
         config: of `read_config`.
     """
     kind = config.get("peft_type")
-    if kind != "LORA":
+    if str(kind).upper() != "LORA":
         return f"an adapter of type {kind}" if kind else "an adapter whose configuration names no peft_type"
     for name, words in _CHANGING.items():
         if config.get(name):
@@ -145,5 +145,8 @@ def settings(config: Mapping[str, Any], path: Path) -> LoraSettings:
             if not fits:
                 wanted = "a whole number of 1 or more" if name == "r" else "a finite number"
                 raise CheckpointError(f"{path}: {name} {value!r} should be {wanted}")
-    flags = {name: bool(config.get(name)) for name in ("use_rslora", "fan_in_fan_out")}
-    return LoraSettings(int(rank), float(alpha), ranks, alphas, flags["use_rslora"], flags["fan_in_fan_out"])
+    flags = [config.get(name) or False for name in ("use_rslora", "fan_in_fan_out")]
+    for name, value in zip(("use_rslora", "fan_in_fan_out"), flags, strict=True):
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{path}: {name} {value!r} should be true or false")
+    return LoraSettings(int(rank), float(alpha), ranks, alphas, *flags)

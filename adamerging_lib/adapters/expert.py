@@ -5,17 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..files.checkpoint import CheckpointFile
+from ..runtime.places import given
 from ..state import CheckpointError, StateDict, accumulation_dtype, is_merged, sha256
 from .names import Module
 from .orientation import Orientation
 from .places import Prefix, find_weight, fit, flattened, without_wrappers
-from .source import AdapterSource, PathLike, open_adapter, problem_of, scale_of, settings_of
+from .source import AdapterSource, PathLike, open_adapter, problem_of, scale_of, settings_of, times
 from .ties import twins
 
 
@@ -142,8 +142,8 @@ class AdapterExpert(Mapping[str, Tensor]):
             scale = scale_of(source, module, numbers)
             self.changes.setdefault(key, Change()).products.append(Product(module, scale, transposed, shape))
             self.names[key] = name
-            if module.bias:
-                self._add_bias(f"{places[name]}.bias", name, module, scale, known)
+            if module.bias and not key.endswith(".in_proj_weight"):  # of attention, peft leaves it out
+                self._add_bias(f"{places[name]}.bias", name, module, scale / times(name), known)
 
     def _checked(self, tensor: Tensor, key: str) -> torch.Size:
         if not is_merged(tensor) or tensor.itemsize == 1:
@@ -270,7 +270,7 @@ def load_adapter(path: PathLike, base: StateDict | PathLike) -> AdapterExpert:
         CheckpointError: naming file, tensor and mend, where the adapter is no plain LoRA or not of this base.
     """
     if not isinstance(base, Mapping):
-        base = CheckpointFile(Path(base))
+        base = CheckpointFile(given(base))
     expert = AdapterExpert(open_adapter(path), base)
     for warning in expert.warnings:
         warnings.warn(warning, stacklevel=2)

@@ -106,13 +106,15 @@ class Contents:
         modules: module → its factors.
         whole: name in the base → name of the tensor that takes its place (modules to save, biases).
         adapters: names of adapters within the names; one at most in a file that can be read.
-        odd: factors without the other one, and numbers α without factors.
+        odd: factors without the other one.
+        twice: factors that stand there under two names.
     """
 
     modules: dict[str, Module] = field(default_factory=dict)
     whole: dict[str, str] = field(default_factory=dict)
     adapters: set[str] = field(default_factory=set)
     odd: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
 
 
 def plain(name: str) -> str:
@@ -155,7 +157,7 @@ def _enter(found: Contents, name: str, parts: dict[str, str | None]) -> None:
         found.adapters.add(adapter)
     slot = "bias" if parts.get("of") == "bias" else _PART[parts["part"]]
     if getattr(module, slot):
-        found.odd.append(name)
+        found.twice.append(name)
     setattr(module, slot, name)
     module.embedding |= parts["part"].startswith("embedding")
     if parts["part"] in ("down", "up"):

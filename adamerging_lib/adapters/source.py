@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.reading import open_source
 from ..files.checkpoint import CheckpointFile
+from ..runtime.places import given
 from ..state import CheckpointError
 from .config import CONFIG, LoraSettings, read_config, settings, unsupported
 from .names import Contents, Module, adapter_kinds, read_names, unmerged
@@ -77,7 +77,7 @@ class AdapterFacts:
 
 def is_adapter(path: PathLike) -> bool:
     """Whether a file or folder is an adapter: by its name, the configuration beside it, or its tensors' names."""
-    path = Path(path)
+    path = given(path)
     if path.is_dir():
         return not any((path / name).is_file() for name in _MODELS) and any(
             (path / name).is_file() for name in (*_WEIGHTS, CONFIG)
@@ -93,6 +93,12 @@ def is_adapter(path: PathLike) -> bool:
         return False  # whoever opens it says what is wrong
 
 
+def is_both(path: PathLike) -> bool:
+    """Whether a folder holds a whole model and an adapter."""
+    path = given(path)
+    return all(any((path / name).is_file() for name in names) for names in (_WEIGHTS, _MODELS))
+
+
 def open_adapter(path: PathLike) -> AdapterSource:
     """Open an adapter; nothing in its files is executed.
 
@@ -102,10 +108,12 @@ def open_adapter(path: PathLike) -> AdapterSource:
     Raises:
         CheckpointError: naming the file and the mend.
     """
-    path = _weights(Path(path))
+    path = _weights(given(path))
     beside = path.parent / CONFIG
     config = read_config(beside) if beside.is_file() else None
     if path.suffix in _PICKLED:
+        from ..checkpoints.reading import open_source  # whose room converts adapters, and so imports this one
+
         source = open_source(path)
         tensors, files, metadata = source.tensors, source.files, {}
         layout = {name: tensor.to("meta") for name, tensor in tensors.items()}
@@ -145,6 +153,11 @@ def problem_of(source: AdapterSource) -> str | None:
             f"{source.path} holds {len(contents.adapters)} adapters ({', '.join(sorted(contents.adapters))}): save "
             f"each in a folder of its own with peft's save_pretrained(folder, selected_adapters=[name])"
         )
+    if contents.twice:
+        return (
+            f"{source.path} has two factors for one place, of which {contents.twice[0]!r} is the second: save one "
+            f"adapter alone, with peft's save_pretrained"
+        )
     if contents.odd:
         return f"{source.path} has {contents.odd[0]!r} without the other factor: it is cut short; fetch it again"
     if not contents.modules and not contents.whole:
@@ -178,6 +191,16 @@ def settings_of(source: AdapterSource) -> LoraSettings | None:
     return None if source.config is None else settings(source.config, source.path.parent / CONFIG)
 
 
+def base_name(source: AdapterSource) -> str:
+    """The base that an adapter names; empty where it names none."""
+    return str((source.config or {}).get("base_model_name_or_path") or "")
+
+
+def ranks_of(source: AdapterSource) -> dict[str, int]:
+    """Module → r."""
+    return {name: rank_of(source, module) for name, module in source.contents.modules.items()}
+
+
 def rank_of(source: AdapterSource, module: Module) -> int:
     """r, from the shape of A."""
     shape = source.layout[module.a].shape
@@ -207,7 +230,12 @@ def scale_of(source: AdapterSource, module: Module, numbers: LoraSettings | None
             f"{module.a!r} of {source.path} has rank {rank}, and {CONFIG} says {expected}: they are of two adapters; "
             f"fetch both files again"
         )
-    return numbers.scale_of(known_as) * (2 if module.name.endswith(_OUT) else 1)
+    return numbers.scale_of(known_as) * times(module.name)
+
+
+def times(module: str) -> int:
+    """How often peft adds the product of a module's factors to its weight."""
+    return 2 if module.endswith(_OUT) else 1
 
 
 def describe(path: PathLike) -> AdapterFacts:
@@ -229,10 +257,10 @@ def describe(path: PathLike) -> AdapterFacts:
     if problem is None:
         try:
             numbers = settings_of(source)
-            ranks = {name: rank_of(source, module) for name, module in modules.items()}
+            ranks = ranks_of(source)
             scales = {name: scale_of(source, module, numbers) for name, module in modules.items()}
         except CheckpointError as error:
             problem = str(error)
     count = sum(tensor.numel() for tensor in source.layout.values())
-    base = str(config.get("base_model_name_or_path") or "")
-    return AdapterFacts(source.path, kind, problem, ranks, scales, tuple(source.contents.whole), base, count)
+    whole = tuple(source.contents.whole)
+    return AdapterFacts(source.path, kind, problem, ranks, scales, whole, base_name(source), count)

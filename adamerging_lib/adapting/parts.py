@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..adapters.expert import AdapterExpert
 from ..adapters.source import is_adapter, open_adapter
 from ..checkpoints.reading import open_source
-from ..files.kinds import is_copied, is_derived, is_mask, is_statistic, same_numbers
+from ..files.kinds import is_copied, is_derived, is_mask, is_statistic, layout_of, same_numbers
 from ..files.names import dropped
 from ..runtime.values import few
-from ..state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts
+from ..state import CheckpointError, StateDict, accumulation_dtype, averaged, check_finite
 from ..task_vectors import TaskVectors
 from ..vectors.lowrank import Factors
 
@@ -57,7 +56,7 @@ def open_state(given: Given, base: StateDict | None = None) -> StateDict:
     if not isinstance(given, str | os.PathLike):
         raise CheckpointError(f"a {type(given).__name__} is no checkpoint: give a state dict, a file or a folder")
     if not is_adapter(given):
-        return open_source(Path(given), facts=False).tensors
+        return open_source(Path(given)).tensors
     if base is None:
         raise CheckpointError(f"{given} is an adapter, not a model: give the base that it changes as pretrained")
     return AdapterExpert(open_adapter(given), base)
@@ -105,7 +104,7 @@ def take_apart(
     if whole:
         tv = TaskVectors.from_state_dicts(base.only(whole), {task: state.only(whole) for task, state in views.items()})
     if small:
-        check_state_dicts(base.only(list(small)), {"pretrained": base.only(list(small))})
+        base.check_finite(small)
         tv = replace(
             tv,
             pretrained={**tv.pretrained, **{name: base[name] for name in small}},
@@ -113,11 +112,10 @@ def take_apart(
         )
     extra = {name: base[name].detach().clone() for name in copied}
     for name in statistics:
-        wide = accumulation_dtype(base[name].dtype)
-        extra[name] = torch.stack([state[name].to(wide) for state in views.values()]).mean(0).to(base[name].dtype)
+        extra[name] = averaged(name, base[name], {task: state[name] for task, state in views.items()})
     mine = [name for name in own if name in needed & kept]
-    for task, state in views.items() if mine else ():
-        check_state_dicts(state.only(mine), {task: state.only(mine)})
+    for view in views.values():
+        view.check_finite((*mine, *statistics))
     return Parts(
         replace(tv, pretrained={**tv.pretrained, **extra}),
         {task: {name: state[name].detach().clone() for name in mine} for task, state in views.items()},
@@ -204,7 +202,7 @@ class _View(Mapping[str, Tensor]):
         extra: bool = False,
     ) -> None:
         self._state, self._own, self.owner = state, own, owner
-        layout = getattr(state, "layout", state)
+        layout = layout_of(state)
         others = {home: [name for name in ties if ties[name] == home] for home in set(ties.values())}
         self._where = {}
         for name in own:
@@ -247,15 +245,18 @@ class _View(Mapping[str, Tensor]):
         """The name of a tensor in the state dict itself."""
         return self._where.get(name, name)
 
+    def check_finite(self, names: Iterable[str]) -> None:
+        """Raise CheckpointError where one of these tensors holds NaN or Inf."""
+        for name in names:
+            check_finite(name, self.owner.removeprefix("expert ").strip("'"), self[name])
+
     def unchanged(self, name: str) -> bool:
         """Whether an adapter leaves a tensor as it is in the base."""
         return self.changes is not None and self.place(name) not in self.changes
 
-    def shape(self, name: str) -> list[int]:
-        """Of a tensor, without reading it where that can be."""
-        if name in self._filled:
-            return list(self._own[name].shape)
-        return list(getattr(self._state, "layout", self._state)[self._where[name]].shape)
+    def like(self, name: str) -> Tensor:
+        """A tensor of the same shape and type, which need not be read."""
+        return self._own[name] if name in self._filled else layout_of(self._state)[self._where[name]]
 
     def only(self, names: Sequence[str]) -> StateDict:
         """The part with these names; what makes differences without rounding still does."""
@@ -296,7 +297,7 @@ def _check_shapes(own: StateDict, base: _View, experts: Mapping[str, _View], sha
     views = {"pretrained": base, **experts}
     apart = []
     for name in shared:
-        shapes = {owner: view.shape(name) for owner, view in views.items()}
+        shapes = {owner: list(view.like(name).shape) for owner, view in views.items()}
         if len({tuple(shape) for shape in shapes.values()}) > 1:
             apart.append((name, shapes))
         elif shapes["pretrained"] != list(own[name].shape):
@@ -304,6 +305,12 @@ def _check_shapes(own: StateDict, base: _View, experts: Mapping[str, _View], sha
                 f"{name!r} is {shapes['pretrained']} in the checkpoints and {list(own[name].shape)} in the model: "
                 f"build the model as they were"
             )
+        for owner, view in views.items():
+            if (kind := view.like(name).dtype) != base.like(name).dtype:
+                raise CheckpointError(
+                    f"{name!r} is {kind} in {owner} and {base.like(name).dtype} in pretrained: cast one of them, such "
+                    f"as {{name: t.to({base.like(name).dtype}) for name, t in state.items()}}"
+                )
     if apart:
         modules = dict.fromkeys(name.rpartition(".")[0] for name, _ in apart)
         patterns = [pattern(module) for module in modules]
@@ -338,8 +345,6 @@ def _kinds(
             copied.append(name)
         else:
             merged.append(name)
-    if statistics:  # what is merged is checked where task vectors are made of it
-        check_state_dicts(base.only(statistics), {task: state.only(statistics) for task, state in experts.items()})
     return copied, statistics, merged
 
 

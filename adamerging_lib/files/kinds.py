@@ -21,6 +21,7 @@ MANY = 64
 _STATISTIC = re.compile(r"(?:running|moving)_?\w*?(?:mean|var|std|avg|average)\w*", re.I)
 _SPREAD = re.compile(r"var|std", re.I)
 _COUNTER = re.compile(r"num_batches_tracked|num_updates|n_averaged|update_count|global_step")
+_PRUNED = re.compile(r"(?:\w*weight|\w*bias)_mask")
 _DERIVED = re.compile(
     r"position_ids|token_type_ids|(?:original_)?inv_freq|(?:cos|sin)_cached|freqs_cis|masked_bias"
     r"|relative_position_index"
@@ -35,7 +36,7 @@ _SCALE = re.compile(
     r"(?:SCB|(?:nested_)?absmax|(?:nested_)?quant_map|quant_state\b.*|(?:global_)?scales?(?:_inv|_2|_and_zero)?"
     r"|zeros?(?:_?points?)?|qzeros|codebooks?|su?h|svh|meta)|q_scales?|q_groups|g_idx|scale_(?:weight|input)"
 )
-_OWN_SCALE = re.compile(r"[._:]*(?:scales?|scale_inv|scale_2|zero_points?|absmax|quant_state\b.*)")
+_OWN_SCALE = re.compile(r"[._:]*(?:(?:inv_|de)?scales?|scale_inv|scale_2|zero_points?|absmax|quant_state\b.*)")
 _ONLY_CODES = re.compile(r"qweight|qzeros|q_weight|\w*weight\w*_packed|Qidxs")
 _FAMILIES = (
     (r"SCB|absmax|quant_map|quant_state", "bitsandbytes"),
@@ -59,19 +60,30 @@ def is_spread(name: str) -> bool:
     return is_statistic(name) and _SPREAD.search(_last(name)) is not None
 
 
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts batches or updates, in whichever type."""
+    return _COUNTER.fullmatch(_last(name)) is not None
+
+
+def is_pruning(name: str) -> bool:
+    """Whether a tensor is a mask of `torch.nn.utils.prune`, 0 where a weight is cut, kept as floats."""
+    return _PRUNED.fullmatch(_last(name)) is not None
+
+
 def is_derived(name: str, tensor: Tensor) -> bool:
     """Whether a library computes a tensor from its configuration: positions, rotary frequencies, causal masks."""
-    shape = tensor.shape
-    causal = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
-    last = _last(name)
-    return _DERIVED.fullmatch(last) is not None or (causal and _CAUSAL.fullmatch(last) is not None)
+    last, shape = _last(name), tensor.shape
+    square = len(shape) > 1 and shape[-1] == shape[-2] and all(side == 1 for side in shape[:-2])
+    # A square bias can be learned, one of shape [1, 1, n, n] is GPT-2's mask.
+    causal = square and _CAUSAL.fullmatch(last) and (len(shape) == 4 or last not in ("bias", "mask"))
+    return bool(causal) or _DERIVED.fullmatch(last) is not None
 
 
 def is_copied(name: str, tensor: Tensor) -> bool:
-    """Whether the merged model has θ0's own: whole numbers, tensors without entries, counters, what is derived."""
+    """Whether the merged model has θ0's own: whole numbers, nothing, counters, masks, what is derived."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return _COUNTER.fullmatch(_last(name)) is not None or is_derived(name, tensor)
+    return is_counter(name) or is_pruning(name) or is_derived(name, tensor)
 
 
 def is_mask(tensor: Tensor) -> bool:
@@ -202,7 +214,7 @@ _PACKED = {dtype for name in ("float4_e2m1fn_x2",) if (dtype := getattr(torch, n
 
 def _beside(own: str, rest: str) -> bool:
     """Whether ``rest``, in the same module as the code ``own``, is its scale."""
-    stem = re.sub(r"_(?:blocks|packed|quantized|q)$", "", own)
+    stem = re.sub(r"_(?:blocks|packed|quanti[sz]ed|quant|codes|q|int[48]|fp[48])$", "", own)
     named = any(rest.startswith(name) and _OWN_SCALE.fullmatch(rest[len(name) :]) for name in (own, stem))
     return named or (_CODE.fullmatch(own) is not None and _SCALE.fullmatch(rest) is not None)
 

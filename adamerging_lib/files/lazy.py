@@ -3,49 +3,128 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+import pandas as pd
+import torch
 from torch import Tensor
 
-from ..state import check_state_dicts, differences, is_finite, is_merged
-from ..task_vectors import TaskVectors
-from .checkpoint import CheckpointFile
+from ..state import StateDict, averaged, check_codes, vectors_of
+from ..task_vectors import TaskVectors, weights
+from ..vectors.elementwise import OnDemand
+from ..vectors.geometry import compare_pairs
+from .kinds import is_copied, is_statistic, layout_of, ties
 
 
-class _Differences(Mapping[str, Tensor]):
-    def __init__(
-        self, pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object]
-    ):
-        self._pretrained, self._experts, self._on_read = pretrained, experts, on_read
-        self._names = dict.fromkeys(key for key, t in pretrained.layout.items() if is_merged(t))
+@dataclass(frozen=True)
+class Found:
+    """What only the numbers of models tell.
+
+    Arguments:
+        tied: name → name of the tensor that it equals in every model, see `kinds.ties`.
+        masks: names of floats that are not finite but the same in all models.
+        changed: names of the tensors that are copied from θ0 although an expert has others.
+    """
+
+    tied: Mapping[str, str] = field(default_factory=dict)
+    masks: frozenset[str] = frozenset()
+    changed: tuple[str, ...] = ()
+
+
+class _Start(Mapping[str, Tensor]):
+    """θ0, with the means of statistics in the place of its own."""
+
+    def __init__(self, pretrained: StateDict, means: Mapping[str, Tensor]) -> None:
+        self._pretrained, self._means = pretrained, means
 
     def __getitem__(self, key: str) -> Tensor:
-        if key not in self._names:
-            raise KeyError(key)
-        self._on_read()
-        base = {key: self._pretrained[key]}
-        t = differences(key, base[key], list(self._experts.values()))
-        if not is_finite(t):
-            check_state_dicts(base, {task: {key: expert[key]} for task, expert in self._experts.items()})
-        return t
+        return self._means[key] if key in self._means else self._pretrained[key]
 
     def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
-        return key in self._names
+        return key in self._pretrained
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._pretrained)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._pretrained)
 
 
 def lazy_task_vectors(
-    pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object] = lambda: None
+    pretrained: StateDict,
+    experts: Mapping[str, StateDict],
+    on_read: Callable[[], object] = lambda: None,
+    found: Found | None = None,
 ) -> TaskVectors:
     """Task vectors of checkpoints on disk, computed and checked for NaN anew each time one is asked for.
 
     Arguments:
         pretrained: θ0.
-        experts: task name → θ_k, of the same layout.
+        experts: task name → θ_k, that fit, see `align.align`.
         on_read: called once for every tensor.
+        found: what `examine` found; without it ties are not known.
     """
-    return TaskVectors(tuple(experts), pretrained, _Differences(pretrained, experts, on_read))
+    found = found or Found()
+
+    def read(key: str) -> Tensor:
+        on_read()
+        base = pretrained[key]
+        t = vectors_of(key, base, experts)
+        return torch.zeros(len(experts), *base.shape) if t is None else t
+
+    names = [key for key in weights(pretrained) if key not in found.tied and key not in found.masks]
+    statistics, means = {}, {}
+    for key in filter(is_statistic, layout_of(pretrained)):
+        if not is_copied(key, layout_of(pretrained)[key]):
+            own, tuned = pretrained[key], _of(experts, key)
+            means[key] = averaged(key, own, tuned)
+            statistics[key] = torch.stack([own, *tuned.values()])
+    start = _Start(pretrained, means) if means else pretrained
+    return TaskVectors(tuple(experts), start, OnDemand(names, read), found.tied, statistics)
+
+
+def examine(
+    pretrained: StateDict, experts: Mapping[str, StateDict], on_read: Callable[[], object] = lambda: None
+) -> tuple[Found, pd.DataFrame]:
+    """Check every number of models that fit, and say what only numbers tell and how task vectors lie.
+
+    Arguments:
+        pretrained: θ0.
+        experts: task name → θ_k, that fit, see `align.align`.
+        on_read: called once for every tensor that is merged.
+
+    Returns:
+        What was found, and a table as by `geometry.compare`.
+
+    Raises:
+        CheckpointError: naming the tensor, where a number cannot be merged.
+        ValueError: where nothing is left to merge.
+    """
+    layout, changed, masks = layout_of(pretrained), [], set()
+    for key in layout:
+        if is_copied(key, layout[key]) and check_codes(key, pretrained[key], _of(experts, key)):
+            changed.append(key)
+    names = weights(pretrained)
+    tied = ties([pretrained, *experts.values()], names)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for key in names:
+            if key in tied:
+                continue
+            on_read()
+            base = pretrained[key]
+            if (t := vectors_of(key, base, experts)) is None:
+                masks.add(key)
+            else:
+                yield base, t
+
+    frame = compare_pairs(tuple(experts), pairs())
+    if len(masks) + len(tied) == len(names):
+        raise ValueError("no tensor is left to merge: all are the same in every model, and hold NaN or Inf")
+    masks |= {key for key, home in tied.items() if home in masks}  # what equals a mask is one
+    tied = {key: home for key, home in tied.items() if key not in masks}
+    return Found(tied, frozenset(masks), tuple(changed)), frame
+
+
+def _of(experts: Mapping[str, StateDict], key: str) -> dict[str, Tensor]:
+    return {task: state[key] for task, state in experts.items()}
