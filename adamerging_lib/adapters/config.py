@@ -37,6 +37,12 @@ _MOVING = {
     "lora_ga": "LoRA-GA",
     "loftq": "LoftQ",
 }
+# What no merge can express, in peft neither: tokens that are put before the input, and what is chosen token by token.
+_NEVER = {
+    *("use_qalora", "alora_invocation_tokens", "arrow_config"),
+    *("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE"),
+    *("XLORA", "POLY"),
+}
 _NEUTRAL = {
     *("auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config"),
     *("exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "lora_dropout"),
@@ -96,7 +102,20 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def unsupported(config: Mapping[str, Any]) -> str | None:
+@dataclass(frozen=True)
+class Unfit:
+    """Why an adapter is no s·B A on the base as it is on disk.
+
+    Arguments:
+        what: what it is.
+        merges: where it can be merged instead: ``peft``, ``training`` (only where it was trained) or ``never``.
+    """
+
+    what: str
+    merges: str = "peft"
+
+
+def unsupported(config: Mapping[str, Any]) -> Unfit | None:
     """What an adapter is, where its change is not s·B A on the base as it is on disk; None for plain LoRA.
 
     Arguments:
@@ -104,18 +123,20 @@ def unsupported(config: Mapping[str, Any]) -> str | None:
     """
     kind = config.get("peft_type")
     if str(kind).upper() != "LORA":
-        return f"an adapter of type {kind}" if kind else "an adapter whose configuration names no peft_type"
+        what = f"an adapter of type {kind}" if kind else "an adapter whose configuration names no peft_type"
+        return Unfit(what, "never" if str(kind).upper() in _NEVER else "peft")
     for name, words in _CHANGING.items():
         if config.get(name):
-            return words
+            return Unfit(words, "never" if name in _NEVER else "peft")
     start = config.get("init_lora_weights")
     for name, words in _MOVING.items():
         if isinstance(start, str) and start.lower().startswith(name):
-            return (
+            what = (
                 f"LoRA begun by {words} (init_lora_weights={start!r}), which moved a part of the base into the factors"
             )
+            return Unfit(what, "training")
     if odd := [name for name, value in config.items() if value and name not in _NEUTRAL and name not in _CHANGING]:
-        return f"LoRA with {', '.join(map(repr, odd))} in its {CONFIG}, which this release does not know"
+        return Unfit(f"LoRA with {', '.join(map(repr, odd))} in its {CONFIG}, which this release does not know")
     return None
 
 

@@ -156,10 +156,15 @@ class AdapterExpert(Mapping[str, Tensor]):
     def _sides(self, module: Module) -> tuple[int, int]:
         """Rows of B and columns of A; CheckpointError where they are no two factors."""
         a, b = self.source.layout[module.a], self.source.layout[module.b]
-        if a.dim() < 2 or b.dim() < 2 or not (a.numel() and b.numel()) or not (is_merged(a) and is_merged(b)):
+        if not (is_merged(a) and is_merged(b)):
             raise CheckpointError(
-                f"{module.a!r} ({a.dtype}, {list(a.shape)}) and {module.b!r} ({b.dtype}, {list(b.shape)}) of "
-                f"{self.path} are no two factors: gather the model's parts (ZeRO-3, FSDP) before it is saved"
+                f"{module.a!r} and {module.b!r} of {self.path} are {a.dtype} and {b.dtype}: give the adapter as it was "
+                f"before its factors were quantised"
+            )
+        if a.dim() < 2 or b.dim() < 2 or not (a.numel() and b.numel()):
+            raise CheckpointError(
+                f"{module.a!r} {list(a.shape)} and {module.b!r} {list(b.shape)} of {self.path} are no two factors: "
+                f"save it again, with the model's parts gathered (ZeRO-3, FSDP)"
             )
         return b.shape[0], a.shape[1]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..files.checkpoint import CheckpointFile
 from ..runtime.places import given
 from ..state import CheckpointError
-from .config import CONFIG, LoraSettings, read_config, settings, unsupported
+from .config import CONFIG, LoraSettings, Unfit, read_config, settings, unsupported
 from .names import Contents, Module, adapter_kinds, read_names, unmerged
 
 PathLike = str | os.PathLike[str]
@@ -141,12 +141,12 @@ def _weights(path: Path) -> Path:
 
 def problem_of(source: AdapterSource) -> str | None:
     """Why an adapter cannot be an expert, with the mend; None where it can."""
-    what = unsupported(source.config) if source.config is not None else None
+    unfit = unsupported(source.config) if source.config is not None else None
     kinds = [kind for kind in adapter_kinds(source.layout) if kind != "LoRA"]
-    if what is None and kinds:
-        what = f"an adapter of kind {'/'.join(kinds)}"
-    if what is not None:
-        return f"{source.path} is {what}: its change is not s·B·A on the base. {merge_first(source.path)}"
+    if unfit is None and kinds:
+        unfit = Unfit(f"an adapter of kind {'/'.join(kinds)}")
+    if unfit is not None:
+        return f"{source.path} is {unfit.what}: its change is not s·B·A on the base. {_mend(unfit.merges, source.path)}"
     contents = source.contents
     if len(contents.adapters) > 1:
         return (
@@ -177,12 +177,19 @@ def _scaleless(source: AdapterSource) -> str | None:
     )
 
 
-def merge_first(path: Path) -> str:
-    """The mend for adapters that are no plain LoRA."""
+def _mend(merges: str, path: Path) -> str:
+    """What to do with an adapter that is no plain LoRA."""
+    if merges == "never":
+        return "No weights say the same, and peft cannot merge it either: leave this expert out"
+    save = "merge_and_unload().save_pretrained(FOLDER)"
+    if merges == "training":
+        return (
+            f"Where it was trained, the model has its own base: merge it there, model.{save}, and give that; or save "
+            f"it there as plain LoRA, by path_initial_model_for_weight_conversion of save_pretrained"
+        )
     folder = json.dumps(str(path.parent), ensure_ascii=False)
     return (
-        f"Merge it into its base with peft first, and give that model: "
-        f"PeftModel.from_pretrained(base, {folder}).merge_and_unload().save_pretrained(FOLDER)"
+        f"Merge it into its base with peft first, and give that model: PeftModel.from_pretrained(base, {folder}).{save}"
     )
 
 

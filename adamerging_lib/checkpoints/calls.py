@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from ..files.header import DTYPES
-from .inert import Name, Record, Refused, Storage, Stored, key_of, of
+from .inert import Name, Record, Refused, Storage, Stored, Unusable, key_of, of
 
 _EXPANDED = 1 << 28  # bytes beyond those of the file that tensors of repeated numbers may come to
+_TELLING = {"torch", "numpy", "pip", "setuptools", "pkg_resources"}  # whose unknown calls are told
 _MOST_DIMENSIONS = 64  # of a tensor of torch
 _TYPES = {str(dtype): dtype for dtype in DTYPES.values()}
 
@@ -28,12 +30,12 @@ def known_call(room: int) -> Callable[[Any, Any], Any]:
         nonlocal left
         stored = _tensor(storage, offset, shape, stride)
         if any(type(part) is dict and (part.get("conj") or part.get("neg")) for part in rest[2:3]):
-            raise Refused("holds a tensor that is conjugated or negated only when it is read: save a .clone() of it")
+            raise Unusable("holds a tensor that is conjugated or negated only when it is read: save a .clone() of it")
         count = math.prod(stored.shape)
         if count > stored.storage.count:  # a few bytes would stand for more than the memory
             left -= count * stored.storage.dtype.itemsize
             if left < 0:
-                raise Refused(
+                raise Unusable(
                     f"holds expanded tensors, such as one of shape {stored.shape} in a storage of "
                     f"{stored.storage.count} numbers, that come to more than {(room + _EXPANDED) / 1e9:.1f} GB: save "
                     f"the part that is not repeated"
@@ -44,7 +46,7 @@ def known_call(room: int) -> Callable[[Any, Any], Any]:
         dtype = _TYPES.get(str(rest[2])) if len(rest) > 2 else None
         storage = of(Storage, storage)
         if dtype is None:
-            raise Refused(f"holds numbers of {rest[2] if len(rest) > 2 else 'an unknown type'}: save floating point")
+            raise Unusable(f"holds numbers of {rest[2] if len(rest) > 2 else 'an unknown type'}: save floating point")
         if storage.dtype == torch.uint8:
             storage = storage._replace(dtype=dtype, count=storage.count // dtype.itemsize)
         return tensor(_, storage, offset, shape, stride, *rest[:2], *rest[3:4])
@@ -61,13 +63,27 @@ def known_call(room: int) -> Callable[[Any, Any], Any]:
             made, _, parts, *_ = of(tuple, given)
             return call(made, parts)
         if name in _UNUSABLE:
-            raise Refused(f"holds {_UNUSABLE[name]}")
+            raise Unusable(f"holds {_UNUSABLE[name]}")
         function = own.get(name) or _CALLS.get(name)
+        if function is None and type(called) is Name and _is_member(called, given):
+            function = _inert
         if function is None:
             raise Refused(f"wants to call {called if type(called) is Name else 'something that it made itself'}")
         return function(called, *of(tuple, given))
 
     return call
+
+
+def _is_member(called: Name, given: Any) -> bool:
+    """Whether a call can be a member of an enumeration: a class of somebody's own, made from one plain value.
+
+    It is never made. But what Python and torch can do themselves is what harm is done with, and is to be told.
+    """
+    module = called.module.partition(".")[0]
+    foreign = module not in sys.stdlib_module_names and module not in _TELLING or module == "__main__"
+    named = called.name.rpartition(".")[2][:1].isupper()
+    plain = type(given) is tuple and len(given) == 1 and type(given[0]) in (str, int, float, bool, type(None))
+    return foreign and named and plain
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Stored:
@@ -147,6 +163,7 @@ _VALUES = (
       for function in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")),
     "numpy.dtype", "numpy.ndarray",
     *(f"numpy.random._pickle.{kind}_ctor" for kind in ("__randomstate", "__generator", "__bit_generator")),
+    *(f"numpy.random.{module}.__pyx_unpickle_SeedSequence" for module in ("bit_generator", "_bit_generator")),
     "typing.Union", "_operator.getitem", "operator.getitem",  # types of settings, such as Optional[int]
 )  # fmt: skip
 _CALLS: Mapping[str, Callable[..., Any]] = {**dict.fromkeys(_VALUES, _inert), **_TENSORS, **_CONTAINERS}

@@ -123,7 +123,8 @@ def convert(
         raise ValueError(f"--drop and --strip change names, which a checkpoint of kind {kind!r} has its own of")
     places, tensors, left_out = _tensors(opened, kind, base, drop, strip)
     if not places:
-        raise CheckpointError(f"nothing of {opened.path} is left to write: drop less of it")
+        what = "nothing of it is left: drop less" if left_out else "it holds no tensors: name the file of the weights"
+        raise CheckpointError(f"{opened.path} gives nothing to write: {what}")
     layout = {new: layout_of(tensors)[old] for new, old in places.items()}
     _check_formats(layout, opened.path)
     check_room(target, sum(t.nbytes for t in layout.values()))
@@ -203,6 +204,8 @@ def _tensors(opened: Source, kind: str, base: PathLike | None, drop: Sequence[st
 
 def _check_formats(layout: Mapping[str, Tensor], path: Path) -> None:
     for key, tensor in layout.items():
+        if key == "__metadata__" or not key.isascii() and key.encode(errors="ignore").decode() != key:
+            raise CheckpointError(f"{path} has a tensor called {key!r}, a name that no safetensors file can hold")
         try:
             format_of(tensor.dtype)
         except ValueError as error:

@@ -20,6 +20,10 @@ class Refused(ValueError):
     """A pickle that wants more than to give its content."""
 
 
+class Unusable(Refused):
+    """A pickle of tensors that no state dict of plain numbers can hold; it says what to save instead."""
+
+
 class Name(NamedTuple):
     """A class or function that the file names; it is never looked up."""
 
@@ -113,7 +117,7 @@ def storage_of(given: Any, room: int, storages: dict[str, Storage]) -> Name | St
     name = str(of(Name, cls)).removeprefix("torch.").removeprefix("storage.").removeprefix("cuda.")
     name = name.removesuffix("Storage")
     if name not in _DTYPES or (view and view[0] is not None):
-        raise Refused(f"holds numbers of {cls}: save plain floating-point tensors")
+        raise Unusable(f"holds numbers of {cls}: save plain floating-point tensors")
     storage = Storage(_DTYPES[name], of(str, key), of(int, count))
     if not 0 <= storage.nbytes <= room:
         raise ValueError(f"storage {key} of {count} numbers in a file of {room} bytes")

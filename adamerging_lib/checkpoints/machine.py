@@ -19,12 +19,13 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 # Instructions that put what follows them on the stack.
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "GLOBAL", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "BINUNICODE8", "INT", "LONG", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BYTEARRAY8",
 }  # fmt: skip
 
 
 def run(stream: BinaryIO, room: int, storages: dict[str, Storage] | None = None) -> Any:
-    """Run one pickle, of protocol 2 to 5.
+    """Run one pickle, of protocol 1 to 5.
 
     Arguments:
         stream: where it begins; afterwards, where it ended.
@@ -175,7 +176,7 @@ class _Bounded:
 
 
 def _instructions(stream: _Bounded) -> Iterator[tuple[str, Any]]:
-    """Instruction by instruction, with what follows it; text of the oldest protocol is left unread."""
+    """Instruction by instruction, with what follows it; texts of the oldest protocol are left unread."""
     while code := stream.read(1):
         if (known := pickletools.code2op.get(code.decode("latin-1"))) is None:
             raise ValueError(f"byte {code.hex()} is no pickle instruction")
@@ -186,7 +187,8 @@ def _instructions(stream: _Bounded) -> Iterator[tuple[str, Any]]:
         elif known.name == "PROTO":
             stream.read(1)
         else:
-            yield known.name, known.arg.reader(stream) if known.arg and known.proto else None
+            told = known.arg and (known.proto or known.name in ("INT", "LONG"))  # of protocol 1, the only texts
+            yield known.name, known.arg.reader(stream) if told else None
 
 
 def _build(target: Any, state: Any) -> None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..state import CheckpointError
-from .inert import Record, Refused, Storage, Stored
+from .inert import Record, Refused, Storage, Stored, Unusable
 from .machine import run
 
 _PROTOCOL = b"\x80"  # the instruction that begins every pickle of protocol 2 or later
@@ -66,6 +66,8 @@ class PickledFile:
                 """Containers, numbers, texts, a `Record` for every instance, a `Stored` for every tensor."""
         except CheckpointError:
             raise
+        except Unusable as error:
+            raise CheckpointError(f"{self.path} {error}") from error
         except Refused as error:
             raise CheckpointError(
                 f"{self.path} {error}: nothing of it was executed, and the file is refused. Take the checkpoint from "

@@ -85,7 +85,9 @@ def open_source(path: PathLike, key: str | None = None) -> Source:
     pickled = [file for file in located.files if _is_pickled(file)]
     if pickled:
         if len(pickled) < len(located.files):
-            raise CheckpointError(f"{located.path} is partly pickled ({pickled[0].name}): name files of one format")
+            raise CheckpointError(
+                f"{located.path} is of files of two formats, {pickled[0].name} is a pickle: fetch one format whole"
+            )
         return _pickled(located, key)
     if key is not None:
         raise CheckpointError(f"{located.path} is no file of torch.save, it has no entries: leave --key out")

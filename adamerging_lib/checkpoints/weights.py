@@ -58,7 +58,7 @@ def find_weights(content: Any, owner: object, key: str | None = None) -> Weights
         return _whole(content, owner, key)
     counts, node, path, entries = _counts(content), content, [], []
     while True:
-        own = {name: child for name, child in _children(node) if isinstance(child, Stored)}
+        own = [(name, child) for name, child in _children(node) if isinstance(child, Stored)]
         below = {
             name: child for name, child in _children(node)
             if not isinstance(child, Stored) and counts.get(id(child)) and not _is_state(name, child)
@@ -66,10 +66,10 @@ def find_weights(content: Any, owner: object, key: str | None = None) -> Weights
         first = next((name for name in _FIRST if name in below), None) if not path else None
         if first is None and not below:
             break
-        if own and all(_STATUS.fullmatch(name) and not _large(tensor) for name, tensor in own.items()):
-            own = {}
+        if all(_STATUS.fullmatch(name) and not _large(tensor) for name, tensor in own):
+            own = []
         if first is None and (own or len(below) > 1):
-            raise CheckpointError(_several(owner, own, {n: counts[id(child)] for n, child in below.items()}, path))
+            raise CheckpointError(_several(owner, len(own), {n: counts[id(child)] for n, child in below.items()}, path))
         down = next(iter(below)) if first is None else first
         entries += [name for name, _ in _children(node) if name != down]
         node = below[down]
@@ -78,7 +78,7 @@ def find_weights(content: Any, owner: object, key: str | None = None) -> Weights
         raise CheckpointError(_nothing(owner, content, counts))
     modules = _modules(node, owner)
     entries += [name for name, child in _children(node) if not isinstance(child, Stored)]
-    return Weights(_unique(own.items(), owner), tuple(entries), ".".join(path), modules)
+    return Weights(_unique(own, owner), tuple(entries), ".".join(path), modules)
 
 
 def _large(tensor: Stored) -> bool:
@@ -130,9 +130,9 @@ def _counts(content: Any) -> dict[int, int]:
     return found
 
 
-def _several(owner: object, own: dict[str, Stored], below: dict[str, int], path: list[str]) -> str:
+def _several(owner: object, own: int, below: dict[str, int], path: list[str]) -> str:
     there = [f"{name} ({_number(count)})" for name, count in below.items()]
-    top = f"{_number(len(own))} at the top and more under " if own else "tensors under "
+    top = f"{_number(own)} at the top and more under " if own else "tensors under "
     where = f" in {'.'.join(path)!r}" if path else ""
     names = [".".join([*path, name]) for name in below]
     return (
@@ -202,17 +202,17 @@ def _path(node: Any, left: list[str]) -> list[str] | None:
 
 
 def _flat(node: Any, owner: object) -> Iterator[tuple[str, Stored]]:
-    waiting: list[tuple[str, Any]] = [("", node)]
-    seen = 0
+    counts = _counts(node)
+    waiting: list[tuple[str, int, Any]] = [("", 0, node)]
     while waiting:
-        path, part = waiting.pop()
-        seen += 1
-        if seen > _MOST or path.count(".") > _DEEPEST:
+        path, depth, part = waiting.pop()
+        if depth > _DEEPEST or counts.get(id(part), 0) >= _MOST:
             raise CheckpointError(f"{owner} holds entries within entries without end: choose one with --key")
         if isinstance(part, Stored):
             yield path, part
-        else:
-            waiting += [(f"{path}.{name}" if path else name, child) for name, child in reversed([*_children(part)])]
+        elif counts.get(id(part)):  # of what holds none there may be without end too
+            below = [(f"{path}.{name}" if path else name, depth + 1, child) for name, child in _children(part)]
+            waiting += reversed(below)
 
 
 def _unique(tensors: Iterable[tuple[str, Stored]], owner: object) -> dict[str, Stored]:

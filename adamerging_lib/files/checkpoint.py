@@ -16,7 +16,7 @@ from torch import Tensor
 from ..runtime.atomic import atomic
 from ..state import CheckpointError, sha256, unreadable
 from .header import DTYPES, Broken, Entry, Short, Unreadable, header_text, read_header
-from .located import INDEX, locate
+from .located import INDEX, Located, locate
 from .signatures import foreign, is_pickled
 
 _MAPPED = 1 << 20  # bytes from which on a tensor is mapped, not read
@@ -45,7 +45,7 @@ class CheckpointFile(Mapping[str, Tensor]):
         self.metadata: dict[str, str] = {}
         self._shards: dict[str, _Shard] = {}
         for file, names in located.files.items():
-            _check_kind(file, located.path)
+            _check_kind(file, located)
             shard = _Shard(file)
             self.metadata |= shard.metadata
             for key in _counting(shard, names, self.path):
@@ -156,12 +156,19 @@ def _told(path: Path) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
-def _check_kind(file: Path, path: Path) -> None:
-    """Raise CheckpointError where a file is of another kind than safetensors: ``path`` is what the checkpoint is."""
+def _check_kind(file: Path, located: Located) -> None:
+    """Raise CheckpointError where a file of a checkpoint is of another kind than safetensors."""
     if is_pickled(file):
-        place = path.parent if path != file else path
-        target = path.with_name("model.safetensors") if path != file else path.with_suffix(".safetensors")
-        target = path.with_name(f"{path.stem}-converted.safetensors") if target == path else target
+        place = located.path
+        if not all(map(is_pickled, located.files)):
+            raise CheckpointError(
+                f"{place} is of files of two formats, {file.name} is a pickle: fetch one format whole"
+            )
+        if len(located.files) > 1 or place != file:
+            place = place if place.name.endswith(INDEX) else place.parent
+            target = located.path.with_name("model.safetensors")
+        elif (target := place.with_suffix(".safetensors")) == place:
+            target = place.with_name(f"{place.stem}-converted.safetensors")
         raise CheckpointError(
             f"{place} is a pickle, and reading one can run code that somebody hid in it. Convert it once, which runs "
             f"nothing of it:\n  adamerging convert --kind state_dict {shlex.quote(str(place))} "

@@ -59,17 +59,15 @@ def adapter_notes(experts: Mapping[str, Expert]) -> tuple[str, ...]:
     notes = []
     for task, expert in experts.items():
         if isinstance(expert, AdapterExpert):
-            ranks = sorted(set(ranks_of(expert.source).values()))
-            rank = (
-                f" of rank {ranks[0]}" if len(ranks) == 1 else f" of ranks {ranks[0]} to {ranks[-1]}" if ranks else ""
-            )
-            notes.append(f"expert {task!r} is a LoRA adapter{rank}, which changes {len(expert.changes)} tensors")
+            ranks = sorted(set(ranks_of(expert.source).values())) or [0]
+            rank = " to ".join(str(rank) for rank in dict.fromkeys([ranks[0], ranks[-1]]))
+            changed = sum(key in expert.base for key in expert.changes)
+            notes.append(f"expert {task!r} is a LoRA adapter, rank {rank}: it changes {changed} of the base's tensors")
     return tuple(notes)
 
 
 def adapter_warnings(experts: Mapping[str, Expert], base: CheckpointFile) -> tuple[str, ...]:
-    """What looks wrong with the adapters among experts, a sentence each: no more than warnings, as names of models are
-    no more than names."""
+    """What looks odd about the adapters among experts, a sentence each: names of models are no more than names."""
     adapters = {task: expert for task, expert in experts.items() if isinstance(expert, AdapterExpert)}
     warnings = [f"expert {task!r}: {warning}" for task, expert in adapters.items() for warning in expert.warnings]
     named = {task: base_name(expert.source) for task, expert in adapters.items() if base_name(expert.source)}

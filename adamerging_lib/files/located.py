@@ -20,6 +20,8 @@ _WEIGHTS = (".safetensors", *PICKLED)
 # What a folder's weights are called, in transformers' own order.
 _USUAL = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 _NUMBERED = re.compile(r"(?P<stem>.+?)[-_.](?P<number>\d+)-of-(?P<of>\d+)(?P<end>(\.\w+)*?\.\w+)")
+# Llama's, DeepSpeed's and Megatron's own: every file holds a slice of every tensor.
+_SLICED = re.compile(r"(?P<start>consolidated\.|(zero_pp_rank_\d+_)?mp_rank_|zero_pp_rank_)\d+(?P<end>\D.*)")
 # What trainers leave beside the weights.
 _OTHERS = re.compile(r"(?i)(training_args|optim|scheduler|rng_state|random_states|scaler|trainer_state|adapter_).*")
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
@@ -56,8 +58,12 @@ def locate(path: str | os.PathLike[str], *, part: bool = False) -> Located:
     if path.name.endswith(INDEX):
         return Located(path, _indexed(path))
     if not part and (whole := _whole(path)):
-        raise CheckpointError(f"{path} is only a part, one of {whole}: name the folder {path.parent}, or the index")
+        raise CheckpointError(f"{path} is only a part, one of {whole}: name {_place(path)}")
     return Located(path, {path: None})
+
+
+def _place(path: Path) -> str:
+    return "the file that they write" if _SLICED.fullmatch(path.name) else f"the folder {path.parent}, or the index"
 
 
 def _missing(path: Path) -> str:
@@ -71,6 +77,10 @@ def _missing(path: Path) -> str:
 
 def _whole(path: Path) -> str:
     """The checkpoint in several files that a file is a part of, as words; empty where it is none."""
+    if sliced := _SLICED.fullmatch(path.name):
+        pattern = re.compile(re.escape(sliced["start"]) + r"\d+" + re.escape(sliced["end"]))
+        if len(slices := [other.name for other in path.parent.iterdir() if pattern.fullmatch(other.name)]) > 1:
+            return f"{len(slices)} slices of one model that ran in parallel, which its own tools put together"
     if (found := _NUMBERED.fullmatch(path.name)) and int(found["of"]) > 1:
         return f"{int(found['of'])} files"
     for index in sorted(path.parent.glob(f"*{INDEX}")):

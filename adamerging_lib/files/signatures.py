@@ -70,6 +70,17 @@ _KINDS: tuple[tuple[Test, str, str], ...] = (
 )  # fmt: skip
 
 
+# What has no first bytes of its own.
+_NAMED: tuple[tuple[str, str], ...] = (
+    (r".*\.msgpack", "is a file of Flax (JAX)"),
+    (r".*\.(data-\d+-of-\d+|index|meta|h5|pb|keras)", "is a file of TensorFlow or Keras"),
+    (r".*\.(onnx|ort)", "is a model of ONNX"),
+    (r".*\.(gguf|ggml)", "is a file of llama.cpp"),
+    (r".*\.(mlmodel|mlpackage)", "is a model of Core ML"),
+    (r".*\.(engine|plan|trt)", "is a model of TensorRT"),
+)
+
+
 def foreign(path: Path) -> str | None:
     """What a file is that is neither a safetensors file nor one of torch.save, with the mend; None where it may be one.
 
@@ -94,7 +105,11 @@ def foreign(path: Path) -> str | None:
         if test(first):
             quoted = {"name": name, "path": str(path), "folder": str(path.parent)}
             return f"{words}: {mend.format_map({key: shlex.quote(value) for key, value in quoted.items()})}"
-    if not is_pickled(path) and _text(first):
+    if is_pickled(path):
+        return None
+    if words := next((words for names, words in _NAMED if re.fullmatch(names, name, re.I)), None):
+        return f"{words}: {_RELEASE}"
+    if _text(first):
         line = first.decode("utf-8", "replace").strip().splitlines()[0][:60]
         return f"is text that begins {line!r}, not weights: {_FETCH}"
     return None
