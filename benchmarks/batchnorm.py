@@ -52,7 +52,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """32 × 32 images → logits; ``head`` is linear, with bias."""
 
-    def __init__(self, classes: int, width: int = 16) -> None:
+    def __init__(self, classes: int, width: int = 8) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         sizes = (width, width, 2 * width, 4 * width)
@@ -98,7 +98,7 @@ def trained(suite: am.Suite, epochs: int) -> tuple[dict[str, Tensor], dict[str, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = ResNet(1)
-        heads = {task: nn.Linear(64, len(suite.test[task].classes)) for task in suite.tasks}
+        heads = {task: nn.Linear(32, len(suite.test[task].classes)) for task in suite.tasks}
     train(model, [(*data[task], heads[task]) for task in BEFORE], epochs, 3e-3, 0)
     base = {key: t.clone() for key, t in model.state_dict().items() if not key.startswith("head")}
     experts = {}
@@ -141,7 +141,7 @@ def measure(
         for recalibrate in RECALIBRATE:
             # No step more: only statistics differ.
             ends = [adapted(init=fit.coefficients, steps=0, recalibrate=recalibrate) for fit in fits]
-            values = [am.evaluate(end, loaders())["accuracy"].mean() for end in ends]
+            values = [float(am.evaluate(end, loaders())["accuracy"].mean()) for end in ends]
             mean = sum(values) / len(values)
             numbers = {"value": round(mean, 2), "baseline": round(individual, 2), "ratio": round(mean / individual, 4)}
             case = f"{name}, recalibrate={recalibrate}"
@@ -159,8 +159,8 @@ def measure(
 def main() -> None:
     """Train, measure, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=RESULTS / "batchnorm.json")
     given = parser.parse_args()

@@ -486,7 +486,7 @@ def test_explained_in_words():
     assert [task for task in TASKS if task in line] == gains and gains
     assert told.table.loc["pets", "coefficient"] == pytest.approx(float(fit.coefficients.values[0].mean()))
     assert len(told.figure().axes) == 2
-    assert "gain confidence" not in str(fitted(steps=0, recalibrate="none").explain())
+    assert "gain confidence" not in str(fitted(steps=0, statistics="none", recalibrate="none").explain())
 
 
 def test_logits_of_ones_own_are_asked_for_again(tmp_path):

@@ -54,7 +54,7 @@ def adapt(
     batches: int | None = None,
     seed: int = 0,
     setting: str = "transductive",
-    statistics: str = "none",
+    statistics: str = "batch",
     recalibrate: str = "auto",
     passes: int = 1,
     autocast: str | None = None,
@@ -94,8 +94,9 @@ def adapt(
         seed: of what loaders draw from torch's generator (shuffling) while they are iterated over here.
         setting: ``transductive``, or ``inductive``: adapt on one half of each task's inputs, chosen by their bytes,
             so that `evaluate` can measure on the other.
-        statistics: BatchNorm while λ is learned: ``none`` (the experts' averages), ``batch`` (each batch's own) or
-            ``mixed`` (half of each). Statistics never have coefficients.
+        statistics: BatchNorm while λ is learned: ``batch`` (each batch's own), ``mixed`` (half of it, half the experts'
+            average) or ``none`` (their average). Statistics never have coefficients. The default, and that of
+            ``recalibrate``, are what `benchmarks/batchnorm.py` measured as best; models without BatchNorm know none.
         recalibrate: BatchNorm's statistics made anew at the end, on the data: for each ``task``, ``shared`` by all, or
             ``none``. ``auto``: for each task where tasks keep private tensors, so that the task is known anyway,
             else shared.
