@@ -90,6 +90,7 @@ unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
 
 accept: $(STAMP) ## fresh notebooks and records become the committed ones; the README's picture and the graph follow
 	$(PY) -m adamerging_study.book.build accept
+	$(PY) -m adamerging_study.evidence
 	$(PY) -m adamerging_study.book.pictures results/mini/performance.json book/_static/readme.png
 	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_study.book.pictures - book/_static/workflow.png
 

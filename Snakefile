@@ -30,7 +30,7 @@ LONGEST = sorted(PAGES, key=seconds)[-3:]
 OTHERS = [page for page in PAGES if page not in LONGEST]
 
 # Trained weights count through the zoo's manifest.
-DATA = sorted(str(path) for pattern in ("published/*.csv", "worlds/*/zoo/manifest.json") for path in Path("adamerging_lib").glob(pattern))
+DATA = sorted(str(path) for pattern in ("published/*.csv", "doctor/*.csv", "worlds/*/zoo/manifest.json") for path in Path("adamerging_lib").glob(pattern))
 
 
 def dependencies(wildcards):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .adapting.readers import text_batches as text_batches
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
+    from .doctor.check import check as check
     from .evaluation import evaluate as evaluate
     from .files.merge import merge_files as merge_files
     from .merged import Fit as Fit
@@ -54,6 +55,7 @@ _HOMES = {
     "adapting.adapted": ("Adapted", "load_adapted"),
     "adapting.readers": ("image_batches", "text_batches"),
     "coefficients": ("Coefficients", "read_authors_file"),
+    "doctor.check": ("check",),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),
     "merged": ("Fit", "Merged"),

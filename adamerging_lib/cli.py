@@ -100,6 +100,34 @@ def merge(
     )  # fmt: skip
 
 
+_CHECK = (
+    "Example:\n"
+    "  adamerging check --pretrained base.safetensors \\\n"
+    "    --expert mnist=a.safetensors --expert svhn=b.safetensors\n\n"
+    "Files, folders and adapters, as for merge; every tensor is read once. Exit code: 0 where nothing is wrong, 1 "
+    "after warnings, 2 where they cannot be merged, or should not be. Without --pretrained less can be said."
+)
+
+
+@app.command(epilog=_CHECK)
+def check(
+    experts: Annotated[list[str], typer.Option("--expert", metavar="NAME=FILE", help="a model; once for each")],
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="FILE", help="what all experts were fine-tuned from")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_DROP)] = None,
+    strip: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_STRIP)] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON, for programs")] = False,
+) -> None:
+    """Say what is wrong with models before they are merged, and how to merge them."""
+    from .command.check import check_experts
+    from .files.align import Options
+
+    if code := check_experts(pretrained, experts, Options.of(drop or (), strip or (), cast), json=as_json):
+        raise typer.Exit(code)
+
+
 _KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
 
 

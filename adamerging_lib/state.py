@@ -183,14 +183,15 @@ def check_state_dicts(pretrained: StateDict, experts: Mapping[str, StateDict]) -
     """
     if not experts:
         raise CheckpointError("no experts to merge: give at least one (task name, state dict) pair")
-    _check_tensors("pretrained", pretrained)
+    check_tensors("pretrained", pretrained)
     for task, state in experts.items():
         if not isinstance(task, str) or not task:
             raise CheckpointError(f"task name {task!r} is not a non-empty string: name every expert")
-        _check_tensors(task, state)
+        check_tensors(task, state)
 
 
-def _check_tensors(owner: str, state: StateDict) -> None:
+def check_tensors(owner: str, state: StateDict) -> None:
+    """Raise CheckpointError unless a model is a mapping of dense tensors, not all its own kind; no number is read."""
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"state dict of {owner!r} is empty or not a mapping: give name → tensor")
     if problem := refusal(state, repr(owner)):

@@ -238,6 +238,10 @@ def test_links_as_targets_and_the_home_folder(tmp_path, monkeypatch):
     convert("~/m.pt", link, kind="state_dict", force=True)
     assert link.is_symlink() and st.load(tmp_path / "far" / "there.safetensors")["a"].tolist() == [1, 1]
     link.unlink()
+    link.symlink_to(link.name)
+    with pytest.raises(ValueError, match="link.safetensors is a link to link.safetensors, which is not there"):
+        convert("~/m.pt", link, kind="state_dict")
+    link.unlink()
     link.symlink_to(tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="is the source: choose another file"):
         convert("~/m.safetensors", link, kind="state_dict", force=True)

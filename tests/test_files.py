@@ -125,7 +125,11 @@ def test_a_shard_that_an_index_names_is_a_part(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "needs a 'weight_map'"),
+        ("[]", "is JSON text, not weights"),
+        ("{", "needs a 'weight_map'"),
+        ('\ufeff{"weight_map": {}}', "its 'weight_map' is empty"),
+        ("version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs, .* lfs pull --include model"),
+        ("", "index.json is empty: fetch it again"),
         ('{"weight_map": {}}', "its 'weight_map' is empty"),
         ('{"weight_map": {"a": 3}}', "needs a 'weight_map'"),
         ('{"weight_map": {"a": "../a.safetensors"}}', "no file beside it"),

@@ -76,7 +76,7 @@ def test_make_hands_parameters_over_as_they_are(clone, given):
 
 def test_snakemake_calls_an_interpreter_in_a_folder_of_any_name():
     """As the Snakefile writes it, filled in as Snakemake fills in, read as a shell reads it."""
-    path = "/tmp/my clone's {copy} $HOME/.venv/bin/python"
+    path = "/my clone's {copy} $HOME/.venv/bin/python"
     text = (ROOT / "Snakefile").read_text(encoding="utf-8")
     (line,) = [line for line in text.splitlines() if line.startswith("PYTHON = ")]
     found = {"sys": SimpleNamespace(executable=path), "shlex": shlex}

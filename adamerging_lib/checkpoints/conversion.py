@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def convert(
 
 
 def _check_target(target: Path, sources: Iterable[Path], force: bool) -> None:
-    if target.resolve() in [file.resolve() for file in sources]:
+    if os.path.realpath(target) in map(os.path.realpath, sources):
         raise ValueError(f"{target} is the source: choose another file to write")
     check_free(target, force)
 

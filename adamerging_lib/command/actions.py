@@ -22,10 +22,12 @@ from ..files.merge import Report, execute_merge
 from ..files.plan import Plan, plan_merge
 from ..methods.registry import NEEDS, find, hyper_parameters, methods
 from ..runtime.places import given
+from ..runtime.text import table as as_table
 from ..runtime.values import describe as described
 from ..runtime.values import few, one_of, parse
 from ..state import CheckpointError, StateDict, is_finite, is_merged
 from ..worlds.clip.hub import size
+from .check import named
 
 
 def merge_experts(
@@ -58,24 +60,19 @@ def merge_experts(
     Raises:
         ValueError: saying what to mend.
     """
-    named = []
-    for text in experts:
-        name, equals, path = text.partition("=")
-        if not equals:
-            raise ValueError(f"--expert {text} should read name=file, such as --expert mnist=mnist.safetensors")
-        named.append((name, path))
     hyper = parse(method, hyper_parameters(find(method)), pairs)
     if adapter:
         if dry_run:
             raise ValueError("--dry-run is for merges into models: leave out one of --dry-run and --adapter")
-        report = merge_to_adapter(method, pretrained, named, out, rank=rank, force=force, options=options, **hyper)
+        written = {"rank": rank, "force": force, "options": options}
+        report = merge_to_adapter(method, pretrained, named(experts), out, **written, **hyper)
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(_adapter_result(report))
         return
     if rank is not None:
         raise ValueError("--rank is the rank of a merged adapter: add --adapter, which writes one")
-    plan = plan_merge(method, pretrained, named, out, force=force, options=options, **hyper)
+    plan = plan_merge(method, pretrained, named(experts), out, force=force, options=options, **hyper)
     print(_told(plan), flush=True)
     if dry_run:
         print(_promised(plan))
@@ -126,7 +123,7 @@ def _result(report: Report) -> str:
     )
     if len(frame) > 1:
         table["nearest"] = [f"{c:.2f} {n}" for c, n in zip(frame["cosine"], frame["nearest"], strict=True)]
-    lines = ["", _table(table), ""]
+    lines = ["", as_table(table), ""]
     lines.append("distance: norm of expert - pretrained; relative: to the norm of pretrained;")
     lines.append("changed: entries that differ; conflict: of these, moved against the sum of all")
     if len(frame) > 1:
@@ -148,7 +145,7 @@ def _adapter_result(report: AdapterReport) -> str:
     lines = []
     if (table["kept"] < table["rank"]).any() or report.error:
         shown = table.assign(error=table["error"].map("{:.2%}".format))
-        lines += [_table(shown), "", "error: what the cut to the rank lost of a change, relative to its norm"]
+        lines += [as_table(shown), "", "error: what the cut to the rank lost of a change, relative to its norm"]
     ranks = sorted(set(table["kept"]))
     which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "no factors"
     lines.append(
@@ -182,7 +179,7 @@ def list_methods(needs: str | None = None) -> None:
     ]
     shown = table[["label", "needs", "task_specific", "source"]].rename(columns={"task_specific": "a task keeps"})
     shown.insert(2, "merge command", command)
-    print(_table(shown))
+    print(as_table(shown))
 
 
 def describe_method(id: str) -> None:
@@ -239,9 +236,9 @@ def _inspect(
     print(f"{path}: {_count(len(layout), 'tensor')}, {numbers:,} numbers, {total}")
     for name, value in sorted(metadata.items()):
         print(f"  {name}: {value}")
-    print(_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
+    print(as_table(layout.groupby("dtype").agg(tensors=("tensor", "count"), numbers=("numbers", "sum"))))
     if tensors:
-        print(_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
+        print(as_table(layout[["tensor", "dtype", "shape"]].set_index("tensor")))
     odd = [key for key in stored if is_merged(t := stored[key]) and not is_finite(t)]
     masks = [key for key in odd if is_mask(stored[key])]
     if bad := [key for key in odd if key not in masks]:
@@ -253,13 +250,3 @@ def _inspect(
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """The index and columns of texts as lines, texts to the left and numbers to the right."""
-    columns = []
-    for name, values in frame.reset_index().items():
-        cells = [str(name), *map(str, values)]
-        side = str.rjust if all(cell[:1].isdigit() for cell in cells[1:]) else str.ljust
-        columns.append([side(cell, max(map(len, cells))) for cell in cells])
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

@@ -127,6 +127,19 @@ class Options:
         return ", ".join(given + ["cast=True"] * self.cast)
 
 
+class Misfit(CheckpointError):
+    """Models that do not fit together.
+
+    Arguments:
+        said: the message.
+        options: with which they do; None where no options help.
+    """
+
+    def __init__(self, said: str, options: Options | None = None) -> None:
+        super().__init__(said)
+        self.options = options
+
+
 @dataclass(frozen=True)
 class Aligned:
     """Models that fit together.
@@ -189,7 +202,7 @@ def align(pretrained: StateDict, experts: Mapping[str, StateDict], options: Opti
         _refuse_unmergeable(task, {new: layout_of(state)[old] for new, old in names[task].items()})
     fitted = [_fit(models, names, task, options.cast) for task in experts]
     if problems := [problem for one in fitted for problem in one.problems]:
-        raise CheckpointError(_misfit(models, problems, options))
+        raise _misfit(models, problems, options)
     base = {new: (pretrained, old) for new, old in names[None].items()}
     notes = _renamed(models, names, options)
     return Aligned(
@@ -349,7 +362,7 @@ def _renamed(
     return notes
 
 
-def _misfit(models: Mapping[str | None, StateDict], problems: list[_Problem], options: Options) -> str:
+def _misfit(models: Mapping[str | None, StateDict], problems: list[_Problem], options: Options) -> Misfit:
     """What does not fit, and the options with which it would."""
     first = problems[0]
     if first.kind in ("shape", "dtype"):
@@ -359,10 +372,12 @@ def _misfit(models: Mapping[str | None, StateDict], problems: list[_Problem], op
         lists = ", ".join(f"{kind} {few(sorted(names))}" for kind, names in own.items())
         said = f"expert {first.task!r} and pretrained have different keys: {lists}"
     if "[0]" in first.said:
-        return f"{said}; tensors of shape [0] are empty. {ZERO_3}"
+        return Misfit(f"{said}; tensors of shape [0] are empty. {ZERO_3}")
     mend = _mend(models, problems, options)
     if mend is None:
-        return f"{said}; too little is left that fits: give the pretrained model that this expert was fine-tuned from"
+        return Misfit(
+            f"{said}; too little is left that fits: give the pretrained model that this expert was fine-tuned from"
+        )
     rows = re.fullmatch(r"shape \[(\d+)(.*)\], pretrained has \[(\d+)(.*)\]", first.said)
     if rows and rows[2] == rows[4]:
         said += (
@@ -370,7 +385,7 @@ def _misfit(models: Mapping[str | None, StateDict], problems: list[_Problem], op
             f"vocabulary, in transformers, by model.resize_token_embeddings), or leave it out"
         )
     lacking = "; the result then lacks what is dropped" if mend.drop else ""
-    return f"{said}; this goes on: {mend.command} (from Python {mend.python}){lacking}"
+    return Misfit(f"{said}; this goes on: {mend.command} (from Python {mend.python}){lacking}", mend)
 
 
 def _mend(models: Mapping[str | None, StateDict], problems: list[_Problem], options: Options) -> Options | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ..state import StateDict, averaged, check_codes, vectors_of
+from ..state import CheckpointError, StateDict, averaged, check_codes, vectors_of
 from ..task_vectors import TaskVectors, weights
 from ..vectors.elementwise import OnDemand
-from ..vectors.geometry import compare_pairs
+from ..vectors.geometry import Geometry, measured
 from .kinds import is_copied, is_statistic, layout_of, ties
 
 
@@ -84,46 +84,69 @@ def lazy_task_vectors(
 
 
 def examine(
-    pretrained: StateDict, experts: Mapping[str, StateDict], on_read: Callable[[], object] = lambda: None
-) -> tuple[Found, pd.DataFrame]:
+    pretrained: StateDict,
+    experts: Mapping[str, StateDict],
+    on_read: Callable[[], object] = lambda: None,
+    *,
+    ranks: bool = False,
+    broken: Callable[[str, CheckpointError], object] | None = None,
+) -> tuple[Found, Geometry]:
     """Check every number of models that fit, and say what only numbers tell and how task vectors lie.
 
     Arguments:
         pretrained: θ0.
         experts: task name → θ_k, that fit, see `align.align`.
         on_read: called once for every tensor that is merged.
+        ranks: whether effective ranks are measured too, see `geometry.effective_rank`.
+        broken: called with the name of each tensor that cannot be merged, and the error; such tensors are then left
+            out. By default the error is raised.
 
     Returns:
-        What was found, and a table as by `geometry.compare`.
+        What was found, and how task vectors lie.
 
     Raises:
         CheckpointError: naming the tensor, where a number cannot be merged.
         ValueError: where nothing is left to merge.
     """
-    layout, changed, masks = layout_of(pretrained), [], set()
+    layout, changed, masks, out = layout_of(pretrained), [], set(), set()
+
+    def tried(key: str, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except CheckpointError as error:
+            if broken is None:
+                raise
+            broken(key, error)
+            out.add(key)
+            return None
+
     for key in layout:
-        if is_copied(key, layout[key]) and check_codes(key, pretrained[key], _of(experts, key)):
-            changed.append(key)
+        if is_copied(key, layout[key]):
+            if tried(key, lambda key=key: check_codes(key, pretrained[key], _of(experts, key))):
+                changed.append(key)
+        elif is_statistic(key):
+            tried(key, lambda key=key: averaged(key, pretrained[key], _of(experts, key)))
     names = weights(pretrained)
     tied = ties([pretrained, *experts.values()], names)
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+    def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
         for key in names:
             if key in tied:
                 continue
             on_read()
             base = pretrained[key]
-            if (t := vectors_of(key, base, experts)) is None:
+            t = tried(key, lambda key=key, base=base: vectors_of(key, base, experts))
+            if t is not None:
+                yield key, base, t
+            elif key not in out:
                 masks.add(key)
-            else:
-                yield base, t
 
-    frame = compare_pairs(tuple(experts), pairs())
+    found = measured(tuple(experts), pairs(), ranks=ranks)
     if len(masks) + len(tied) == len(names):
         raise ValueError("no tensor is left to merge: all are the same in every model, and hold NaN or Inf")
     masks |= {key for key, home in tied.items() if home in masks}  # what equals a mask is one
     tied = {key: home for key, home in tied.items() if key not in masks}
-    return Found(tied, frozenset(masks), tuple(changed)), frame
+    return Found(tied, frozenset(masks), tuple(changed)), found
 
 
 def _of(experts: Mapping[str, StateDict], key: str) -> dict[str, Tensor]:

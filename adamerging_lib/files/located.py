@@ -13,6 +13,7 @@ from typing import Any
 from ..runtime.places import given
 from ..runtime.values import few
 from ..state import CheckpointError
+from .signatures import foreign
 
 INDEX = ".index.json"
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
@@ -99,7 +100,10 @@ def _named(index: Path) -> set[str]:
 def _indexed(index: Path, *, check: bool = True) -> dict[Path, tuple[str, ...]]:
     """File → names of its tensors that count, of a checkpoint with an index."""
     try:
-        where = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_once)["weight_map"]
+        text = index.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith("{") and (words := foreign(index)):
+            raise CheckpointError(f"{index} {words}")
+        where = json.loads(text, object_pairs_hook=_once)["weight_map"]
         files: dict[Path, list[str]] = {}
         for key, name in where.items():
             place = Path(name)
@@ -108,6 +112,8 @@ def _indexed(index: Path, *, check: bool = True) -> dict[Path, tuple[str, ...]]:
             files.setdefault(index.parent / place, []).append(key)
         if not files:
             raise ValueError("its 'weight_map' is empty")
+    except CheckpointError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{index} is no index of a checkpoint: it needs a 'weight_map' from names of tensors to files ({error})"

@@ -14,10 +14,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from ..doctor.angles import look
+from ..doctor.findings import NOTE
 from ..methods.registry import recalibrate
 from ..runtime.cost import measured
 from ..runtime.values import is_number
 from ..task_vectors import TaskVectors
+from ..vectors.geometry import Geometry, compare
 from .align import Options
 from .by_tensor import Part, merge_by_tensor, survey
 from .checkpoint import writing
@@ -67,22 +70,23 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
     """
     bar = partial(tqdm, leave=False, disable=None if progress else True)
 
-    def work() -> tuple[Found, pd.DataFrame]:
+    def work() -> tuple[Found, Geometry]:
         with bar(desc="Checking", total=len(plan.merged)) as seen:
-            found, frame = examine(plan.pretrained, plan.experts, seen.update)
+            found, lies = examine(plan.pretrained, plan.experts, seen.update)
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
         refuse_twins(digests)
+        _refuse_equal(lies)
         hyper = dict(plan.hyper)
         with bar(desc="Surveying") as seen:
             known = survey(plan.method, _vectors(plan, found, seen.update), hyper)
         parts = merge_by_tensor(plan.method, _vectors(plan, found), known, hyper)
         total = len(plan.outputs) * len(plan.pretrained)
         _write(plan, _metadata(plan, digests), bar(parts, "Merging", total))
-        return found, frame
+        return found, lies
 
-    (found, frame), seconds, memory = measured(work)
-    masks, warnings = tuple(sorted(found.masks)), _warnings(plan, frame)
-    return Report(plan, frame, found.changed, masks, found.tied, plan.statistics, warnings, seconds, memory)
+    (found, lies), seconds, memory = measured(work)
+    masks, warnings = tuple(sorted(found.masks)), _warnings(plan, lies)
+    return Report(plan, compare(lies), found.changed, masks, found.tied, plan.statistics, warnings, seconds, memory)
 
 
 def _vectors(plan: Plan, found: Found, on_read: Callable[[], object] = lambda: None) -> TaskVectors:
@@ -97,20 +101,14 @@ def refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
             raise ValueError(f"experts {first!r} and {task!r} have the same content: give each model once")
 
 
-def _warnings(plan: Plan, frame: pd.DataFrame) -> tuple[str, ...]:
-    warnings = [*plan.warnings]
-    for task, row in frame.iterrows():
-        if row["norm"] == 0:
-            warnings.append(f"expert {task!r} equals pretrained: it only thins out the others; leave it out")
-        elif row["relative"] == float("inf"):
-            warnings.append(
-                f"pretrained is all zeros, and expert {task!r} is not: was it fine-tuned from this checkpoint?"
-            )
-        elif row["relative"] > 1:
-            warnings.append(
-                f"expert {task!r} is {row['relative']:.1f} times as far from pretrained as pretrained is from zero: "
-                f"was it fine-tuned from this checkpoint?"
-            )
+def _refuse_equal(lies: Geometry) -> None:
+    if twins := [finding.experts for finding in look(lies) if finding.code == "same"]:
+        raise ValueError(f"experts {twins[0][0]!r} and {twins[0][1]!r} have the same content: give each model once")
+
+
+def _warnings(plan: Plan, lies: Geometry) -> tuple[str, ...]:
+    """What `adamerging check` says too, but for what needs a pass of its own."""
+    warnings = [*plan.warnings, *(str(finding) for finding in look(lies) if finding.level != NOTE)]
     if plan.statistics and plan.method.id != "zero_shot":
         warnings.append(recalibrate(plan.statistics))
     return tuple(warnings)

@@ -144,13 +144,18 @@ def plan_merge(
     return plan
 
 
+def check_name(task: str, path: PathLike) -> None:
+    """Raise ValueError unless an expert's name can be that of a file."""
+    if not isinstance(task, str) or not _TASK.fullmatch(task):
+        raise ValueError(f"name {task!r} of expert {path} should be letters, digits, '_', '-' and '.'")
+
+
 def _opened(
     experts: Mapping[str, PathLike] | Iterable[tuple[str, PathLike]], base: CheckpointFile
 ) -> dict[str, Expert]:
     tuned: dict[str, Expert] = {}
     for task, path in experts.items() if isinstance(experts, Mapping) else experts:
-        if not _TASK.fullmatch(task):
-            raise ValueError(f"name {task!r} of expert {path} should be letters, digits, '_', '-' and '.'")
+        check_name(task, path)
         if task in tuned:
             raise ValueError(f"two experts are named {task!r}: name every expert differently")
         tuned[task] = open_expert(path, base)

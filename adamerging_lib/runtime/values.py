@@ -100,7 +100,12 @@ def _value(text: str, parameter: Parameter) -> object:
 
 def _example(name: str, parameter: Parameter) -> str:
     """How a value is written, for a message; a comma before it."""
-    if parameter.default in (None, [], {}) or not parameter.allows(parameter.default):
+    value = parameter.default
+    if value in (None, [], {}) or not parameter.allows(value):
+        shapes = ({"key": "value"}, {"key": 1}, ["first", "second"], [1, 2])
+        known = not fits(parameter.type, object())  # else everything fits
+        value = next((shape for shape in shapes if known and fits(parameter.type, shape)), None)
+    if value is None:
         return ""
-    text = f"{name}={written(parameter.default).removeprefix('[').removesuffix(']')}"
-    return f", such as {repr(text) if isinstance(parameter.default, dict) or ' ' in text else text}"
+    text = f"{name}={written(value).removeprefix('[').removesuffix(']')}"
+    return f", such as {repr(text) if isinstance(value, dict) or ' ' in text else text}"
