@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from .adapters.expert import load_adapter as load_adapter
     from .adapters.merge import merge_to_adapter as merge_to_adapter
     from .adapters.merge import save_adapter as save_adapter
+    from .adapting.adapt import adapt as adapt
+    from .adapting.adapted import Adapted as Adapted
+    from .adapting.adapted import load_adapted as load_adapted
+    from .adapting.readers import image_batches as image_batches
+    from .adapting.readers import text_batches as text_batches
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
     from .doctor.check import check as check
@@ -46,6 +51,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "adapters.expert": ("load_adapter",),
     "adapters.merge": ("merge_to_adapter", "save_adapter"),
+    "adapting.adapt": ("adapt",),
+    "adapting.adapted": ("Adapted", "load_adapted"),
+    "adapting.readers": ("image_batches", "text_batches"),
     "coefficients": ("Coefficients", "read_authors_file"),
     "doctor.check": ("check",),
     "evaluation": ("evaluate",),

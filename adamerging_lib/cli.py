@@ -248,26 +248,78 @@ def zoo(
 
 _ADAPT = (
     "Examples:\n"
+    "  adamerging adapt --model timm:resnet18 --pretrained base.pth --private 'fc.*' \\\n"
+    "    --expert pets=pets.pth --expert food=food.pth --data pets=pets/ --data food=food/ --out merged\n"
+    "  adamerging adapt --model transformers:bert/ --pretrained bert/ --private 'classifier.*' \\\n"
+    "    --expert mood=mood/ --expert topic=topic/ --data mood=mood.csv --data topic=topic.txt --out merged\n"
     "  adamerging adapt --profile mini --out merged.safetensors\n"
     "  torchrun --nproc-per-node 2 -m adamerging_lib adapt --profile clip-b32 \\\n"
     "    --out merged.safetensors --set recipe=paper --set checkpoint=run.pt\n\n"
-    "A run that is killed goes on from its checkpoint, where one is named."
+    "A run of --model that is killed goes on where it was when it is started again; one of --profile from its "
+    "checkpoint, where one is named. Data needs no labels; --test does: one folder of images per class, or a column "
+    "label. Nothing that is given is executed."
 )
+_OUT = "--model: folder to write; --profile: .safetensors file, coefficients go to a .json"
+_DATA = "unlabelled: folder of images, or .txt, .csv, .tsv, .json or .jsonl of texts; once for each expert"
+_SET = "--profile: a hyper-parameter of the method; --model: a further argument of am.adapt, such as statistics=batch"
+Named: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--expert", metavar="NAME=PATH", help="--model: an expert; once for each")
+]
 
 
 @app.command(epilog=_ADAPT)
 def adapt(
-    profile: World,
-    out: Annotated[Path, typer.Option(metavar="FILE", help=".safetensors file to write; coefficients go to a .json")],
-    method: Method = "layer_wise_adamerging",
-    tasks: Annotated[str | None, typer.Option(metavar="A,B", help="some of the profile's; all by default")] = None,
-    pairs: Pairs = None,
+    out: Annotated[Path, typer.Option(metavar="PATH", help=_OUT)],
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="a world of this library, such as mini")] = None,
+    method: Annotated[str | None, typer.Option(metavar="ID", help="--profile: the method")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="A,B", help="--profile: some of its tasks")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="KIND:NAME", help="your own: timm:NAME or transformers:FOLDER")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="PATH", help="--model: what all experts were fine-tuned from")
+    ] = None,
+    experts: Named = None,
+    data: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help=f"--model: {_DATA}")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="--model: labelled data to measure the result on")
+    ] = None,
+    private: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="--model: tensors that each task keeps, such as 'fc.*'")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT", help="--model: entropy, imitation, or a JSON object"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="--model: of Adam; 500 by default")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(parser=positive, metavar="N", help="--model: inputs per batch; 16 by default")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B", help="--model: columns of a text, or of a pair")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET)] = None,
     device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Annotated[bool, typer.Option("--force", help="--model: replace an earlier result")] = False,
 ) -> None:
-    """Learn the coefficients of a profile's task vectors, in one process or in several that torchrun starts."""
-    from .command.adapt import adapt_profile
+    """Learn merging coefficients on unlabelled data, of your own model or of a world; torchrun spreads the tasks."""
+    from .command.adapt import adapt_profile, choose
 
-    adapt_profile(profile, out, method, tasks, pairs or [], device)
+    own = {
+        "--pretrained": pretrained, "--expert": experts, "--data": data, "--test": test, "--private": private,
+        "--objective": objective, "--steps": steps, "--batch-size": batch_size, "--columns": columns,
+        "--dry-run": dry_run, "--force": force,
+    }  # fmt: skip
+    choose(profile, model, own, {"--method": method, "--tasks": tasks})
+    if profile is not None:
+        adapt_profile(profile, out, method or "layer_wise_adamerging", tasks, pairs or [], device)
+        return
+    from .command.adapt_own import adapt_own
+
+    adapt_own(
+        model, pretrained, experts or [], data or [], out, test=test or [], private=private or [],
+        objective=objective or "entropy", steps=steps, batch_size=batch_size or 16, columns=columns,
+        pairs=pairs or [], device=device, dry_run=dry_run, force=force,
+    )  # fmt: skip
 
 
 @app.command(epilog="Example:\n  adamerging inspect merged.safetensors --tensors")

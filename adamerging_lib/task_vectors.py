@@ -24,6 +24,7 @@ from .state import (
     narrowed,
     vectors_of,
 )
+from .vectors.lowrank import Factors
 
 GRANULARITIES = ("task", "block", "module", "tensor")
 
@@ -44,9 +45,10 @@ class TaskVectors:
         tasks: K task names.
         pretrained: state dict of θ0, all keys; of statistics (see below) not θ0's but what merged models get.
         vectors: tensor name → T ``[K, *shape]`` of every tensor that is merged, in θ0's order, float32 or float64;
-            narrower ones, made by `to`, are widened one at a time where they are used. Not merged, and copied from
-            θ0, are whole numbers, tensors without entries, counters, buffers that a library derives from its
-            configuration, and what is not finite but the same in all models, such as masks of −∞.
+            narrower ones, made by `to`, are widened one at a time where they are used. Of adapters, `adapt` has
+            `Factors` there, which merges and gradients take as they are. Not merged, and copied from θ0, are whole
+            numbers, tensors without entries, counters, buffers that a library derives from its configuration, and what
+            is not finite but the same in all models, such as masks of −∞.
         tied: name → name of the tensor whose values it has in θ0 and every θ_k; merged once, under one coefficient.
         statistics: tensor name → running means or variances ``[1 + K, *shape]`` of θ0 and every θ_k. They are no
             weights and have no T: every merged model gets their mean over θ_k, which is no more than a start, and
@@ -230,9 +232,12 @@ class TaskVectors:
                     t = _wide(self.vectors[key])
                     kind = (t.dtype, t.device)
                     if kind not in columns:
-                        columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
-                    column = columns[kind][rows.index[key]]
-                    flat = torch.addmv(base.detach().to(t).reshape(-1), t.reshape(len(t), base.numel()).t(), column)
+                        columns[kind] = coefficients.detach().to(t.device, t.dtype).t().contiguous()  # [R, K]
+                    column, wide = columns[kind][rows.index[key]], base.detach().to(t.device, t.dtype)
+                    if isinstance(t, Factors):
+                        merged[key] = narrowed(t.added(wide, column), base.dtype)
+                        continue
+                    flat = torch.addmv(wide.reshape(-1), t.reshape(len(t), base.numel()).t(), column)
                     merged[key] = narrowed(flat.view(base.shape), base.dtype)
         return merged | {key: merged[home] for key, home in self.tied.items()}
 
@@ -252,13 +257,15 @@ class TaskVectors:
 
     def _gradient(self, grads: Mapping[str, Tensor | None], rows: Rows) -> Tensor:
         first = next(iter(self.vectors.values()))
-        gradient = first.new_zeros((len(rows.names), len(self.tasks)), dtype=accumulation_dtype(first.dtype))
+        shape, wide = (len(rows.names), len(self.tasks)), accumulation_dtype(first.dtype)
+        gradient = torch.zeros(shape, dtype=wide, device=first.device)
         used = [key for key in self.vectors if grads[key] is not None]
         with torch.no_grad():
             products = []
             for key in used:
                 t, g = _wide(self.vectors[key]), grads[key].reshape(-1)
-                products.append(t.reshape(len(t), g.numel()) @ g.to(t))
+                factored = isinstance(t, Factors)
+                products.append(t.products(g) if factored else t.reshape(len(t), g.numel()) @ g.to(t))
             if products:
                 where = sent(torch.tensor([rows.index[key] for key in used]), gradient.device)
                 gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))
@@ -274,7 +281,7 @@ class TaskVectors:
             raise ValueError("coefficients hold NaN or Inf: give finite numbers")
 
 
-def _wide(t: Tensor) -> Tensor:
+def _wide(t: Tensor | Factors) -> Tensor | Factors:
     return t.to(accumulation_dtype(t.dtype))
 
 

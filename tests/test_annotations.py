@@ -37,12 +37,12 @@ OTHER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("annotation", "value"), FITTING, ids=str)
+@pytest.mark.parametrize(("annotation", "value"), FITTING, ids=[f"{pair[0]}-{n}" for n, pair in enumerate(FITTING)])
 def test_a_value_of_the_type_fits(annotation, value):
     assert fits(annotation, value)
 
 
-@pytest.mark.parametrize(("annotation", "value"), OTHER, ids=str)
+@pytest.mark.parametrize(("annotation", "value"), OTHER, ids=[f"{pair[0]}-{n}" for n, pair in enumerate(OTHER)])
 def test_a_value_of_another_type_does_not(annotation, value):
     assert not fits(annotation, value)
 

@@ -17,11 +17,12 @@ from strategies import assert_equal, checkpoints
 import adamerging_lib as am
 from adamerging_lib import state as st
 from adamerging_lib.cli import main
-from adamerging_lib.files import kinds
+from adamerging_lib.files import kinds, lazy
 from adamerging_lib.files.merge import execute_merge, merge_files
 from adamerging_lib.files.plan import plan_merge
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods import registry
+from adamerging_lib.state import vectors_of
 from adamerging_lib.vectors import geometry as diagnostics
 from adamerging_lib.vectors.elementwise import add, total
 
@@ -391,3 +392,23 @@ def test_a_plan_touches_nothing(files, tmp_path):
     assert not (tmp_path / "deep").exists()
     assert execute_merge(plan, progress=False).seconds >= 0
     assert (tmp_path / "deep" / "m.safetensors").is_file()
+
+
+def test_small_task_vectors_are_made_once_for_all_passes(files, tmp_path, monkeypatch):
+    """Ties passes over them four times after they were checked; large ones are made anew, for memory."""
+    made = []
+    monkeypatch.setattr(lazy, "vectors_of", lambda key, *given, make=vectors_of: made.append(key) or make(key, *given))
+    merge_files("ties", *files, tmp_path / "m.safetensors", progress=False)
+    assert {key: made.count(key) for key in made} == dict.fromkeys(made, 2) and len(made) > 4
+    monkeypatch.setattr(lazy, "_SMALL", 0)
+    made.clear()
+    merge_files("ties", *files, tmp_path / "n.safetensors", progress=False)
+    assert min(made.count(key) for key in made) == 5
+    assert_equal(st.load(tmp_path / "m.safetensors"), st.load(tmp_path / "n.safetensors"))
+
+
+def test_only_so_much_is_kept():
+    kept = lazy.Kept(left=100)
+    tensors = {name: torch.ones(10) for name in "abc"}
+    assert all(kept.keep(name, t) is t for name, t in tensors.items())
+    assert kept.vectors.keys() == {"a", "b"} and kept.left == 20

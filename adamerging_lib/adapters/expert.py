@@ -40,10 +40,15 @@ class Product:
         a, b = (tensors[name].to(dtype).flatten(1) for name in (self.module.a, self.module.b))
         return self.scale * b, a
 
+    def matrices(self, tensors: StateDict, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """``[m, r]`` and ``[r, n]`` whose product, reshaped, is ΔW of the base's shape."""
+        b, a = self.factors(tensors, dtype)
+        return (a.T, b.T) if self.transposed else (b, a)
+
     def delta(self, tensors: StateDict, dtype: torch.dtype) -> Tensor:
         """ΔW, of the base's shape."""
-        b, a = self.factors(tensors, dtype)
-        return (a.T @ b.T if self.transposed else b @ a).reshape(self.shape)
+        left, right = self.matrices(tensors, dtype)
+        return (left @ right).reshape(self.shape)
 
 
 @dataclass

@@ -15,6 +15,8 @@ from ..vectors.elementwise import PIECE
 from ..vectors.geometry import Geometry, Pieces, measured
 from .kinds import is_copied, is_statistic, layout_of, ties
 
+_SMALL = 1 << 14  # bytes of a task vector that is kept
+
 
 @dataclass(frozen=True)
 class Found:
@@ -29,6 +31,26 @@ class Found:
     tied: Mapping[str, str] = field(default_factory=dict)
     masks: frozenset[str] = frozenset()
     changed: tuple[str, ...] = ()
+
+
+@dataclass
+class Kept:
+    """Small task vectors that passes over the same files share: making one anew takes longer than its memory is worth.
+
+    Arguments:
+        vectors: name → T.
+        left: bytes that may still be kept.
+    """
+
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    left: int = 1 << 25
+
+    def keep(self, key: str, t: Tensor) -> Tensor:
+        """The tensor, kept if it is small and there is room."""
+        if t.nbytes <= min(_SMALL, self.left):
+            self.vectors[key] = t
+            self.left -= t.nbytes
+        return t
 
 
 class _Start(Mapping[str, Tensor]):
@@ -58,6 +80,7 @@ class LazyVectors(Mapping[str, Tensor]):
         pretrained: θ0.
         experts: task name → θ_k, that fit.
         on_read: called once for every tensor.
+        kept: small ones of earlier passes over the same files.
     """
 
     def __init__(
@@ -66,17 +89,20 @@ class LazyVectors(Mapping[str, Tensor]):
         pretrained: StateDict,
         experts: Mapping[str, StateDict],
         on_read: Callable[[], object] = lambda: None,
+        kept: Kept | None = None,
     ) -> None:
         self._names, self._pretrained, self._experts = dict.fromkeys(names), pretrained, experts
-        self._on_read = on_read
+        self._on_read, self._kept = on_read, kept or Kept()
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._names:
             raise KeyError(key)
         self._on_read()
+        if key in self._kept.vectors:
+            return self._kept.vectors[key]
         base = self._pretrained[key]
         t = vectors_of(key, base, self._experts)
-        return torch.zeros(len(self._experts), *base.shape) if t is None else t
+        return self._kept.keep(key, torch.zeros(len(self._experts), *base.shape) if t is None else t)
 
     def pieces(self, key: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """θ0 ``[n]`` and T ``[K, n]`` of one tensor piece by piece, in half the time of making it whole.
@@ -88,7 +114,8 @@ class LazyVectors(Mapping[str, Tensor]):
         base = self._pretrained[key]
         flat = base.reshape(-1).split(size)
         # A mask of −∞ is one only as a whole, and what an adapter adds is a product of matrices.
-        if not is_finite(base) or any(hasattr(state, "difference") for state in self._experts.values()):
+        exact = any(hasattr(state, "difference") for state in self._experts.values())
+        if exact or base.numel() <= size or not is_finite(base):
             t = self[key]
             yield from zip(flat, t.reshape(len(t), base.numel()).split(size, dim=1), strict=True)
             return
@@ -112,6 +139,7 @@ def lazy_task_vectors(
     experts: Mapping[str, StateDict],
     on_read: Callable[[], object] = lambda: None,
     found: Found | None = None,
+    kept: Kept | None = None,
 ) -> TaskVectors:
     """Task vectors of checkpoints on disk, computed and checked for NaN anew each time one is asked for.
 
@@ -120,6 +148,7 @@ def lazy_task_vectors(
         experts: task name → θ_k, that fit, see `align.align`.
         on_read: called once for every tensor.
         found: what `examine` found; without it ties are not known.
+        kept: small ones of earlier passes over the same files.
     """
     found = found or Found()
     names = [key for key in weights(pretrained) if key not in found.tied and key not in found.masks]
@@ -130,7 +159,8 @@ def lazy_task_vectors(
             means[key] = averaged(key, own, tuned)
             statistics[key] = torch.stack([own, *tuned.values()])
     start = _Start(pretrained, means) if means else pretrained
-    return TaskVectors(tuple(experts), start, LazyVectors(names, pretrained, experts, on_read), found.tied, statistics)
+    vectors = LazyVectors(names, pretrained, experts, on_read, kept)
+    return TaskVectors(tuple(experts), start, vectors, found.tied, statistics)
 
 
 def examine(
@@ -178,7 +208,6 @@ def examine(
             tried(key, lambda key=key: averaged(key, pretrained[key], _of(experts, key)))
     names = weights(pretrained)
     tied = ties([pretrained, *experts.values()], names)
-
     vectors = LazyVectors(names, pretrained, experts, on_read)
 
     def tensors() -> Iterator[tuple[str, torch.Size, Pieces]]:

@@ -24,7 +24,7 @@ from ..vectors.geometry import Geometry, compare
 from .align import Options
 from .by_tensor import Part, merge_by_tensor, survey
 from .checkpoint import writing
-from .lazy import Found, examine, lazy_task_vectors
+from .lazy import Found, Kept, examine, lazy_task_vectors
 from .plan import PathLike, Plan, plan_merge
 
 
@@ -76,10 +76,10 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
         refuse_twins(digests)
         _refuse_equal(lies)
-        hyper = dict(plan.hyper)
+        hyper, kept = dict(plan.hyper), Kept()
         with bar(desc="Surveying") as seen:
-            known = survey(plan.method, _vectors(plan, found, seen.update), hyper)
-        parts = merge_by_tensor(plan.method, _vectors(plan, found), known, hyper)
+            known = survey(plan.method, _vectors(plan, found, kept, seen.update), hyper)
+        parts = merge_by_tensor(plan.method, _vectors(plan, found, kept), known, hyper)
         total = len(plan.outputs) * len(plan.pretrained)
         _write(plan, _metadata(plan, digests), bar(parts, "Merging", total))
         return found, lies
@@ -89,8 +89,8 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
     return Report(plan, compare(lies), found.changed, masks, found.tied, plan.statistics, warnings, seconds, memory)
 
 
-def _vectors(plan: Plan, found: Found, on_read: Callable[[], object] = lambda: None) -> TaskVectors:
-    return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found)
+def _vectors(plan: Plan, found: Found, kept: Kept, on_read: Callable[[], object] = lambda: None) -> TaskVectors:
+    return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found, kept)
 
 
 def refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
