@@ -97,7 +97,7 @@ def _in_pieces(method: Method, tv: TaskVectors, key: str, known: tuple[Any, ...]
     """One large tensor, merged piece by piece, for time and memory."""
     base = tv.pretrained[key]
     merged, at = torch.empty(base.numel(), dtype=base.dtype, device=base.device), 0
-    for start, t in pieces(tv, key, PIECE):
+    for start, t in pieces(tv, key):
         one = TaskVectors(tv.tasks, {key: start}, {key: t})
         state = method.function(one, *known, **hyper).state_dict()
         check_merged(one, state)

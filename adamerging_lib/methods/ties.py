@@ -11,7 +11,7 @@ from torch import Tensor
 from ..merged import Merged
 from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
-from ..vectors.elementwise import PIECE, add, pieces
+from ..vectors.elementwise import add, pieces
 from ..vectors.select import kept_above
 from .registry import register
 
@@ -28,7 +28,7 @@ Whole = tuple[list[float], int]
 def survey(tv: TaskVectors, *, keep: float, **_: Any) -> Whole:
     """Thresholds ``[K]`` and the majority sign over whole task vectors, in three passes over the tensors."""
     thresholds = kept_above(tv, keep)
-    parts = (t for key in tv.vectors for _, t in pieces(tv, key, PIECE))
+    parts = (t for key in tv.vectors for _, t in pieces(tv, key))
     balance = sum(int(_sign(_trim(t, thresholds)).sum(dtype=torch.int64)) for t in parts)
     return thresholds, (balance > 0) - (balance < 0)
 

@@ -34,19 +34,18 @@ class OnDemand(Mapping[str, Tensor]):
         return len(self._make)
 
 
-def pieces(tv: TaskVectors, key: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def pieces(tv: TaskVectors, key: str) -> Iterator[tuple[Tensor, Tensor]]:
     """θ0 ``[n]`` and T ``[K, n]`` of one tensor piece by piece; vectors that are read from files are made so.
 
     Arguments:
         tv: θ0 and T_k.
         key: name of the tensor.
-        size: entries of a piece.
     """
     if hasattr(tv.vectors, "pieces"):
-        yield from tv.vectors.pieces(key, size)
+        yield from tv.vectors.pieces(key, PIECE)
     else:
         t, base = tv.vectors[key], tv.pretrained[key]
-        yield from zip(base.reshape(-1).split(size), t.reshape(len(t), base.numel()).split(size, dim=1), strict=True)
+        yield from zip(base.reshape(-1).split(PIECE), t.reshape(len(t), base.numel()).split(PIECE, dim=1), strict=True)
 
 
 def on_demand(tv: TaskVectors, make: Callable[[str], Tensor], names: Iterable[str] | None = None) -> TaskVectors:

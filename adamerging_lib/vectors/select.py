@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..runtime.values import is_number
 from ..task_vectors import TaskVectors
-from .elementwise import PIECE, pieces
+from .elementwise import pieces
 
 # Bits settled by one pass. 16 need 65,536 counters per task; 8 would read all checkpoints twice as often, and 32 would
 # need four thousand million counters.
@@ -94,7 +94,7 @@ def _pieces(tv: TaskVectors) -> Iterator[Tensor]:
     waiting: list[Tensor] = []
     size = 0
     for key in tv.vectors:
-        for _, flat in pieces(tv, key, PIECE):
+        for _, flat in pieces(tv, key):
             if flat.shape[1] >= 1 << _DIGIT:
                 yield flat
                 continue
