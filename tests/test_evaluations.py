@@ -13,6 +13,12 @@ from adamerging_study import evaluations, measuring
 from adamerging_study.evaluations import Evaluations, using
 
 
+@pytest.fixture(autouse=True)
+def _no_sample(monkeypatch):
+    """The whole suite evaluates one in twenty anew, others with every commit; these tests count images."""
+    monkeypatch.delenv(evaluations.WHICH, raising=False)
+
+
 @pytest.fixture
 def images(monkeypatch):
     """How many images were run through a model so far."""
