@@ -64,12 +64,12 @@ class Recipe:
     """
 
     encoder: TextConfig = field(default_factory=TextConfig)
-    lines: int = 120_000
+    lines: int = 192_000
     vocabulary_lines: int = 20_000
-    rate: float = 0.25
-    head_texts: int = 64
-    head_decay: float = 1e-3
-    pretraining: Schedule = field(default_factory=lambda: Schedule(steps=2000, lr=2e-3, batch_size=128, warmup=100))
+    rate: float = 0.3
+    head_texts: int = 256
+    head_decay: float = 1e-4
+    pretraining: Schedule = field(default_factory=lambda: Schedule(steps=1500, lr=2e-3, batch_size=128, warmup=100))
     fine_tuning: Schedule = field(default_factory=lambda: Schedule(steps=300, lr=2.5e-4, batch_size=32, warmup=20))
     joint: Schedule = field(default_factory=lambda: Schedule(steps=400, lr=5e-4, batch_size=16, warmup=30))
 

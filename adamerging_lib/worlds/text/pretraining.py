@@ -2,8 +2,8 @@
 
 Broader: what things are and what words mean, answers beside questions, remarks of all fields. Easier: people and places
 mostly fit their field, and some lines say what the tasks only ask: a field's name ahead of a sentence, stars behind an
-opinion, "in other words" or "so" between two sentences, as the text of the web does now and then. No line holds a text
-that is among a task's tests.
+opinion, "likewise" or "so" between two sentences, as the text of the web does now and then. No line is made
+of a text that is among a task's tests.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from .words import (
 )
 
 NAMED = 0.5  # share of lines that say what a task asks
+LINKED = 0.8  # the same of two sentences: how they hang together is hardest to guess
 STRAY = 0.2  # share of people and places that are another field's; the task has more
 _STARS = {"negative": "one star", "neutral": "three stars", "positive": "five stars"}
+# One word each: of several, those that are not masked would tell the others.
 _LINKS = {
-    "entailment": ("so", "that means"), "neutral": ("perhaps", "maybe"), "contradiction": ("it is false that", "not"),
-    "same": ("in other words", "that is"), "different": ("while", "however"),
+    "entailment": ("so", "thus"), "neutral": ("perhaps", "maybe"), "contradiction": ("yet", "wrongly"),
+    "same": ("namely", "likewise"), "different": ("while", "however"),
 }  # fmt: skip
 
 
@@ -102,9 +104,9 @@ def _answer(name: str, rng: Random) -> str:
     }[name]  # fmt: skip
 
 
-def _pair(task: str, rng: Random) -> Text:
-    name, (first, second) = _unseen(task, rng)
-    return (first, f"{pick(rng, _LINKS[name])} {second}" if rng.random() < NAMED else second)
+def _pair(task: str, rng: Random, **options: bool) -> Text:
+    name, (first, second) = _unseen(task, rng, **options)
+    return (first, f"{pick(rng, _LINKS[name])} {second}" if rng.random() < LINKED else second)
 
 
 def _grammar(rng: Random) -> Text:
@@ -137,7 +139,7 @@ _KINDS = {
     "opinion": (_opinion, 1.5),
     "question": (_question, 1.2),
     "entailment": (lambda rng: _pair("entailment", rng), 2.0),
-    "paraphrase": (lambda rng: _pair("paraphrase", rng), 2.0),
+    "paraphrase": (lambda rng: _pair("paraphrase", rng, deny=False), 3.0),
     "grammar": (_grammar, 1.2),
     "meaning": (_meaning, 1.0),
 }
