@@ -187,6 +187,8 @@ def test_the_builder_goes_on_where_it_was_cut_off(built):
         assert (builder.out / name).stat().st_mtime_ns == done[name]
     assert manifest == read_manifest(builder.out) and manifest["recipe"] == small_recipe().plain()
     assert set(manifest["accuracies"]) == {"zero_shot", "individual", "traditional_mtl"}
+    told = manifest["diagnosis"]
+    assert set(told["norm"]) == set(TASKS) and len(told["cosine"]) == 15 and all(map(len, told["path"].values()))
     assert set(manifest["seconds"]) == {"lines", "pre-training", "fine-tuning", "joint"}
     assert set(manifest["files"]) == {"pretrained", "heads", "joint", *TASKS}
 

@@ -11,8 +11,9 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from tqdm import tqdm
 
 from ...evaluation import evaluate
 from ...forward import resolve_device
+from ...merged import Merged
 from ...methods import individual, traditional_mtl, zero_shot
 from ...runtime.atomic import atomic
 from ...runtime.environment import environment
 from ...state import load
-from ...suite import TaskData
+from ...suite import Suite, TaskData
+from ...vectors.geometry import cosines, relative_norms
 from ..mini.build import file_entry, report
 from ..mini.stages import Schedule, seconds, timed, write_json
 from ..training import batch_indices, fine_tune, optimise
@@ -70,8 +73,8 @@ class Recipe:
     head_texts: int = 256
     head_decay: float = 1e-4
     pretraining: Schedule = field(default_factory=lambda: Schedule(steps=1500, lr=2e-3, batch_size=128, warmup=100))
-    fine_tuning: Schedule = field(default_factory=lambda: Schedule(steps=300, lr=2.5e-4, batch_size=32, warmup=20))
-    joint: Schedule = field(default_factory=lambda: Schedule(steps=400, lr=5e-4, batch_size=16, warmup=30))
+    fine_tuning: Schedule = field(default_factory=lambda: Schedule(steps=250, lr=4e-4, batch_size=32, warmup=20))
+    joint: Schedule = field(default_factory=lambda: Schedule(steps=300, lr=6e-4, batch_size=16, warmup=30))
 
     def plain(self) -> dict[str, Any]:
         """As the manifest keeps it."""
@@ -195,8 +198,34 @@ class Builder:
             merged.method: {row.task: round(row.accuracy, 2) for row in evaluate(suite, merged).itertuples()}
             for merged in (zero_shot(suite), individual(suite), traditional_mtl(suite))
         }
+        manifest["diagnosis"] = diagnosis(suite)
         write_json(self.out / "manifest.json", manifest)
         return manifest
+
+
+def diagnosis(suite: Suite, alphas: Sequence[float] = (0.25, 0.5, 0.75)) -> dict[str, dict[str, Any]]:
+    """How nearly linear the way to each expert is, and how nearly orthogonal task vectors are.
+
+    Arguments:
+        suite: with its experts.
+        alphas: where to measure.
+
+    Returns:
+        ``path``: α → task → accuracy of θ0 + α T_k on task k; ``norm``: task → ‖T_k‖ / ‖θ0‖; ``cosine``: pair → cosine.
+    """
+    tv, path = suite.task_vectors(), {}
+    for alpha in alphas:
+        one = torch.tensor([[alpha]], dtype=torch.float64)
+        states = {task: tv.subset([task]).merge(one, "task") for task in tv.tasks}
+        frame = evaluate(suite, Merged(None, "expert_path", {"alpha": alpha}, tv.tasks, task_states=states))
+        path[str(alpha)] = {row.task: round(row.accuracy, 2) for row in frame.itertuples()}
+    angles, norms = cosines(tv), relative_norms(tv)
+    pairs = combinations(tv.tasks, 2)
+    return {
+        "path": path,
+        "norm": {task: round(float(norms[task]), 4) for task in tv.tasks},
+        "cosine": {f"{a} {b}": round(float(angles.loc[a, b]), 4) for a, b in pairs},
+    }
 
 
 def _as_is(tokens: Tensor) -> Tensor:

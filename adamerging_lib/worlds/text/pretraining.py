@@ -2,8 +2,8 @@
 
 Broader: what things are and what words mean, answers beside questions, remarks of all fields. Easier: people and places
 mostly fit their field, and some lines say what the tasks only ask: a field's name ahead of a sentence, stars behind an
-opinion, "likewise" or "so" between two sentences, as the text of the web does now and then. No line is made
-of a text that is among a task's tests.
+opinion, "likewise" or "so" between two sentences, as the text of the web does now and then. No line is made of a text
+that is among a task's tests.
 """
 
 from __future__ import annotations
