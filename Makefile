@@ -20,16 +20,21 @@ HTML := _build/html
 PDF ?= _build/book.pdf
 
 export PYTHONUTF8 := 1
+# Recipes read these as "$$P" and not as $(P): a shell would take quotes, spaces and brackets of a value apart.
+NOTEBOOK ?=
+RUN ?=
+P ?=
+export NOTEBOOK RUN P PDF
 
 .PHONY: help book html pdf test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 $(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
 	@echo "Installing the environment into $(VENV); once, some minutes"
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
 	$(PY) -m pip install --quiet -r requirements.lock
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
@@ -37,7 +42,7 @@ $(STAMP): requirements.lock pyproject.toml
 book: $(STAMP) ## run the notebooks that are new or changed, then build the book from these fresh runs
 	$(SNAKEMAKE)
 	$(PY) -m adamerging_study.book.build stage _build/stage
-	ADAMERGING_RESULTS=$(CURDIR)/_build/results $(BUILD) _build/stage --path-output .
+	ADAMERGING_RESULTS="$$PWD/_build/results" $(BUILD) _build/stage --path-output .
 	@echo "The book: $(HTML)/index.html"
 
 html: $(STAMP) ## build the book from the committed runs, without running anything
@@ -46,7 +51,7 @@ html: $(STAMP) ## build the book from the committed runs, without running anythi
 
 pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _build/book.pdf
 	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
-	$(PY) -m adamerging_study.book.build pdf _build/singlehtml $(PDF)
+	$(PY) -m adamerging_study.book.build pdf _build/singlehtml "$$PDF"
 
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest -n $(CORES) --dist loadfile \
@@ -72,19 +77,20 @@ check-book: $(STAMP) ## every number shown: tables and figures from records, pro
 	$(PY) -m pytest -q tests/test_notebooks.py tests/test_claims.py
 
 parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
-	@$(PY) -m adamerging_study.book.rerun parameters $(NOTEBOOK)
+	@$(PY) -m adamerging_study.book.rerun parameters $(if $(NOTEBOOK),"$$NOTEBOOK")
 
 rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"
-	@test -n "$(NOTEBOOK)" && test -n "$(RUN)" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"'; exit 2; }
-	$(PY) -m adamerging_study.book.rerun try $(NOTEBOOK) $(RUN) $(P) --by "$(SNAKEMAKE)"
-	$(PY) -m adamerging_study.book.rerun publish $(NOTEBOOK) $(RUN)
+	@test -n "$$NOTEBOOK" && test -n "$$RUN" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"'; exit 2; }
+	$(PY) -m adamerging_study.book.rerun try "$$NOTEBOOK" "$$RUN" --given "$$P" --by "$(SNAKEMAKE)"
+	$(PY) -m adamerging_study.book.rerun publish "$$NOTEBOOK" "$$RUN"
 	$(MAKE) html
 
 unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
-	$(PY) -m adamerging_study.book.rerun remove $(NOTEBOOK) $(RUN)
+	$(PY) -m adamerging_study.book.rerun remove "$$NOTEBOOK" "$$RUN"
 
 accept: $(STAMP) ## fresh notebooks and records become the committed ones; the README's picture and the graph follow
 	$(PY) -m adamerging_study.book.build accept
+	$(PY) -m adamerging_study.evidence
 	$(PY) -m adamerging_study.book.pictures results/mini/performance.json book/_static/readme.png
 	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_study.book.pictures - book/_static/workflow.png
 
@@ -101,7 +107,7 @@ zoo: $(STAMP) ## train a shipped world's checkpoints anew, into _build/zoo: WORL
 	$(PY) -m adamerging_lib zoo --profile $(WORLD) $(if $(filter mini,$(WORLD)),--workers $(CORES)) $(ZOO)
 
 lock: ## pin what a fresh environment with all extras gets today
-	rm -rf _build/lock && $(PYTHON) -m venv _build/lock
+	rm -rf _build/lock && "$(PYTHON)" -m venv _build/lock
 	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,slurm,test,text]'
 	{ sed '/^#/!d' requirements.lock; _build/lock/bin/pip freeze --all --exclude-editable \
 		| grep -vE '^(pip|nvidia-|cuda-|triton)' | sed -E 's/\+cpu$$//'; } > _build/requirements.lock

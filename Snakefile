@@ -5,6 +5,7 @@
 # accepted into notebooks/ do not count, because a run depends on the notebook through the digest of its sources.
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ LONGEST = sorted(PAGES, key=seconds)[-3:]
 OTHERS = [page for page in PAGES if page not in LONGEST]
 
 # Trained weights count through the zoo's manifest.
-DATA = sorted(str(path) for pattern in ("published/*.csv", "worlds/*/zoo/manifest.json") for path in Path("adamerging_lib").glob(pattern))
+DATA = sorted(str(path) for pattern in ("published/*.csv", "doctor/*.csv", "worlds/*/zoo/manifest.json") for path in Path("adamerging_lib").glob(pattern))
 
 
 def dependencies(wildcards):
@@ -50,7 +51,9 @@ def values(wildcards):
     return filled(wildcards.page, given, known)
 
 
-EXECUTE = f"{sys.executable} -m adamerging_study.book.rerun execute {{wildcards.page}} {{output}}"
+# Snakemake fills in what stands in braces.
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+EXECUTE = PYTHON + " -m adamerging_study.book.rerun execute {wildcards.page:q} {output:q} --log {log.notebook:q}"
 
 
 wildcard_constraints:
@@ -75,7 +78,7 @@ rule page:
     params: source=lambda w: source_digest(f"notebooks/{w.page}.ipynb")
     threads: 1
     resources: mem_mb=4000, runtime=60
-    shell: EXECUTE + " --results _build/results --log {log.notebook}"
+    shell: EXECUTE + " --results _build/results"
 
 
 # Begun first, so that no core idles at the end while another is busy with one of them.
@@ -93,7 +96,7 @@ rule variant:
         values=lambda w: json.dumps(values(w), sort_keys=True),
     threads: 1
     resources: mem_mb=4000, runtime=60
-    shell: EXECUTE + " --results book/runs/{wildcards.run}/{wildcards.page} --log {log.notebook} --parameters {params.values:q}"
+    shell: EXECUTE + " --results book/runs/{wildcards.run}/{wildcards.page:q} --parameters {params.values:q}"
 
 
 # Kept fits made anew, `make refit`: `snakemake fits --config world=mini experiment=performance device=cuda`.
@@ -127,4 +130,4 @@ rule fit:
     params: source=lambda w: source_digest(f"notebooks/{w.fit.partition('-')[0]}.ipynb")
     threads: 1
     resources: mem_mb=4000, runtime=240, gpu=int(DEVICE != "cpu")
-    shell: f"{sys.executable} -m adamerging_study.refit fit {{wildcards.world}} {{wildcards.fit}} {{output}} --device {DEVICE}"
+    shell: PYTHON + " -m adamerging_study.refit fit {wildcards.world:q} {wildcards.fit:q} {output:q} --device {DEVICE}"

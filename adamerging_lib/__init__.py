@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import records as records
+    from .adapters.expert import load_adapter as load_adapter
+    from .adapters.merge import merge_to_adapter as merge_to_adapter
+    from .adapters.merge import save_adapter as save_adapter
+    from .adapting.adapt import adapt as adapt
+    from .adapting.adapted import Adapted as Adapted
+    from .adapting.adapted import load_adapted as load_adapted
+    from .adapting.readers import image_batches as image_batches
+    from .adapting.readers import text_batches as text_batches
     from .coefficients import Coefficients as Coefficients
     from .coefficients import read_authors_file as read_authors_file
+    from .doctor.check import check as check
     from .evaluation import evaluate as evaluate
     from .files.merge import merge_files as merge_files
     from .merged import Fit as Fit
@@ -40,7 +49,13 @@ __version__ = "0.1.0"
 # Where each public name lives. It is imported when first asked for, so that what needs no torch (records, published
 # numbers, `adamerging --help`) does not wait for it.
 _HOMES = {
+    "adapters.expert": ("load_adapter",),
+    "adapters.merge": ("merge_to_adapter", "save_adapter"),
+    "adapting.adapt": ("adapt",),
+    "adapting.adapted": ("Adapted", "load_adapted"),
+    "adapting.readers": ("image_batches", "text_batches"),
     "coefficients": ("Coefficients", "read_authors_file"),
+    "doctor.check": ("check",),
     "evaluation": ("evaluate",),
     "files.merge": ("merge_files",),
     "merged": ("Fit", "Merged"),

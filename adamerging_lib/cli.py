@@ -55,9 +55,14 @@ _MERGE = (
     "    --expert mnist=a.safetensors --expert svhn=b.safetensors \\\n"
     "    --out merged.safetensors --set keep=0.2\n\n"
     "All files are safetensors files of one architecture, any architecture; the experts were fine-tuned from the "
-    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. Nothing is "
-    "ever overwritten without --force, and the inputs never."
+    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. An expert "
+    "can be the folder of a LoRA adapter (peft) of the pretrained model. Where the models do not fit together, the "
+    "message says which of --drop, --strip and --cast lets the merge go on. Nothing is ever overwritten without "
+    "--force, and the inputs never."
 )
+
+_DROP = "leave tensors out of all models and of the result, such as 'classifier.*'; may be given more than once"
+_STRIP = "take a prefix off the names where most have it, such as model.; may be given more than once"
 
 
 @app.command(epilog=_MERGE)
@@ -65,38 +70,98 @@ def merge(
     method: Method,
     pretrained: Annotated[str, typer.Option(metavar="FILE", help="what all experts were fine-tuned from")],
     experts: Annotated[
-        list[str], typer.Option("--expert", metavar="NAME=FILE", help="a fine-tuned model; once for each")
+        list[str],
+        typer.Option(
+            "--expert", metavar="NAME=FILE", help="a fine-tuned model, or the folder of a LoRA adapter; once for each"
+        ),
     ],
     out: Annotated[
         str, typer.Option(metavar="FILE", help="file to write; a folder, where the method keeps one model per task")
     ],
     pairs: Pairs = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_DROP)] = None,
+    strip: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_STRIP)] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="replace an output that exists")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="experts are LoRA adapters: write one, a folder")] = False,
+    rank: Annotated[
+        int | None, typer.Option(parser=positive, metavar="R", help="with --adapter: cut it to this rank")
+    ] = None,
 ) -> None:
     """Merge checkpoint files."""
     from .command.actions import merge_experts
+    from .files.align import Options
 
-    merge_experts(method, pretrained, experts, out, pairs or [], dry_run=dry_run, force=force)
+    options = Options.of(drop or (), strip or (), cast)
+    merge_experts(
+        method, pretrained, experts, out, pairs or [], options=options, dry_run=dry_run, force=force, adapter=adapter,
+        rank=rank,
+    )  # fmt: skip
 
 
-_KIND = "auto, hf, task_vectors, head or state_dict, which keeps any model's tensors as they are"
+_CHECK = (
+    "Example:\n"
+    "  adamerging check --pretrained base.safetensors \\\n"
+    "    --expert mnist=a.safetensors --expert svhn=b.safetensors\n\n"
+    "Files, folders and adapters, as for merge; every tensor is read once. Exit code: 0 where nothing is wrong, 1 "
+    "after warnings, 2 where they cannot be merged, or should not be. Without --pretrained less can be said."
+)
 
 
-@app.command(epilog="Example:\n  adamerging convert finetuned.pt mnist.safetensors")
+@app.command(epilog=_CHECK)
+def check(
+    experts: Annotated[list[str], typer.Option("--expert", metavar="NAME=FILE", help="a model; once for each")],
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="FILE", help="what all experts were fine-tuned from")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_DROP)] = None,
+    strip: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_STRIP)] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON, for programs")] = False,
+) -> None:
+    """Say what is wrong with models before they are merged, and how to merge them."""
+    from .command.check import check_experts
+    from .files.align import Options
+
+    if code := check_experts(pretrained, experts, Options.of(drop or (), strip or (), cast), json=as_json):
+        raise typer.Exit(code)
+
+
+_KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
+
+
+_KEY = "the entry of IN that holds the weights, such as model.ema; . is all of IN; by default the only one there is"
+_LEFT_OUT = "with state_dict: leave tensors out, such as 'classifier.*'; may be given more than once"
+_SHORTENED = "with state_dict: take a prefix off the names, such as model."
+_CONVERT = (
+    "Examples:\n"
+    "  adamerging convert finetuned.pt mnist.safetensors\n"
+    "  adamerging convert --kind state_dict --key net last.ckpt mnist.safetensors\n"
+    "  adamerging convert --kind state_dict folder/ folder/model.safetensors"
+)
+
+
+@app.command(epilog=_CONVERT)
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="file or folder; nothing in it is executed")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".safetensors file to write")],
     kind: Annotated[str, typer.Option(metavar="KIND", help=_KIND)] = "auto",
     base: Annotated[
-        str | None, typer.Option(metavar="FILE", help="take the projection that IN lacks from this converted base")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="the base of an adapter, to merge it into; or of an encoder without a projection"
+        ),
     ] = None,
+    key: Annotated[str | None, typer.Option(metavar="NAME", help=_KEY)] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_LEFT_OUT)] = None,
+    strip: Annotated[str | None, typer.Option(metavar="PREFIX", help=_SHORTENED)] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
     """Write a published checkpoint, of any format, as a safetensors file."""
     from .command.actions import convert_checkpoint
 
-    convert_checkpoint(source, target, kind=kind, base=base, force=force)
+    convert_checkpoint(source, target, kind=kind, base=base, key=key, drop=drop or (), strip=strip, force=force)
 
 
 _NEEDS = (
@@ -186,26 +251,78 @@ def zoo(
 
 _ADAPT = (
     "Examples:\n"
+    "  adamerging adapt --model timm:resnet18 --pretrained base.pth --private 'fc.*' \\\n"
+    "    --expert pets=pets.pth --expert food=food.pth --data pets=pets/ --data food=food/ --out merged\n"
+    "  adamerging adapt --model transformers:bert/ --pretrained bert/ --private 'classifier.*' \\\n"
+    "    --expert mood=mood/ --expert topic=topic/ --data mood=mood.csv --data topic=topic.txt --out merged\n"
     "  adamerging adapt --profile mini --out merged.safetensors\n"
     "  torchrun --nproc-per-node 2 -m adamerging_lib adapt --profile clip-b32 \\\n"
     "    --out merged.safetensors --set recipe=paper --set checkpoint=run.pt\n\n"
-    "A run that is killed goes on from its checkpoint, where one is named."
+    "A run of --model that is killed goes on where it was when it is started again; one of --profile from its "
+    "checkpoint, where one is named. Data needs no labels; --test does: one folder of images per class, or a column "
+    "label. Nothing that is given is executed."
 )
+_OUT = "--model: folder to write; --profile: .safetensors file, coefficients go to a .json"
+_DATA = "unlabelled: folder of images, or .txt, .csv, .tsv, .json or .jsonl of texts; once for each expert"
+_SET = "--profile: a hyper-parameter of the method; --model: a further argument of am.adapt, such as statistics=batch"
+Named: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--expert", metavar="NAME=PATH", help="--model: an expert; once for each")
+]
 
 
 @app.command(epilog=_ADAPT)
 def adapt(
-    profile: World,
-    out: Annotated[Path, typer.Option(metavar="FILE", help=".safetensors file to write; coefficients go to a .json")],
-    method: Method = "layer_wise_adamerging",
-    tasks: Annotated[str | None, typer.Option(metavar="A,B", help="some of the profile's; all by default")] = None,
-    pairs: Pairs = None,
+    out: Annotated[Path, typer.Option(metavar="PATH", help=_OUT)],
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="a world of this library, such as mini")] = None,
+    method: Annotated[str | None, typer.Option(metavar="ID", help="--profile: the method")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="A,B", help="--profile: some of its tasks")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="KIND:NAME", help="your own: timm:NAME or transformers:FOLDER")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="PATH", help="--model: what all experts were fine-tuned from")
+    ] = None,
+    experts: Named = None,
+    data: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help=f"--model: {_DATA}")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="--model: labelled data to measure the result on")
+    ] = None,
+    private: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="--model: tensors that each task keeps, such as 'fc.*'")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT", help="--model: entropy, imitation, or a JSON object"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="--model: of Adam; 500 by default")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(parser=positive, metavar="N", help="--model: inputs per batch; 16 by default")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B", help="--model: columns of a text, or of a pair")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET)] = None,
     device: Device = "auto",
+    dry_run: DryRun = False,
+    force: Annotated[bool, typer.Option("--force", help="--model: replace an earlier result")] = False,
 ) -> None:
-    """Learn the coefficients of a profile's task vectors, in one process or in several that torchrun starts."""
-    from .command.adapt import adapt_profile
+    """Learn merging coefficients on unlabelled data, of your own model or of a world; torchrun spreads the tasks."""
+    from .command.adapt import adapt_profile, choose
 
-    adapt_profile(profile, out, method, tasks, pairs or [], device)
+    own = {
+        "--pretrained": pretrained, "--expert": experts, "--data": data, "--test": test, "--private": private,
+        "--objective": objective, "--steps": steps, "--batch-size": batch_size, "--columns": columns,
+        "--dry-run": dry_run, "--force": force,
+    }  # fmt: skip
+    choose(profile, model, own, {"--method": method, "--tasks": tasks})
+    if profile is not None:
+        adapt_profile(profile, out, method or "layer_wise_adamerging", tasks, pairs or [], device)
+        return
+    from .command.adapt_own import adapt_own
+
+    adapt_own(
+        model, pretrained, experts or [], data or [], out, test=test or [], private=private or [],
+        objective=objective or "entropy", steps=steps, batch_size=batch_size or 16, columns=columns,
+        pairs=pairs or [], device=device, dry_run=dry_run, force=force,
+    )  # fmt: skip
 
 
 @app.command(epilog="Example:\n  adamerging inspect merged.safetensors --tensors")

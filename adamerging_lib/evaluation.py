@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from .forward import compute_state, entropy, logits, prepare_encoder, resolve_device
 from .runtime.values import one_of
-from .suite import SETTINGS, split_indices
+from .suite import SETTINGS, Suite, split_indices
 
 if TYPE_CHECKING:
+    from .adapting.adapted import Adapted
     from .merged import Merged
-    from .suite import Suite
 
 
 def evaluate(
-    suite: Suite,
-    merged: Merged,
+    suite: Suite | Adapted,
+    merged: Merged | Mapping[str, Iterable[Any]],
     *,
     setting: str | None = None,
     split: str | None = None,
@@ -29,17 +29,19 @@ def evaluate(
     batch_size: int | None = None,
     outcomes: bool = False,
 ) -> pd.DataFrame:
-    """Measure a merged model on every task of a suite; one code path for all methods.
+    """Measure a merged model on every task of a suite, one code path for all methods; or an adapted model on batches.
 
     Arguments:
-        suite: encoder, heads, and labelled test images.
-        merged: shared or task-specific weights; its own heads and adapters, where it has them, take part.
+        suite: encoder, heads, and labelled test images; or what `adapt` returned.
+        merged: task → labelled batches, (inputs, labels) or dicts with ``labels``, for what `adapt` returned; else
+            shared or task-specific weights; its own heads and adapters, where it has them, take part.
         setting: ``transductive`` (measured on the images that adaptation may have used, as in the paper) or
             ``inductive`` (adapted on one half, measured on the other). Default: the setting that an adaptive method
             was fitted in, transductive for all others.
         split: ``all`` or ``held_out``. Default: ``held_out`` in the inductive setting, else ``all``.
         device: ``cpu``, ``cuda`` or ``auto``.
         batch_size: images per forward pass; by default 512 on a GPU, and 128 on a CPU, whose caches hold that many.
+            Batches given are taken as they are.
         outcomes: add a column ``right`` with a bool array ``[n]`` per row: which images are classified correctly.
 
     Returns:
@@ -47,15 +49,23 @@ def evaluate(
         calibration (expected calibration error, percent), setting, split.
 
     Raises:
-        ValueError: for a setting or split that would measure an inductive fit on images it adapted on.
+        ValueError: for a setting or split that would measure an inductive fit on images it adapted on, or unusable
+            batches.
     """
-    setting, split = measured_on(merged, setting, split)
+    if isinstance(suite, Suite):
+        setting, split = measured_on(merged, setting, split)
+        found = predictions(suite, merged, split=split, device=device, batch_size=batch_size)
+    else:
+        from .adapting.measure import adapted_predictions
+
+        setting, split = measured_on(suite, setting, split)
+        found = adapted_predictions(suite, merged, split=split, device=device)
     return pd.DataFrame(
         {
             "task": task, **measured(scores, labels), "setting": setting, "split": split,
             **({"right": (scores.argmax(-1) == labels).numpy()} if outcomes else {}),
         }
-        for task, scores, labels in predictions(suite, merged, split=split, device=device, batch_size=batch_size)
+        for task, scores, labels in found
     )  # fmt: skip
 
 

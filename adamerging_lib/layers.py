@@ -25,10 +25,11 @@ module.
 
 Depth. Blocks that share what stands before their first number are one stack, and are counted from 0 in the order of
 their numbers, stage after stage. Each stack has depths of its own: encoder and decoder, or an image and a language
-model. Beside an image tower named ``visual`` or ``vision_model`` all else is text, without a depth. A module of a stage
-beside its blocks (``downsample``) goes with the stage's first block, or with its last where the first stage has one
-too, and it therefore ends a stage. Refused are names without blocks, two ways of numbering side by side, and numbered
-levels that look like blocks but that no row describes.
+model. Beside an image tower named ``visual`` or ``vision_model`` the text tower of CLIP, and what has no number, is
+text, without a depth. Linear maps in a row (``layers.N.weight``) are no stack where there are others. A module of a
+stage beside its blocks (``downsample``) goes with the stage's first block, or with its last where the first stage has
+one too, and it therefore ends a stage. Refused are names without blocks, two ways of numbering side by side, and
+numbered levels that look like blocks but that no row describes.
 """
 
 from __future__ import annotations
@@ -123,8 +124,11 @@ TEXT_BEFORE = ("positional_embedding", "text_projection", "logit_scale")
 TEXT_AFTER = ("token_embedding.weight", "ln_final.weight", "ln_final.bias")
 
 _TOWER = re.compile(r"^(?:model\.)?(?:visual|vision_model)\.")
+# The text tower of open_clip, also as a module of its own, and of Hugging Face's CLIP; not a language model's layers.
+_CLIP_TEXT = re.compile(r"^(?:model\.)?(?:transformer|text|text_model(?!\.(?:model|layers)))\.")
 _NORM = re.compile(r"(^|[._])(ln|bn|norm|layer_norm|layernorm|layrnorm|LayerNorm|normalization)[._\d]")
 _PROJECTIONS = ("proj", "text_projection", "visual_projection")
+_MAP = re.compile(r"\w+\.\d+\.(?:weight|bias)")
 # What follows the blocks, though a word that comes before them may stand in it, such as a pool's own positions.
 _AFTER = {"head", "attnpool", "attn_pool", "pooler", "classifier", "cls", "lm_head", "fc", "decode_head"}
 _GROUPS = ("embeddings", "block", "head", "text")
@@ -172,7 +176,7 @@ def read(names: Iterable[str]) -> dict[str, Layer]:
     """
     names = tuple(names)
     own = {name: _TOWER.sub("", name) for name in names}  # below the image tower, where there is one
-    if any(own[name] != name for name in names):
+    if any(own[name] != name for name in names) and not _more_than_clip(own):
         own = {name: short for name, short in own.items() if short != name or name.startswith("visual_projection")}
     places = _places(own)
     stacks = {place.stack for place in places.values()}
@@ -187,6 +191,11 @@ def read(names: Iterable[str]) -> dict[str, Layer]:
         else:
             layers[name] = Layer(name, "embeddings" if _side(own[name]) else "head")
     return layers
+
+
+def _more_than_clip(own: dict[str, str]) -> bool:
+    """Whether numbered levels lie beside the image tower and CLIP's text tower, such as those of a language model."""
+    return any(name == short and _levels(name) and not _CLIP_TEXT.match(name) for name, short in own.items())
 
 
 def block_rows(names: Iterable[str]) -> dict[str, str]:
@@ -365,6 +374,8 @@ def _places(own: dict[str, str]) -> dict[str, _Place]:
         if found := first_level.search(short):
             stack, first = short[: found.start()].rstrip("."), found[1]
             containers.setdefault(stack, {}).setdefault(first, {})[name] = short[found.start() :]
+    if len(containers) > 1:  # a head of several layers has no depth where there are blocks
+        containers = {stack: found for stack, firsts in containers.items() if (found := _without_rows_of_maps(firsts))}
     places: dict[str, _Place] = {}
     for stack, firsts in containers.items():
         # "layers." begins layers.N and layers.N.blocks.N: what has most levels, and comes last here, is how they count.
@@ -382,10 +393,18 @@ def _places(own: dict[str, str]) -> dict[str, _Place]:
     return places
 
 
+def _without_rows_of_maps(firsts: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """First level → names, of those levels that count more than weights and biases."""
+    return {first: t for first, t in firsts.items() if not all(map(_MAP.fullmatch, t.values()))}
+
+
 def _placed(path: _Path, stack: str, tails: dict[str, str]) -> dict[str, _Place]:
     """Places of the tensors of one stack, from the parts of their names that begin with the first level."""
     found = {name: path.block.match(tail) for name, tail in tails.items()}
     numbers = {name: tuple(map(int, match.groups())) for name, match in found.items() if match}
+    sure = {numbers[name] for name in numbers if path.sure.match(tails[name])}
+    if set(numbers.values()) - sure:  # a layer without modules among them, so that the last number counts layers
+        raise ValueError(_unknown_depth([_below(stack) + path.levels]))
     order = {own: depth for depth, own in enumerate(sorted(set(numbers.values())))}
     stages = {name: _first_level(SCHEMES).match(tails[name]) for name in tails if name not in numbers}
     beside = {name: (int(match[2]), tails[name][match.end() :]) for name, match in stages.items()}
@@ -436,7 +455,8 @@ def _check(own: dict[str, str], places: dict[str, _Place]) -> None:
 
 
 def _blocks(shared: set[str]) -> bool:
-    return len(shared) >= _ALIKE and any(_NORM.search(name) for name in shared)
+    # A norm inside of a sequence has a number for its name, and is known by its statistics.
+    return len(shared) >= _ALIKE and any(_NORM.search(name) or name.endswith("running_var") for name in shared)
 
 
 def _unknown_depth(levels: list[str]) -> str:

@@ -8,9 +8,23 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .files.align import Options, align
+from .files.kinds import is_copied, is_statistic, layout_of, ties
 from .layers import block_order, block_rows
 from .runtime.devices import sent
-from .state import CheckpointError, StateDict, accumulation_dtype, check_state_dicts, differences, is_merged
+from .runtime.values import few
+from .state import (
+    CheckpointError,
+    StateDict,
+    accumulation_dtype,
+    averaged,
+    check_codes,
+    is_finite,
+    is_merged,
+    narrowed,
+    vectors_of,
+)
+from .vectors.lowrank import Factors
 
 GRANULARITIES = ("task", "block", "module", "tensor")
 
@@ -29,26 +43,40 @@ class TaskVectors:
 
     Arguments:
         tasks: K task names.
-        pretrained: state dict of θ0, all keys.
-        vectors: tensor name → T ``[K, *shape]`` of every floating-point tensor, in θ0's order, float32 or float64;
-            narrower ones, made by `to`, are widened one at a time where they are used.
-        tied: name → name of the tensor that it shares memory with in θ0; merged once, under one coefficient.
+        pretrained: state dict of θ0, all keys; of statistics (see below) not θ0's but what merged models get.
+        vectors: tensor name → T ``[K, *shape]`` of every tensor that is merged, in θ0's order, float32 or float64;
+            narrower ones, made by `to`, are widened one at a time where they are used. Of adapters, `adapt` has
+            `Factors` there, which merges and gradients take as they are. Not merged, and copied from θ0, are whole
+            numbers, tensors without entries, counters, buffers that a library derives from its configuration, and what
+            is not finite but the same in all models, such as masks of −∞.
+        tied: name → name of the tensor whose values it has in θ0 and every θ_k; merged once, under one coefficient.
+        statistics: tensor name → running means or variances ``[1 + K, *shape]`` of θ0 and every θ_k. They are no
+            weights and have no T: every merged model gets their mean over θ_k, which is no more than a start, and
+            must be recalibrated by passes over images before it is used.
     """
 
     tasks: tuple[str, ...]
     pretrained: StateDict
     vectors: Mapping[str, Tensor]
     tied: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_state_dicts(
-        cls, pretrained: StateDict, experts: Mapping[str, StateDict] | Iterable[tuple[str, StateDict]]
+        cls,
+        pretrained: StateDict,
+        experts: Mapping[str, StateDict] | Iterable[tuple[str, StateDict]],
+        *,
+        drop: Iterable[str] = (),
+        strip: Iterable[str] = (),
+        cast: bool = False,
     ) -> TaskVectors:
-        """T_k = θ_k − θ0 for every floating-point tensor, in float32 (float64 for float64 checkpoints).
+        """T_k = θ_k − θ0 for every tensor of weights, in float32 (float64 for float64 checkpoints).
 
         Arguments:
             pretrained: state dict of θ0.
             experts: task name → state dict of θ_k, or (name, state dict) pairs.
+            drop, strip, cast: for models that do not fit together, see `files.align.Options`.
 
         Raises:
             CheckpointError: for a duplicate name, an empty list, or checkpoints that do not fit together.
@@ -59,14 +87,31 @@ class TaskVectors:
             if duplicates := sorted({name for name in names if names.count(name) > 1}):
                 raise CheckpointError(f"task names given twice: {', '.join(duplicates)}; name every expert differently")
             experts = dict(pairs)
-        check_state_dicts(pretrained, experts)
-        tied = _tied(pretrained, experts)
-        vectors = {
-            key: differences(tensor, [state[key] for state in experts.values()])
-            for key, tensor in pretrained.items()
-            if is_merged(tensor) and key not in tied
-        }
-        return cls(tuple(experts), dict(pretrained), vectors, tied)
+        fitting = align(pretrained, experts, Options.of(drop, strip, cast))
+        pretrained, experts = fitting.pretrained, fitting.experts
+        tied = ties([pretrained, *experts.values()], weights(pretrained))
+        start, vectors, statistics = dict(pretrained), {}, {}
+        for key, tensor in pretrained.items():
+            if is_copied(key, tensor) or is_statistic(key):
+                tuned = {task: state[key] for task, state in experts.items()}
+                if is_copied(key, tensor):
+                    check_codes(key, tensor, tuned)
+                else:
+                    start[key] = averaged(key, tensor, tuned)
+                    statistics[key] = torch.stack([tensor, *tuned.values()]).detach()
+            elif key not in tied and (t := vectors_of(key, tensor, experts)) is not None:
+                vectors[key] = t
+        if not vectors:
+            raise CheckpointError(f"no tensor of weights that could be merged is among {few(list(pretrained))}")
+        return cls(
+            tuple(experts), start, vectors, {key: home for key, home in tied.items() if home in vectors}, statistics
+        )
+
+    def only(self, names: Iterable[str]) -> TaskVectors:
+        """The task vectors of some tensors of θ0, as of a model that has no others."""
+        parts = {part: getattr(self, part) for part in ("pretrained", "vectors", "tied", "statistics")}
+        names = list(names)
+        return replace(self, **{part: {n: of[n] for n in names if n in of} for part, of in parts.items()})
 
     def subset(self, tasks: Sequence[str]) -> TaskVectors:
         """The task vectors of some tasks, in the order given."""
@@ -75,7 +120,15 @@ class TaskVectors:
         if not tasks or len(set(tasks)) != len(tasks):
             raise ValueError(f"tasks {list(tasks)} are empty or named twice: give each task once")
         index = [self.tasks.index(task) for task in tasks]
-        return replace(self, tasks=tuple(tasks), vectors={key: t[index] for key, t in self.vectors.items()})
+        statistics = {key: t[[0, *(1 + k for k in index)]] for key, t in self.statistics.items()}
+        means = {key: averaged(key, t[0], dict(zip(tasks, t[1:], strict=True))) for key, t in statistics.items()}
+        return replace(
+            self,
+            tasks=tuple(tasks),
+            pretrained={**self.pretrained, **means} if means else self.pretrained,
+            vectors={key: t[index] for key, t in self.vectors.items()},
+            statistics=statistics,
+        )
 
     def replace(self, vectors: Mapping[str, Tensor]) -> TaskVectors:
         """The same θ0 and tasks with other vectors of the same names and shapes, such as Φ(T_k)."""
@@ -111,6 +164,7 @@ class TaskVectors:
                 key: move(t) if vectors_dtype is None else t.to(device, vectors_dtype)
                 for key, t in self.vectors.items()
             },
+            statistics={key: move(t) for key, t in self.statistics.items()},
         )
 
     def rows(self, granularity: str) -> Rows:
@@ -141,8 +195,8 @@ class TaskVectors:
         order = dict.fromkeys(groups.values())
         if granularity == "block":
             order = sorted(order, key=block_order)
-        ordered = tuple(order)
-        return Rows(ordered, {name: ordered.index(group) for name, group in groups.items()})
+        place = {group: row for row, group in enumerate(order)}
+        return Rows(tuple(place), {name: place[group] for name, group in groups.items()})
 
     def merge(self, coefficients: Tensor, granularity: str) -> dict[str, Tensor]:
         """θ(λ)^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l.
@@ -153,11 +207,16 @@ class TaskVectors:
 
         Returns:
             A new state dict in θ0's key order and dtypes; sums run in float32 or wider and are cast once.
-            Integer and bool buffers are copied from θ0.
+            What has no vector is copied, see `TaskVectors`.
+
+        Raises:
+            ValueError: for coefficients that do not fit, or where a merged number is too large for its type.
         """
         rows = self.rows(granularity)
         self.check_coefficients(coefficients, rows)
-        return self._merge(coefficients, rows)
+        merged = self._merge(coefficients, rows)
+        check_merged(self, merged)
+        return merged
 
     def _merge(self, coefficients: Tensor, rows: Rows) -> dict[str, Tensor]:
         # Unchecked: a fit calls it at every step, where a test for NaN would stall a GPU.
@@ -166,18 +225,21 @@ class TaskVectors:
             columns: dict[tuple[torch.dtype, torch.device], Tensor] = {}
             for key, base in self.pretrained.items():
                 if key in self.tied:
-                    merged[key] = merged[self.tied[key]]
+                    merged[key] = base  # its place; the name that it is tied to may come later
                 elif key not in self.vectors:
                     merged[key] = base.detach().clone()
                 else:
                     t = _wide(self.vectors[key])
                     kind = (t.dtype, t.device)
                     if kind not in columns:
-                        columns[kind] = coefficients.detach().to(t).t().contiguous()  # [R, K]
-                    column = columns[kind][rows.index[key]]
-                    flat = torch.addmv(base.detach().to(t).reshape(-1), t.reshape(len(t), base.numel()).t(), column)
-                    merged[key] = flat.view(base.shape).to(base.dtype)
-        return merged
+                        columns[kind] = coefficients.detach().to(t.device, t.dtype).t().contiguous()  # [R, K]
+                    column, wide = columns[kind][rows.index[key]], base.detach().to(t.device, t.dtype)
+                    if isinstance(t, Factors):
+                        merged[key] = narrowed(t.added(wide, column), base.dtype)
+                        continue
+                    flat = torch.addmv(wide.reshape(-1), t.reshape(len(t), base.numel()).t(), column)
+                    merged[key] = narrowed(flat.view(base.shape), base.dtype)
+        return merged | {key: merged[home] for key, home in self.tied.items()}
 
     def coefficient_gradient(self, grads: Mapping[str, Tensor | None], granularity: str) -> Tensor:
         """∂L/∂λ_k^r = Σ_{l in row r} ⟨∂L/∂θ^l, T_k^l⟩, exact because θ(λ) is linear in λ.
@@ -195,13 +257,15 @@ class TaskVectors:
 
     def _gradient(self, grads: Mapping[str, Tensor | None], rows: Rows) -> Tensor:
         first = next(iter(self.vectors.values()))
-        gradient = first.new_zeros((len(rows.names), len(self.tasks)), dtype=accumulation_dtype(first.dtype))
+        shape, wide = (len(rows.names), len(self.tasks)), accumulation_dtype(first.dtype)
+        gradient = torch.zeros(shape, dtype=wide, device=first.device)
         used = [key for key in self.vectors if grads[key] is not None]
         with torch.no_grad():
             products = []
             for key in used:
                 t, g = _wide(self.vectors[key]), grads[key].reshape(-1)
-                products.append(t.reshape(len(t), g.numel()) @ g.to(t))
+                factored = isinstance(t, Factors)
+                products.append(t.products(g) if factored else t.reshape(len(t), g.numel()) @ g.to(t))
             if products:
                 where = sent(torch.tensor([rows.index[key] for key in used]), gradient.device)
                 gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))
@@ -217,19 +281,27 @@ class TaskVectors:
             raise ValueError("coefficients hold NaN or Inf: give finite numbers")
 
 
-def _wide(t: Tensor) -> Tensor:
+def _wide(t: Tensor | Factors) -> Tensor | Factors:
     return t.to(accumulation_dtype(t.dtype))
 
 
-def _tied(pretrained: StateDict, experts: Mapping[str, StateDict]) -> dict[str, str]:
-    """Names that share memory in θ0, and values in every expert, with an earlier name."""
-    seen: dict[tuple[object, ...], str] = {}
-    tied: dict[str, str] = {}
-    for key, tensor in pretrained.items():
-        if not is_merged(tensor) or not tensor.numel():
-            continue
-        place = (tensor.data_ptr(), tensor.device, tensor.shape, tensor.stride())
-        first = seen.setdefault(place, key)
-        if first != key and all(torch.equal(state[key], state[first]) for state in experts.values()):
-            tied[key] = first
-    return tied
+def weights(pretrained: StateDict) -> list[str]:
+    """Names of the tensors of θ0 that are merged, as far as names and types tell."""
+    layout = layout_of(pretrained)
+    return [key for key, t in layout.items() if is_merged(t) and not is_copied(key, t) and not is_statistic(key)]
+
+
+def check_merged(tv: TaskVectors, state: StateDict) -> None:
+    """Raise ValueError where a merged tensor holds NaN or Inf, as half precision does that overflows.
+
+    Arguments:
+        tv: what was merged.
+        state: what came out; what it copied from θ0 is not looked at.
+    """
+    for key in tv.vectors:
+        if key in state and is_merged(state[key]) and not is_finite(state[key]):
+            kind = str(state[key].dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{key!r} holds NaN or Inf once merged, in {kind}: take a smaller scaling, or merge models that were "
+                f"cast to a wider type"
+            )

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from adamerging_lib import records
 from adamerging_lib.forward import entropy, logits, raw_features, resolve_device
+from adamerging_lib.learning.model import EncoderWithHeads
 from adamerging_lib.learning.objective import Objective
 from adamerging_lib.runtime.compat import import_open_clip
 from adamerging_lib.runtime.cost import measured
@@ -75,7 +76,7 @@ def build(
 
     Arguments:
         case, tasks, device, seed: what, how many, where.
-        options: fields of `Objective`, and ``vectors_dtype``.
+        options: fields of `Objective` and of its model, and ``vectors_dtype``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -94,9 +95,9 @@ def build(
     heads = tuple(torch.randn(c, case.dim, generator=generator).mul_(scale).to(device) for c in CLASSES[:tasks])
     if case.side == MiniConfig.image_size:
         heads = tuple(head[:10] for head in heads)
-    objective = Objective(
-        tv, tv.rows("tensor"), encoder.to(device), heads, lambda x: x.float().div_(127.5).sub_(1), clamp=True, **options
-    )
+    inside = {name: options.pop(name) for name in ("autocast", "features") if name in options}
+    model = EncoderWithHeads(encoder.to(device), heads, lambda x: x.float().div_(127.5).sub_(1), **inside)
+    objective = Objective(tv, tv.rows("tensor"), model, clamp=True, **options)
     count = tasks * case.batches * case.batch_size
     images = torch.randint(0, 256, (count, 3, case.side, case.side), generator=generator, dtype=torch.uint8).to(device)
     raw = torch.full((tasks, len(objective.rows.names)), 0.3, device=device)
@@ -105,21 +106,21 @@ def build(
 
 def loss(objective: Objective, state: dict[str, Tensor], images: Tensor, heads: tuple[Tensor, ...]) -> Tensor:
     """Sum of the entropies of images, task after task, under their heads."""
-    parts = objective._unit_features(state, images).chunk(len(heads))
+    parts = objective.model._unit_features(state, images).chunk(len(heads))
     return sum(entropy(logits(part, head)).sum() for part, head in zip(parts, heads, strict=True))
 
 
 def forward_only(objective: Objective, images: Tensor) -> None:
     """Forward of one fixed model: what evaluation does."""
-    count = len(images) // len(objective.heads)
+    count = len(images) // len(objective.model.heads)
     with torch.inference_mode():
-        for part, head in zip(images.split(count), objective.heads, strict=True):
+        for part, head in zip(images.split(count), objective.model.heads, strict=True):
             loss(objective, objective.tv.pretrained, part, (head,))
 
 
 def plain_step(objective: Objective, images: Tensor) -> None:
     """Forward and backward with respect to all parameters of one fixed model: no merging at all."""
-    tv, heads = objective.tv, objective.heads
+    tv, heads = objective.tv, objective.model.heads
     leaves = [tv.pretrained[key].requires_grad_() for key in tv.vectors]
     count, size = len(images) // len(heads), len(heads) // objective.passes
     for first in range(0, len(heads), size):
@@ -142,8 +143,8 @@ def merge_with_graph(objective: Objective, used: Tensor) -> dict[str, Tensor]:
 def backward_a_task(objective: Objective, raw: Tensor, images: Tensor, batches: int) -> Tensor:
     """The gradient by one merge a step, back-propagated through once a task: FusionBench's way."""
     leaf = raw.detach().clone().requires_grad_()
-    state, count = merge_with_graph(objective, leaf.clamp(0, 1)), len(images) // len(objective.heads)
-    for part, head in zip(images.split(count), objective.heads, strict=True):
+    state, count = merge_with_graph(objective, leaf.clamp(0, 1)), len(images) // len(objective.model.heads)
+    for part, head in zip(images.split(count), objective.model.heads, strict=True):
         (loss(objective, state, part, (head,)) * (batches / count)).backward(retain_graph=True)
     return leaf.grad
 
@@ -151,10 +152,10 @@ def backward_a_task(objective: Objective, raw: Tensor, images: Tensor, batches: 
 def merge_a_forward(objective: Objective, raw: Tensor, images: Tensor, batches: int) -> Tensor:
     """The gradient by a merge for every batch: the published way."""
     leaf = raw.detach().clone().requires_grad_()
-    size = len(images) // len(objective.heads) // batches
+    size = len(images) // len(objective.model.heads) // batches
     for number, part in enumerate(images.split(size)):
         state = merge_with_graph(objective, leaf.clamp(0, 1))
-        (loss(objective, state, part, (objective.heads[number // batches],)) / size).backward()
+        (loss(objective, state, part, (objective.model.heads[number // batches],)) / size).backward()
     return leaf.grad
 
 
@@ -169,7 +170,7 @@ def measure(case: Case, repeats: int, objective: Objective, raw: Tensor, images:
         "anew": lambda: merge_a_forward(objective, raw, images, batches),
     }
     ours = objective.losses_and_gradient(raw, images, batches)[1]
-    exact = objective.autocast is None and next(iter(tv.vectors.values())).dtype == torch.float32
+    exact = objective.model.autocast is None and next(iter(tv.vectors.values())).dtype == torch.float32
     for name in ("tasks", "anew"):  # warms up, too
         error = float((variants[name]() - ours).norm() / ours.norm())
         if not error < (1e-3 if exact else 0.1):

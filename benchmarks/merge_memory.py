@@ -83,11 +83,11 @@ def make_files(case: Case, folder: Path) -> tuple[Path, list[Path]]:
     return paths[0], paths[1:]
 
 
-def peak(code: str, arguments: list[str]) -> tuple[float, float]:
+def peak(code: str, arguments: list[str], python: str = sys.executable) -> tuple[float, float]:
     """MB of resident memory at the peak, and seconds of CPU time, of a Python process that must succeed."""
     # Of the process itself: what the system tells its parent holds the parent's own peak too, through the fork.
     code += '\nprint(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))'
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([python, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

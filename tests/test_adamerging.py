@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
+from adamerging_lib.learning.model import suite_source
 from adamerging_lib.learning.objective import Objective
 from adamerging_lib.learning.streams import Stream
 from adamerging_lib.methods import adamerging
@@ -30,7 +31,7 @@ def exact_suite():
 def objective_of(suite, granularity, vectors, clamp):
     tv = suite.task_vectors()
     tv = am.ties_split(tv, 0.3) if vectors == "ties" else tv
-    return Objective.of(suite, tv, tv.rows(granularity), clamp=clamp, device=torch.device("cpu"))
+    return Objective.of(suite_source(suite), tv, tv.rows(granularity), clamp=clamp, device=torch.device("cpu"))
 
 
 def through_the_merge(suite, objective, raw, images, batches):

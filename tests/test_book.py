@@ -1,6 +1,8 @@
 """Notebooks as files, programs and pages: normalising, parameters, variants, the reader, the offline check."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,13 +152,150 @@ def test_unknown_parameter_is_refused_before_anything_runs(checkout):
     assert not Path("log.ipynb").exists()
 
 
-@pytest.mark.parametrize("line", ["import os", "steps = 5 * 100", "a, b = 1, 2"])
+@pytest.mark.parametrize(
+    "line", ["import os", "steps = 5 * 100", "a, b = 1, 2", "a = b = 1", "a: int", "a += 1", "del a", "f()"]
+)
 def test_parameters_that_are_no_plain_values_are_refused(checkout, line):
     made = notebook()
     made.cells[1].source = line
     notebooks.write("notebooks/performance.ipynb", made)
     with pytest.raises(ValueError, match="should be a name with a plain value"):
         notebooks.parameters("notebooks/performance.ipynb")
+
+
+def put(change, path="notebooks/performance.ipynb"):
+    """The notebook, its text changed, in the place of the one that is there."""
+    told = json.loads(nbformat.writes(notebook()))
+    changed = change(told)
+    Path(path).write_text(json.dumps(told) if changed is None else changed, encoding="utf-8")
+    return Path(path)
+
+
+def test_lists_and_dictionaries_need_no_quotes(checkout):
+    """As `make` hands them over; what does not fit leaves no entry."""
+    source = 'tasks: list[str] = ["a"]\nlrs: list[float] = [0.1]\nw: dict = {"a": 1}'
+    put(lambda told: told["cells"][1].update(source=source))
+    given = 'tasks=["digits", "signs"] lrs=1,0.5 w={"a b": 1, c: 2}'
+    assert rerun.main(["try", "performance", "long", "--given", given, "--by", f"{sys.executable} -c pass"]) == 0
+    entry = {"tasks": ["digits", "signs"], "lrs": [1, 0.5], "w": {"a b": 1, "c": 2}}
+    assert yaml.safe_load(Path("runs.yml").read_text()) == {"runs": {"long": {"performance": entry}}}
+    assert rerun.add("performance", "long", ["tasks=[digits,", "signs]"]) == {"tasks": ["digits", "signs"]}
+    before = Path("runs.yml").read_text()
+    for pair in ("tasks=[1,2]", "tasks=[a", "tasks=", "lrs=a,b", "w=abc", "w=[1]", "w={a:1"):
+        with pytest.raises(ValueError, match=r"should be of type .*, such as '?(tasks=a|lrs=0.1|w={a:1})'?\. Known"):
+            rerun.add("performance", "long", [pair])
+    assert Path("runs.yml").read_text() == before
+
+
+def test_what_is_given_twice_is_refused(checkout, capsys):
+    """In runs.yml, and as JSON: each would be taken by its last value alone."""
+    command = ["execute", "performance", "out.ipynb", "--results", "out", "--parameters"]
+    assert rerun.main([*command, '{"lr": 1, "lr": 2}']) == 2
+    assert "'lr' is given twice: give it once" in capsys.readouterr().err
+    Path("runs.yml").write_text("runs:\n  long:\n    performance:\n      steps: 1\n      steps: 2\n")
+    with pytest.raises(ValueError, match="runs.yml, line 5: 'steps' is given twice"):
+        rerun.add("performance", "other", ["steps=3"])
+    Path("runs.yml").write_text("runs: [")
+    with pytest.raises(ValueError, match="runs.yml, line 1: "):
+        rerun.add("performance", "other", ["steps=3"])
+    assert Path("runs.yml").read_text() == "runs: ["
+
+
+def magic(told):
+    told["cells"][1]["source"] = f"%matplotlib inline\n!true\n{PARAMETERS}%matplotlib inline\n"
+
+
+def cell_magic(told):
+    told["cells"][1]["source"] = f"%%time\n{PARAMETERS}"
+
+
+@pytest.mark.parametrize("change", [magic, cell_magic])
+def test_magics_in_the_parameters_cell_are_passed_over(checkout, change):
+    plain = notebooks.parameters("notebooks/performance.ipynb")
+    path = put(change)
+    assert notebooks.parameters(path) == plain
+    assert rerun.add("performance", "long", ["tasks=a,b"]) == {"tasks": ["a", "b"]}
+
+
+def test_code_cells_are_python_whatever_magics_they_hold(checkout):
+    sources = ["%%time\nimport os", "x = !ls\n%pwd", "%%bash\nif true; then echo; fi", "print(1)"]
+    path = put(lambda told: told.update(cells=[new_code_cell(source) for source in sources]))
+    first, second, third, last = notebooks.code_cells(path)
+    assert first.strip() == "import os" and "get_ipython" in second and "get_ipython" in third and last == "print(1)"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda _: "<<<<<<< HEAD\n{}", "is no notebook: it does not hold JSON"),
+        (lambda _: "", "is no notebook: it does not hold JSON"),
+        (lambda _: "[]", "is no notebook: it lacks nbformat"),
+        (lambda _: '{"cells": []}', "is no notebook: it lacks nbformat"),
+        (lambda _: '{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "is no valid notebook"),
+        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}', "is no valid notebook"),
+        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "is no valid notebook"),
+        (lambda told: told["cells"][1].pop("source") and None, "is no valid notebook"),
+        (lambda told: told["cells"][1].update(source="steps = = 1"), "a cell is no Python"),
+        (lambda told: told["cells"][1].update(source="%%bash\nif true; then echo; fi"), "has no parameter 'steps'"),
+        (lambda told: told["cells"][1].update(source="steps = 1\nsteps: int = 2"), "'steps' is set twice"),
+        (lambda told: told["cells"].append(told["cells"][1] | {"id": "x"}), "2 cells are tagged 'parameters'"),
+        (lambda told: told.update(metadata={"kernelspec": {"name": "ir", "display_name": "R"}}), "is a notebook of ir"),
+        (lambda told: told["metadata"].update(language_info={"name": "julia"}), "is a notebook of julia"),
+    ],
+)
+def test_what_is_no_notebook_of_ours_is_refused_by_its_name(checkout, change, told):
+    path = put(change)
+    with pytest.raises(ValueError, match=f"notebooks/performance.ipynb.*{re.escape(told)}"):
+        notebooks.execute(path, "out.ipynb", {"steps": 1}, log="log.ipynb")
+    assert not Path("out.ipynb").exists() and not Path("log.ipynb").exists()
+
+
+def test_bytes_that_are_no_text_are_refused_by_the_files_name(checkout):
+    Path("notebooks/performance.ipynb").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match="performance.ipynb is no notebook, which is text in UTF-8"):
+        notebooks.parameters("notebooks/performance.ipynb")
+
+
+def test_ids_follow_from_places_where_a_notebook_lacks_them(checkout):
+    def older(told):
+        told["nbformat_minor"] = 4
+        for cell in told["cells"]:
+            del cell["id"]
+
+    def repeated(told):
+        told["cells"][0]["id"] = told["cells"][1]["id"] = "cell-1"
+        told["cells"][2]["id"] = "no id!"
+        del told["cells"][3]["id"]
+
+    assert [cell.id for cell in notebooks.read(put(older)).cells] == ["cell-0", "cell-1", "cell-2", "cell-3"]
+    assert [cell.id for cell in notebooks.read(put(repeated)).cells] == ["cell-1", "cell-1-x", "cell-2", "cell-3"]
+    assert notebooks.read(put(older)).nbformat_minor == 5
+    kept = [cell.id for cell in notebook().cells]
+    assert len(set(kept)) == 4
+    made = put(lambda told: [cell.update(id=f"mine{n}") for n, cell in enumerate(told["cells"])] and None)
+    assert [cell.id for cell in notebooks.read(made).cells] == ["mine0", "mine1", "mine2", "mine3"]
+
+
+@pytest.mark.parametrize("values", [{}, {"steps": 3, "init": 0.5}])
+def test_bare_metadata_older_formats_and_magics_run(checkout, caplog, values):
+    """Twice the same bytes, no word about parameters that papermill alone does not know, a folder with odd letters."""
+
+    def change(told):
+        magic(told)
+        told.update(metadata={}, nbformat_minor=4)
+        for cell in told["cells"]:
+            cell.pop("id")
+
+    Path("my {clone}'s").mkdir()
+    path = put(change, "my {clone}'s/any.ipynb")
+    for name in ("one", "two"):
+        notebooks.execute(path, f"my {{clone}}'s/{name}.ipynb", values, log=f"my {{clone}}'s/{name}.log.ipynb")
+    one, two = (Path(f"my {{clone}}'s/{name}.ipynb").read_bytes() for name in ("one", "two"))
+    assert one == two and "unknown parameter" not in caplog.text
+    made = notebooks.read("my {clone}'s/one.ipynb")
+    assert made.metadata.get("papermill", {}).get("parameters", {}) == values
+    assert [cell.id for cell in made.cells if "injected" not in cell.id] == ["cell-0", "cell-1", "cell-2", "cell-3"]
+    assert made.cells[2 + bool(values)].outputs[0].text == "1\n"
 
 
 def test_unknown_notebook_and_bad_run_name_are_refused(checkout):

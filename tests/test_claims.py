@@ -19,18 +19,18 @@ from adamerging_study.book import comparisons, directives, roles, worlds
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIM = {"id": "one", "claim": "c", "by": "paper", "where": "Paper, Table 1", "value": "gain", "at_least": 0}
-ROOM = '''
+ROOM = """
 from ..rooms import Face
 FACE = Face(question="Which?", factors={"severity": "level"})
-'''
-NUMBERS = '''
+"""
+NUMBERS = """
 def numbers(sample):
     return {"gain": sample.average("b") - sample.average("a"), "b": sample.average("b"),
             "fog": sample.average("b", condition="fog", severity=3), "missing": sample.average("c")}
 
 def words(rows):
     return {"best": "method b"}
-'''
+"""
 
 
 def rows(shift=0.0):

@@ -42,6 +42,7 @@ TINY = {
                "granularities=task,tensor", "ranges=clamp", "starts=[0.3]", "diversities=[1.0]", "seeds=[0]",
                "task_counts=2,8", "test_images=16"],
     "tinting": ["epochs=1", "pilot_epochs=1", "adamerging_steps=2", 'layers=["proj"]'],
+    "check": ["seeds=[0]", "sizes=2,3", "methods=ties,wudi", "test_images=8"],
     "leaderboard": ["steps=2", "batch_size=2",
                     "methods=zero_shot,individual,task_arithmetic,ties,tsv_m,fisher,regmean,layer_wise_adamerging"],
 }  # fmt: skip

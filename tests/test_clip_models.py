@@ -11,7 +11,8 @@ from clips import open_clip, randomised
 from mirror import SIZE, clip_config
 from safetensors.torch import load_file, save_file
 
-from adamerging_lib.checkpoints import load_clip_model, models
+from adamerging_lib.checkpoints import load_clip_model
+from adamerging_lib.checkpoints.huggingface import DEFAULTS
 from adamerging_lib.state import CheckpointError
 
 
@@ -70,11 +71,8 @@ def test_other_forms_of_the_same(published, copy, form):
 
 def test_what_a_config_leaves_out_is_transformers_default():
     """Newer releases write only what differs from their defaults."""
-    for ours, theirs in (
-        (models._VISION, transformers.CLIPVisionConfig()),
-        (models._TEXT, transformers.CLIPTextConfig()),
-    ):
-        assert ours == {key: getattr(theirs, key) for key in ours}
+    for tower, theirs in (("vision", transformers.CLIPVisionConfig()), ("text", transformers.CLIPTextConfig())):
+        assert DEFAULTS[tower] == {key: getattr(theirs, key) for key in DEFAULTS[tower]}
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from clips import GENUINE, ClassificationHead, ImageEncoder, clip, pickled, to_hf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from strategies import assert_equal
 from torch.func import functional_call
 
 from adamerging_lib import TaskVectors, cli
 from adamerging_lib import state as st
 from adamerging_lib.checkpoints import convert, load_encoder, load_head
+from adamerging_lib.files.checkpoint import CheckpointFile
 from adamerging_lib.state import CheckpointError
 
 HERE = Path(__file__).parent / "genuine"
@@ -137,6 +140,137 @@ def test_an_expert_of_the_hub_and_its_base(tmp_path):
     assert cli.main([*command, f"a={whole.target}", "--out", str(tmp_path / "merged.safetensors")]) == 0
 
 
+OTHERS = {
+    "bert": {"model_type": "bert", "layer_norm_eps": 1e-12, "num_attention_heads": 12},
+    "vit": {"model_type": "vit", "layer_norm_eps": 1e-12, "hidden_act": "gelu"},
+    "dinov2": {"model_type": "dinov2", "layer_norm_eps": 1e-6},
+    "siglip": {"model_type": "siglip", "vision_config": {"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}},
+    "mine": {"layer_norm_eps": None},
+    "a list": [1, 2],
+    "no JSON": None,
+}
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("model", OTHERS)
+def test_a_configuration_of_another_model_is_no_business_of_a_state_dict(tmp_path, model, form):
+    state = {"encoder.layer.0.dense.weight": torch.randn(4, 4), "encoder.layer.0.LayerNorm.weight": torch.ones(4)}
+    (tmp_path / "config.json").write_text("{" if model == "no JSON" else json.dumps(OTHERS[model]))
+    save_file(state, tmp_path / form) if form.endswith("safetensors") else torch.save(state, tmp_path / form)
+    for source in (tmp_path, tmp_path / form):
+        done = convert(source, tmp_path / "out.safetensors", kind="state_dict", force=True)
+        assert_equal(dict(sorted(st.load(done.target).items())), dict(sorted(state.items())))
+        assert done.facts == {}
+        with pytest.raises(CheckpointError, match="no CLIP image encoder or head.* --kind state_dict"):
+            convert(source, tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["SiglipVisionModel", "ViTModel", "Dinov2Model", "BertModel"])
+def test_encoders_of_others_are_not_taken_for_clips(tmp_path, kind):
+    small = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    small |= {"vocab_size": 10} if kind == "BertModel" else {"image_size": 8, "patch_size": 4}
+    config = getattr(transformers, kind.replace("Model", "Config"))(**small)
+    model = getattr(transformers, kind)(config)
+    model.save_pretrained(tmp_path / "folder")
+    with pytest.raises(CheckpointError, match="is no CLIP image encoder or head"):
+        convert(tmp_path / "folder", tmp_path / "out.safetensors")
+    done = convert(tmp_path / "folder", tmp_path / "out.safetensors", kind="state_dict")
+    assert_equal(dict(sorted(st.load(done.target).items())), dict(sorted(load_file(done.source).items())))
+
+
+def bins(folder, state, parts=2, index=True):
+    folder.mkdir()
+    names = [f"pytorch_model-{n + 1:05}-of-{parts:05}.bin" for n in range(parts)]
+    where = {key: names[place % parts] for place, key in enumerate(state)}
+    for name in names:
+        torch.save({key: t for key, t in state.items() if where[key] == name}, folder / name)
+    if index:
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+    return names
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_checkpoint_in_several_bin_files(tmp_path, index, capsys):
+    state = {f"layers.{n}.weight": torch.randn(4, 4) for n in range(5)} | {"ids": torch.arange(3)}
+    names = bins(tmp_path / "model", state, 3, index)
+    folder = tmp_path / "model"
+    sources = [folder, folder / "pytorch_model.bin.index.json"] if index else [folder]
+    for source in sources:
+        done = convert(source, tmp_path / "all.safetensors", kind="state_dict", force=True)
+        assert_equal(dict(sorted(st.load(done.target).items())), dict(sorted(state.items())))
+        assert set(done.digests) == set(names)
+        assert cli.main(["inspect", str(source)]) == 2
+        said = capsys.readouterr().err
+        assert "is a pickle" in said and "cut short" not in said
+        program, *words = shlex.split(said.splitlines()[1])
+        assert cli.main(words) == 0 and len(CheckpointFile(folder)) == 6  # the mend that is printed
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=f"{names[0]} is only a part, one of 3 files: name the folder"):
+        convert(folder / names[0], tmp_path / "part.safetensors", kind="state_dict")
+    (folder / names[1]).unlink()
+    with pytest.raises(CheckpointError, match=rf"{names[1]}.* fetch all its parts|number 2 is missing: fetch all"):
+        convert(folder, tmp_path / "part.safetensors", kind="state_dict")
+    assert not (tmp_path / "part.safetensors").exists()
+
+
+def test_the_index_of_bin_files_decides_for_every_name(tmp_path):
+    names = bins(tmp_path / "model", {"a": torch.zeros(1), "b": torch.zeros(1)})
+    torch.save({"a": torch.ones(1), "b": torch.zeros(1), "c": torch.ones(1)}, tmp_path / "model" / names[1])
+    done = convert(tmp_path / "model", tmp_path / "m.safetensors", kind="state_dict")
+    assert {key: t.item() for key, t in st.load(done.target).items()} == {"a": 0, "b": 0}
+    torch.save({"a": torch.ones(1)}, tmp_path / "model" / names[1])
+    with pytest.raises(CheckpointError, match=f"{names[1]} lacks 'b', which .*index.json promises"):
+        convert(tmp_path / "model", tmp_path / "m.safetensors", kind="state_dict", force=True)
+    (tmp_path / "model" / "pytorch_model.bin.index.json").unlink()
+    with pytest.raises(CheckpointError, match="'a' lies in two of the files .* no index says which"):
+        convert(tmp_path / "model", tmp_path / "m.safetensors", kind="state_dict", force=True)
+
+
+def test_links_as_targets_and_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({"a": torch.ones(2)}, tmp_path / "m.pt")
+    assert convert("~/m.pt", "~/m.safetensors", kind="state_dict").target == tmp_path / "m.safetensors"
+    assert not (Path.cwd() / "~").exists()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(tmp_path / "far" / "there.safetensors")
+    with pytest.raises(ValueError, match="link.safetensors is a link to .*there.safetensors, which is not there: "):
+        convert("~/m.pt", link, kind="state_dict")
+    convert("~/m.pt", link, kind="state_dict", force=True)
+    assert link.is_symlink() and st.load(tmp_path / "far" / "there.safetensors")["a"].tolist() == [1, 1]
+    link.unlink()
+    link.symlink_to(link.name)
+    with pytest.raises(ValueError, match="link.safetensors is a link to link.safetensors, which is not there"):
+        convert("~/m.pt", link, kind="state_dict")
+    link.unlink()
+    link.symlink_to(tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="is the source: choose another file"):
+        convert("~/m.safetensors", link, kind="state_dict", force=True)
+
+
+def test_masks_of_infinity_are_kept_and_broken_numbers_are_not(tmp_path):
+    mask = torch.full((3, 3), -float("inf")).triu(1)
+    torch.save({"mask": mask, "weight": torch.ones(2)}, tmp_path / "m.pt")
+    done = convert(tmp_path / "m.pt", tmp_path / "m.safetensors", kind="state_dict")
+    assert torch.equal(st.load(done.target)["mask"], mask)
+    for number in ("nan", "inf"):
+        torch.save({"weight": torch.tensor([1.0, float(number)])}, tmp_path / "m.pt")
+        with pytest.raises(CheckpointError, match="'weight' of .* holds NaN or Inf"):
+            convert(tmp_path / "m.pt", tmp_path / "n.safetensors", kind="state_dict")
+    assert not (tmp_path / "n.safetensors").exists()
+
+
+def test_packed_numbers_of_four_bits_are_listed_and_named(tmp_path, capsys):
+    packed = torch.arange(8, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    for name in ("base", "a"):
+        st.save(tmp_path / f"{name}.safetensors", {"x.weight": packed, "y": torch.ones(2)})
+    assert cli.main(["inspect", str(tmp_path / "a.safetensors")]) == 0
+    assert "float4_e2m1fn_x2" in capsys.readouterr().out
+    words = ["merge", "--method", "ties", "--pretrained", str(tmp_path / "base.safetensors"), "--expert"]
+    assert cli.main([*words, f"a={tmp_path / 'a.safetensors'}", "--out", str(tmp_path / "m.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert "x.weight" in said and "Traceback" not in said and not (tmp_path / "m.safetensors").exists()
+
+
 def test_any_other_model_under_its_own_names(tmp_path):
     state = {"embed.weight": torch.randn(4, 3), "steps": torch.arange(3), "half": torch.ones(2).half()}
     torch.save(state, tmp_path / "m.pt")
@@ -151,10 +285,10 @@ def test_mistakes(tmp_path):
     source, target = HERE / "encoder_2_0_2.pt", tmp_path / "e.safetensors"
     for arguments, message in [
         ((source, target, "clip"), "kind 'clip' is unknown"),
-        ((source, tmp_path / "e.pt"), r"e\.pt should end in \.safetensors"),
+        ((source, tmp_path / "e.pt"), r"e\.pt should be a file that ends in \.safetensors"),
         ((source, target, "hf"), "not of kind 'hf'; it looks like task_vectors"),
         ((HERE / "head_2_0_2.pt", target, "task_vectors"), "not of kind 'task_vectors'; it looks like head"),
-        ((tmp_path, target), "holds neither model.safetensors nor pytorch_model.bin"),
+        ((tmp_path, target), "is a folder without model.safetensors, pytorch_model.bin .* it holds no files"),
         ((tmp_path / "none.pt", target), "no checkpoint at"),
         ((tmp_path / "none.bin", target), "no checkpoint at"),
         ((tmp_path / "none.safetensors", target), "no checkpoint at"),
@@ -182,11 +316,10 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
         convert(HERE / "encoder_2_0_2.pt", tmp_path / "new" / "e.safetensors")
     monkeypatch.undo()
 
-    def full(tensors, path, metadata):
-        Path(path).write_bytes(b"half of it")
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adamerging_lib.state.save_file", full)
+    monkeypatch.setattr("adamerging_lib.files.checkpoint.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         convert(HERE / "encoder_2_0_2.pt", tmp_path / "e.safetensors")
     assert not list(tmp_path.iterdir())
@@ -199,7 +332,7 @@ def test_half_a_download(tmp_path, name):
     whole = (tmp_path / name).read_bytes()
     for share in (0, 0.01, 0.5, 0.99):
         (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(CheckpointError, match=rf"{name} is not a readable .* fetch it again"):
+        with pytest.raises(CheckpointError, match=rf"{name} is (empty|not a readable .*): .*fetch it again"):
             convert(tmp_path / name, tmp_path / "e.safetensors")
 
 

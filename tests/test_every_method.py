@@ -122,3 +122,23 @@ def test_docstring_in_the_house_form(method):
     options = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
     hidden = [n for n in options if n not in getattr(function, "keywords", {}) and f"{n}" not in text]
     assert not hidden, f"{method}'s docstring says nothing of {hidden}"
+
+
+FROM_EXPERTS = [id for id in MERGING if registry.find(id).needs != "labels" or id == "supermerge"]
+
+
+@pytest.fixture(scope="module")
+def normed():
+    return toy.with_statistics(toy.suite(seed=1, encoder=toy.NormedViT()))
+
+
+@pytest.mark.parametrize("method", FROM_EXPERTS)
+def test_statistics_are_averaged_by_every_method(method, normed):
+    """Sums of task vectors would make the variance 1 + λ (0.1 + 0.2 + 0.3 − 3), below zero."""
+    merged = run(method, normed)
+    for task in normed.tasks:
+        state = merged.state_dict(task)
+        assert torch.allclose(state["conv1.1.running_var"], torch.tensor(0.2))
+        assert torch.equal(state["conv1.1.running_mean"], torch.full((16,), 2.0))
+        assert torch.equal(state["conv1.1.num_batches_tracked"], torch.tensor(0))
+    assert merged.coefficients is None or not any("running" in row for row in merged.coefficients.rows)

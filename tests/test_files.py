@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 
@@ -13,7 +14,11 @@ from strategies import assert_equal, checkpoints
 
 from adamerging_lib import TaskVectors, cli
 from adamerging_lib import state as st
-from adamerging_lib.files.checkpoint import CheckpointFile, lazy_task_vectors, writing
+from adamerging_lib.checkpoints import convert
+from adamerging_lib.files import checkpoint
+from adamerging_lib.files.checkpoint import CheckpointFile, writing
+from adamerging_lib.files.header import read_header
+from adamerging_lib.files.lazy import lazy_task_vectors
 from adamerging_lib.state import CheckpointError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -55,6 +60,131 @@ def test_a_checkpoint_in_several_files_is_one(tmp_path):
         CheckpointFile(tmp_path)
 
 
+@pytest.mark.parametrize("order", [["new", "old"], ["old", "new"]])
+def test_the_index_decides_for_every_name(tmp_path, order):
+    """An overlay holds what counts; the shard below it still holds what the index no longer names, and more."""
+    st.save(tmp_path / "new.safetensors", {"a": torch.tensor([1.0])})
+    st.save(tmp_path / "old.safetensors", {"a": torch.tensor([100.0]), "b": torch.tensor([2.0]), "c": torch.ones(3)})
+    where = {"new": {"a": "new.safetensors"}, "old": {"b": "old.safetensors"}}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": where[order[0]] | where[order[1]]}))
+    file = CheckpointFile(tmp_path)
+    assert {key: t.tolist() for key, t in file.items()} == {"a": [1.0], "b": [2.0]}
+    assert file.keys() == file.layout.keys() == file.formats.keys() == {"a", "b"} and "c" not in file
+    index.unlink()
+    with pytest.raises(CheckpointError, match="holds several checkpoints, new.safetensors, old.safetensors"):
+        CheckpointFile(tmp_path)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbered_files_without_an_index(tmp_path, first):
+    state = mixed()
+    names = [f"model-{n + first:05}-of-00003.safetensors" for n in range(3)]
+    for n, name in enumerate(names):
+        st.save(tmp_path / name, {key: t for place, (key, t) in enumerate(state.items()) if place % 3 == n})
+    assert_equal(dict(sorted(CheckpointFile(tmp_path).items())), dict(sorted(state.items())))
+    with pytest.raises(CheckpointError, match=f"{names[1]} is only a part, one of 3 files: name the folder"):
+        CheckpointFile(tmp_path / names[1])
+    assert 0 < len(CheckpointFile(tmp_path / names[1], part=True)) < len(state)
+    st.save(tmp_path / names[2], {"mask": torch.tensor([True]), "scale": torch.tensor(1.0)})
+    with pytest.raises(CheckpointError, match="lies in .* and in .*, and no index says which of them counts"):
+        CheckpointFile(tmp_path)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(CheckpointError, match=f"2 of the 3 parts .* number {first + 1} is missing: fetch all parts"):
+        CheckpointFile(tmp_path)
+
+
+@pytest.mark.parametrize("start", ["consolidated.", "mp_rank_", "zero_pp_rank_"])
+def test_slices_of_one_model_are_no_models(tmp_path, start):
+    st.save(tmp_path / f"{start}00.safetensors", mixed())
+    assert len(CheckpointFile(tmp_path / f"{start}00.safetensors")) == len(mixed())
+    st.save(tmp_path / f"{start}01.safetensors", mixed())
+    with pytest.raises(CheckpointError, match=f"{start}00.safetensors is only a part, one of 2 slices of one model"):
+        CheckpointFile(tmp_path / f"{start}00.safetensors")
+
+
+def test_files_of_two_formats(tmp_path):
+    index = shards(tmp_path, mixed())
+    torch.save({"a": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors")
+    for opened in (CheckpointFile, lambda path: convert(path, tmp_path / "o.safetensors", kind="state_dict")):
+        with pytest.raises(CheckpointError, match="is of files of two formats, model-00002-of-00002.safeten"):
+            opened(index)
+
+
+def test_a_shard_that_an_index_names_is_a_part(tmp_path):
+    index = shards(tmp_path, mixed())
+    (tmp_path / "model-00001-of-00002.safetensors").rename(tmp_path / "first.safetensors")
+    index.write_text(index.read_text().replace("model-00001-of-00002", "first"))
+    with pytest.raises(CheckpointError, match="first.safetensors is only a part, one of the 2 files of model.safe"):
+        CheckpointFile(tmp_path / "first.safetensors")
+    st.save(tmp_path / "other.safetensors", mixed())
+    assert len(CheckpointFile(tmp_path / "other.safetensors")) == len(mixed())
+    assert len(CheckpointFile(tmp_path)) == len(mixed())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "is JSON text, not weights"),
+        ("{", "needs a 'weight_map'"),
+        ('\ufeff{"weight_map": {}}', "its 'weight_map' is empty"),
+        ("version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs, .* lfs pull --include model"),
+        ("", "index.json is empty: fetch it again"),
+        ('{"weight_map": {}}', "its 'weight_map' is empty"),
+        ('{"weight_map": {"a": 3}}', "needs a 'weight_map'"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "no file beside it"),
+        ('{"weight_map": {"a": "/a.safetensors"}}', "no file beside it"),
+        ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "names 'a' twice"),
+        ('{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}', "x.safetensors, .* nor are 1 more: fetch all"),
+    ],
+)
+def test_an_index_that_is_none(tmp_path, text, message):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        CheckpointFile(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "open_clip_model.safetensors"])
+def test_the_only_file_of_a_folder_is_taken_whatever_its_name(tmp_path, name):
+    st.save(tmp_path / name, mixed())
+    (tmp_path / "config.json").write_text("{}")
+    torch.save({"lr": 1}, tmp_path / "training_args.bin")
+    torch.save({"state": {}}, tmp_path / "optimizer.pt")
+    assert CheckpointFile(tmp_path).path.name == name
+    st.save(tmp_path / "second.safetensors", mixed())
+    with pytest.raises(CheckpointError, match=f"holds several checkpoints, {name}, second.safetensors: name one"):
+        CheckpointFile(tmp_path)
+
+
+def test_folders_with_nothing_to_take_say_what_they_hold(tmp_path):
+    (tmp_path / "unet").mkdir()
+    st.save(tmp_path / "unet" / "diffusion_pytorch_model.safetensors", mixed())
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="it holds model_index.json; there are checkpoints in its folders unet"):
+        CheckpointFile(tmp_path)
+    hub = tmp_path / "models--a--b" / "snapshots" / "abc"
+    hub.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="in its folders snapshots/abc: name the file"):
+        CheckpointFile(hub.parents[1])
+    (hub / ".cache").mkdir()
+    (hub / ".cache" / "x.incomplete").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="holds no files; the download of x.incomplete is unfinished"):
+        CheckpointFile(hub)
+    st.save(hub / "adapter_model.safetensors", mixed())
+    with pytest.raises(CheckpointError, match="holds an adapter .*not a model: merge it into its base first"):
+        CheckpointFile(hub)
+
+
+def test_links_and_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    st.save(tmp_path / "blob", mixed())
+    (tmp_path / "m.safetensors").symlink_to("blob")
+    assert len(CheckpointFile("~/m.safetensors")) == len(mixed())
+    (tmp_path / "blob").unlink()
+    with pytest.raises(CheckpointError, match="m.safetensors is a link to blob, where there is no file: fetch it"):
+        CheckpointFile("~/m.safetensors")
+
+
 def test_folder_with_one_file(tmp_path):
     with pytest.raises(CheckpointError, match="is a folder without model.safetensors"):
         CheckpointFile(tmp_path)
@@ -67,7 +197,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path, size):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     st.save(whole, mixed())
     cut.write_bytes(whole.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"cut.safetensors is not a readable .*fetch it again"):
+    with pytest.raises(CheckpointError, match=r"cut.safetensors is (empty|not a readable .*): .*fetch it again"):
         CheckpointFile(cut)
 
 
@@ -79,6 +209,45 @@ def test_a_pickle_is_refused_with_a_conversion_that_works(tmp_path):
     program, *arguments = shlex.split(str(error.value).splitlines()[1])
     assert program == "adamerging" and cli.main(arguments) == 0
     assert_equal(dict(sorted(CheckpointFile(tmp_path / "my model.safetensors").items())), state)
+
+
+@pytest.mark.parametrize("size", [4, 1 << 19])
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path, size):
+    """Small tensors are read, large ones are mapped."""
+    path = tmp_path / "a.safetensors"
+    st.save(path, {"a": torch.zeros(size), "b": torch.zeros(3)})
+    file = CheckpointFile(path)
+    st.save(path, {"b": torch.ones(3), "a": torch.zeros(size + 1)})
+    with pytest.raises(CheckpointError, match="a.safetensors was changed while it was read"):
+        file["a"]
+
+
+def test_large_tensors_and_odd_places(tmp_path):
+    """Mapped where numbers may begin there, read else; what is written into one does not reach the file."""
+    large = torch.arange(1 << 19, dtype=torch.float32)
+    for header in (b" ", b"  ", b"   "):
+        text = b'{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"F32","shape":[%d],' % len(large)
+        text += b'"data_offsets":[1,%d]}}' % (1 + large.nbytes) + header
+        data = len(text).to_bytes(8, "little") + text + b"\x07" + large.numpy().tobytes()
+        (tmp_path / "a.safetensors").write_bytes(data)
+        file = CheckpointFile(tmp_path / "a.safetensors")
+        first = file["a"]
+        assert torch.equal(first, large) and file["b"].tolist() == [7]
+        first.zero_()
+        assert torch.equal(file["a"], large)
+
+
+def test_headers_are_parsed_once(tmp_path, monkeypatch):
+    state = {f"t{n}": torch.full((4,), float(n)) for n in range(50)}
+    st.save(tmp_path / "a.safetensors", state)
+    parsed = []
+    monkeypatch.setattr(checkpoint, "read_header", lambda file, read=read_header: parsed.append(1) or read(file))
+    opened = []
+    monkeypatch.setattr(os, "open", lambda *given, open=os.open: opened.append(1) or open(*given))
+    file = CheckpointFile(tmp_path / "a.safetensors")
+    for _ in range(3):
+        assert_equal(dict(sorted(file.items())), dict(sorted(state.items())))
+    assert len(parsed) == len(opened) == 1
 
 
 def write(path, file, state=None, metadata=None):

@@ -86,7 +86,7 @@ def test_replay_finds_another_loss(suite, kept, monkeypatch):
     plain = objective.Objective.losses_and_gradient
 
     def heavier(self, *given, **options):
-        self = dataclasses.replace(self, weights=torch.tensor([1.0] * (len(self.heads) - 1) + [1.1]))
+        self = dataclasses.replace(self, weights=torch.tensor([1.0] * (self.model.count - 1) + [1.1]))
         return plain(self, *given, **options)
 
     monkeypatch.setattr(objective.Objective, "losses_and_gradient", heavier)

@@ -14,6 +14,7 @@ from strategies import assert_equal
 from torch.func import functional_call
 
 from adamerging_lib.checkpoints import from_hf, load_encoder
+from adamerging_lib.checkpoints.huggingface import tower_config
 from adamerging_lib.checkpoints.tower import ordered_tower
 from adamerging_lib.state import CheckpointError
 
@@ -142,6 +143,33 @@ def test_what_the_tensors_do_not_tell_is_checked(tmp_path, changes, message):
     base = clip(0).visual
     with pytest.raises(CheckpointError, match=message):
         load_encoder(published(tmp_path, **changes), base, base.state_dict())
+
+
+@pytest.mark.parametrize("old", [None, {}, {"hidden_act": "gelu"}, {"num_attention_heads": 2, "layer_norm_eps": 1e-6}])
+@pytest.mark.parametrize("new", [None, {}, {"hidden_act": "gelu", "num_attention_heads": 4, "image_size": 8}])
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_old_settings_overrule_new_ones_as_in_transformers(tower, new, old):
+    settings = {f"{tower}_config": new, f"{tower}_config_dict": old}
+    theirs = getattr(transformers.CLIPConfig(**json.loads(json.dumps(settings))), f"{tower}_config")
+    for content in (settings, {key: value for key, value in settings.items() if value is not None}):
+        found = tower_config(content, tower)
+        if content or tower == "vision":
+            assert found == {key: getattr(theirs, key, value) for key, value in found.items()}
+
+
+def test_old_settings_are_checked(tmp_path):
+    base = clip(0).visual
+    published(tmp_path)
+    settings = {"vision_config": {"hidden_act": "quick_gelu", "num_attention_heads": 2}}
+    for old, message in (
+        ({"hidden_act": "gelu", "num_attention_heads": 2}, "activation 'gelu'"),
+        ({"hidden_act": "quick_gelu"}, "for heads '12', the encoder has '2'"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(settings | {"vision_config_dict": old}))
+        with pytest.raises(CheckpointError, match=message):
+            load_encoder(tmp_path, base, base.state_dict())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"vision_config_dict": settings["vision_config"]}))
+    load_encoder(tmp_path, base, base.state_dict())
 
 
 def test_a_configuration_within_a_full_clips_is_found(tmp_path):

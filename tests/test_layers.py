@@ -204,7 +204,100 @@ def test_two_stacks_without_towers_have_depths_of_their_own():
     assert found["lm_head.weight"].group == "head"
 
 
+# Image towers beside models that are more than CLIP's text tower: stack → blocks.
+TOWERS = {
+    "Qwen2VL": {"model.visual": 2, "model.language_model": 3},
+    "Idefics2": {"model.vision_model.encoder": 2, "model.connector.perceiver_resampler": 1, "model.text_model": 3},
+    "Kosmos2": {"vision_model.model.encoder": 2, "text_model.model": 3},
+    "BLIP-2": {"vision_model.encoder": 2, "qformer.encoder": 1, "language_model.model.decoder": 3},
+}
+
+
+@pytest.mark.parametrize("case", TOWERS)
+def test_a_language_model_beside_an_image_tower_has_depths(case):
+    """Its blocks are what most merges of such models are about."""
+    kinds = dict(visual="blocks", language_model="layers", vision_model="layers", qformer="layer")
+    paths = {
+        stack: [f"{stack}.{next((w for k, w in kinds.items() if k in stack), 'layers')}.{n}" for n in range(count)]
+        for stack, count in TOWERS[case].items()
+    }
+    first = next(iter(paths))
+    outside = [f"{first.partition('encoder')[0].rstrip('.')}.patch_embed.proj.weight", "lm_head.weight"]
+    found = read([*(name for blocks in paths.values() for path in blocks for name in block(path)), *outside])
+    for blocks in paths.values():
+        for depth, path in enumerate(blocks):
+            inside = {(found[name].depth, found[name].blocks, found[name].block) for name in block(path)}
+            assert inside == {(depth, len(blocks), path)}
+    assert {found[name].depth for name in outside} == {None} and not any(lay.group == "text" for lay in found.values())
+
+
+def test_segformer_counts_on_from_stage_to_stage():
+    """Each stage begins with patches of its own, which go with its first block."""
+    import_torchvision()
+    sizes = dict(depths=[1, 2], hidden_sizes=[4, 8], num_attention_heads=[1, 2], sr_ratios=[2, 1])
+    kind = transformers.SegformerForImageClassification
+    with torch.device("meta"):
+        model = kind(kind.config_class(num_encoder_blocks=2, **sizes))
+    found, (paths,) = read(model.state_dict()), blocks_of(model, "SegformerLayer").values()
+    assert len(paths) == 3
+    for depth, path in enumerate(paths):
+        assert {layer.depth for key, layer in found.items() if key.startswith(f"{path}.")} == {depth}
+    patches = {key.split("stages.")[1][0]: layer.depth for key, layer in found.items() if "patch_embeddings" in key}
+    assert patches == {"0": 0, "1": 1}
+
+
+def test_levels_beside_an_image_tower_that_no_row_describes():
+    """As BridgeTower's, whose text tower alone would be passed over."""
+    cross = [name for n in range(2) for name in block(f"cross_modal_layers.{n}")]
+    names = [f"{tower}.encoder.layers.{n}.mlp.fc1.weight" for tower in ("vision_model", "text_model") for n in range(2)]
+    assert {layer.group for layer in read(names).values()} == {"block_0", "block_1", "text"}
+    with pytest.raises(ValueError, match=r"cross_modal_layers\.N cannot be told"):
+        read([*names, *cross])
+
+
+def test_heads_of_several_layers_are_no_stacks():
+    """Detection and segmentation models keep such beside their blocks."""
+    maps = [f"layers.{n}.{kind}" for n in range(3) for kind in ("weight", "bias")]
+    heads = [f"{head}.{name}" for head in ("bbox", "decoder.query") for name in maps]
+    found = read([*(name for n in range(2) for name in block(f"decoder.layers.{n}")), *heads])
+    assert {found[name].group for name in heads} == {"head"}
+    assert {layer.depth for layer in found.values()} == {0, 1, None}
+    alone = read(heads[:6])  # where nothing else is there, they are all the depth there is
+    assert [alone[name].depth for name in heads[:6]] == [0, 0, 1, 1, 2, 2]
+
+
+TORCHVISION = {
+    "resnet18": "BasicBlock", "resnext50_32x4d": "Bottleneck", "vit_b_32": "EncoderBlock", "swin_t": "features.N.N",
+    "convnext_tiny": "features.N.N", "efficientnet_b0": "features.N.N", "mobilenet_v2": "features.N",
+    "mobilenet_v3_small": "features.N", "densenet121": "denseblockN.denselayerN", "vgg11_bn": "features.N",
+    "maxvit_t": "blocks.N.layers.N", "mnasnet0_5": "layers.N.N",
+    "shufflenet_v2_x1_0": "stageN.N", "squeezenet1_0": "features.N", "googlenet": "inceptionNa",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_is_read_right_or_refused_by_its_levels(name):
+    import_torchvision()
+    import torchvision
+
+    kept = {"init_weights": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name, weights=None, **kept)
+    if "N" in TORCHVISION[name]:
+        with pytest.raises(ValueError, match=re.escape(TORCHVISION[name])):
+            read(model.state_dict())
+        return
+    found = read(model.state_dict())
+    (paths,) = blocks_of(model, TORCHVISION[name]).values()
+    for depth, path in enumerate(paths):
+        inside = {lay.depth for key, lay in found.items() if key.startswith(f"{path}.")}
+        assert inside == {depth}
+    assert {lay.blocks for lay in found.values()} == {0, len(paths)}
+
+
 UNKNOWN = {
+    "ConvMixer": (lambda: timm("convmixer_768_32").state_dict(), "blocks.N.N"),
+    "norms among the blocks of a stage": (lambda: timm("csatv2").state_dict(), "stages.N.N"),
     "CrossViT": (lambda: timm("crossvit_9_240").state_dict(), "blocks.N.blocks.N"),
     "CaiT": (lambda: timm("cait_xxs24_224").state_dict(), "blocks_token_only.N"),
     "SwinIR": (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -15,10 +17,12 @@ from strategies import assert_equal, checkpoints
 import adamerging_lib as am
 from adamerging_lib import state as st
 from adamerging_lib.cli import main
+from adamerging_lib.files import kinds, lazy
 from adamerging_lib.files.merge import execute_merge, merge_files
 from adamerging_lib.files.plan import plan_merge
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods import registry
+from adamerging_lib.state import vectors_of
 from adamerging_lib.vectors import geometry as diagnostics
 from adamerging_lib.vectors.elementwise import add, total
 
@@ -44,6 +48,7 @@ VARIANTS = {
     "emr": [{}, {"rescale": "global"}],
     "pcb": [{}, {"ratio": 0.5, "clip": 0.1}],
     "doge_ta": [{"iterations": 3}],
+    "wudi": [{}, {"rule": "authors"}],
 }
 
 
@@ -66,6 +71,76 @@ def test_files_merge_as_state_dicts_do(method, dtype, tmp_path):
         for task, path in report.plan.outputs.items():
             assert_equal(st.load(path), {key: merged.state_dict(task)[key] for key in st.load(path)})
             assert st.load(path).keys() == merged.state_dict(task).keys()
+
+
+def odd(dtype=torch.float32):
+    """A small language model in which everything occurs that is no plain weight, its names not in a file's order."""
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(k):
+        def tensor(*shape):
+            return torch.randn(shape, generator=generator).to(dtype)
+
+        embedding = tensor(9, 4)
+        state = {"tokens.weight": embedding}
+        for n in range(2):
+            state |= {
+                f"model.layers.{n}.self_attn.q_proj.weight": tensor(4, 4),
+                f"model.layers.{n}.norm.weight": tensor(4),
+            }
+            state |= {
+                f"model.layers.{n}.mlp.up_proj.weight": tensor(6, 4),
+                f"model.layers.{n}.mlp.bias": torch.zeros(6),
+            }
+            state[f"model.layers.{n}.mlp.bias"] = state[f"model.layers.{n}.mlp.bias"].to(dtype)
+        state |= {"bn.running_var": torch.full((3,), 1 - 0.3 * k).to(dtype), "bn.running_mean": tensor(3)}
+        state |= {"bn.num_batches_tracked": torch.tensor(k), "position_ids": torch.arange(9)}
+        state |= {"none.weight": torch.zeros(0, 4).to(dtype), "rotary_emb.inv_freq": torch.full((2,), 1.0 + k)}
+        state |= {
+            "mask": torch.full((3, 3), -float("inf")).triu(1).to(dtype),
+            "scale": tensor(),
+            "a_head.weight": embedding,
+        }
+        return state
+
+    return draw(0), {"one": draw(1), "two": draw(2)}
+
+
+@pytest.mark.filterwarnings("ignore:running statistics are averaged:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("method", FROM_FILES)
+def test_what_is_no_plain_weight_is_treated_alike_in_files_and_in_memory(method, dtype, tmp_path):
+    pretrained, states = odd(dtype)
+    files = saved(tmp_path, pretrained, states)
+    out = tmp_path / "m" if registry.find(method).task_id else tmp_path / "m.safetensors"
+    for variant in VARIANTS.get(method, [SHORT.get(method, {})]):
+        report = merge_files(method, *files, out, progress=False, force=True, **variant)
+        merged = am.merge(method, am.TaskVectors.from_state_dicts(pretrained, states), **variant)
+        for task, path in report.plan.outputs.items():
+            state, found = merged.state_dict(task), st.load(path)
+            assert state.keys() == found.keys()
+            for key, t in found.items():
+                assert t.dtype == state[key].dtype and kinds.same_bits(t, state[key]), key
+            assert torch.equal(found["tokens.weight"], found["a_head.weight"])
+            variance = pretrained["bn.running_var"] if method == "zero_shot" else torch.full((3,), 0.55).to(dtype)
+            assert torch.allclose(found["bn.running_var"].float(), variance.float(), atol=1e-3)
+            for key in ("mask", "none.weight", "position_ids", "bn.num_batches_tracked", "rotary_emb.inv_freq"):
+                assert kinds.same_bits(found[key], pretrained[key]), key
+    assert report.tied == {"tokens.weight": "a_head.weight"} and report.masks == ("mask",)
+    assert set(report.buffers) == {"bn.num_batches_tracked", "rotary_emb.inv_freq"}
+    assert report.statistics == ("bn.running_mean", "bn.running_var")
+    assert any("bn.running_var" in line and "recalibrated" in line for line in report.warnings) == (
+        method != "zero_shot"
+    )
+
+
+def test_python_warns_of_statistics():
+    tv = am.TaskVectors.from_state_dicts(*odd())
+    with pytest.warns(UserWarning, match=r"statistics are averaged .*bn.running_var.*recalibrated"):
+        am.merge("task_arithmetic", tv)
+    with warnings.catch_warnings(action="error"):
+        am.merge("zero_shot", tv)
+        am.merge("task_arithmetic", am.TaskVectors.from_state_dicts(*checkpoints(0, 2, torch.float32)))
 
 
 def test_a_method_that_does_not_say_that_it_streams_gets_all_tensors(files, tmp_path, monkeypatch, capsys):
@@ -117,7 +192,7 @@ def test_checkpoints_in_several_files(tmp_path):
 def test_comparison_is_its_formulas(suite):
     tv = suite.task_vectors()
     flat = torch.cat([t.reshape(len(t), -1) for t in tv.vectors.values()], 1).double()
-    frame = diagnostics.compare(tv)
+    frame = diagnostics.compare(diagnostics.geometry(tv))
     assert frame["norm"].tolist() == pytest.approx(flat.norm(dim=1).tolist())
     assert frame["relative"].tolist() == pytest.approx(diagnostics.relative_norms(tv).tolist())
     assert frame["changed"].tolist() == [1, 1, 1]
@@ -125,8 +200,8 @@ def test_comparison_is_its_formulas(suite):
     assert frame["conflict"].tolist() == pytest.approx(against.tolist(), abs=1e-3)
     angles = diagnostics.cosines(tv)
     for task, row in frame.iterrows():
-        assert row["cosine"] == angles.loc[task, row["nearest"]] == angles.loc[task].drop(task).max()
-    assert diagnostics.compare(tv.subset(["beta"]))["nearest"].tolist() == [None]
+        assert angles.loc[task, row["nearest"]] == angles.loc[task].drop(task).max() == pytest.approx(row["cosine"])
+    assert diagnostics.compare(diagnostics.geometry(tv.subset(["beta"])))["nearest"].tolist() == [None]
 
 
 def test_gram_in_pieces():
@@ -140,7 +215,7 @@ def test_an_idle_and_a_foreign_expert_are_warned_of(tmp_path):
     experts |= {"idle": pretrained, "foreign": {key: 3 * t for key, t in experts["task_0"].items()}}
     report = merge_files("task_arithmetic", *saved(tmp_path, pretrained, experts), tmp_path / "m.safetensors")
     assert any("expert 'idle' equals pretrained" in line for line in report.warnings)
-    assert any("expert 'foreign' is" in line and "fine-tuned from this" in line for line in report.warnings)
+    assert any("expert 'foreign' " in line for line in report.warnings), report.warnings
     assert report.experts.loc["idle", ["norm", "changed", "conflict"]].tolist() == [0, 0, 0]
 
 
@@ -161,6 +236,47 @@ def refused(message, files, out, method="ties", **options):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_base_of_zeros_is_foreign(tmp_path):
+    pretrained, experts = checkpoints(0, 2, torch.float32)
+    pretrained = {key: torch.zeros_like(t) for key, t in pretrained.items()}
+    report = merge_files("ties", *saved(tmp_path, pretrained, experts), tmp_path / "m.safetensors", progress=False)
+    assert report.experts["relative"].tolist() == [float("inf")] * 2
+    assert sum("all zeros" in line and "fine-tuned from this" in line for line in report.warnings) == 2
+
+
+def test_huge_numbers_are_named(tmp_path):
+    base = {"w": torch.full((4, 4), 3e38)}
+    files = saved(tmp_path, base, {"a": {"w": -base["w"]}, "b": {"w": torch.ones(4, 4)}})
+    for method in ("ties", "weight_averaging"):
+        refused(
+            "'w' of 'a' differs from pretrained by more than float32 can hold",
+            files,
+            tmp_path / "m.safetensors",
+            method,
+        )
+
+
+def test_nothing_is_left_to_merge(tmp_path):
+    nan = {"w": torch.full((4,), float("nan"))}
+    files = saved(tmp_path, nan, {"a": nan, "b": nan | {"w": nan["w"].clone()}})
+    refused("no tensor is left to merge", files, tmp_path / "m.safetensors")
+
+
+def test_a_method_is_heard_before_anything_is_read(files, tmp_path, monkeypatch):
+    def unread(*_):
+        raise AssertionError("read")
+
+    monkeypatch.setattr("adamerging_lib.files.checkpoint.CheckpointFile.__getitem__", unread)
+    for method, hyper, message in (
+        ("ties", {"keep": 20}, "keep=20 is not a share"),
+        ("ties", {"reduction": "median"}, "reduction 'median' is unknown"),
+        ("dare", {"drop": 50}, "drop=50 is not a share"),
+        ("pcb", {"ratio": 5}, "ratio=5 is out of range"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan_merge(method, *files, tmp_path / "m.safetensors", **hyper)
+
+
 def test_output_that_exists_is_replaced_only_by_force(files, tmp_path):
     out = tmp_path / "m.safetensors"
     out.write_text("mine")
@@ -174,6 +290,33 @@ def test_an_input_is_never_replaced(files, tmp_path):
     refused("is the file of pretrained and is never replaced", files, base, force=True)
     (tmp_path / "link.safetensors").symlink_to(experts["task_1"])
     refused("is the file of expert 'task_1' and is never replaced", files, tmp_path / "link.safetensors", force=True)
+
+
+def test_a_link_that_leads_nowhere_counts_as_an_output_that_exists(files, tmp_path):
+    link, there = tmp_path / "m.safetensors", tmp_path / "disk" / "real.safetensors"
+    link.symlink_to(there)
+    refused("m.safetensors is a link to .*real.safetensors, which is not there: choose another", files, link)
+    assert link.is_symlink() and not there.exists()
+    merge_files("ties", *files, link, force=True, progress=False)
+    assert link.is_symlink() and st.load_metadata(there)["method"] == "ties"
+    loop = tmp_path / "loop.safetensors"
+    loop.symlink_to(loop)
+    refused("loop.safetensors is a link to", files, loop)
+
+
+def test_a_tilde_is_the_home_folder(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    base, experts = "~/base.safetensors", {task: f"~/{task}.safetensors" for task in files[1]}
+    merge_files("ties", base, experts, "~/sub/m.safetensors", progress=False)
+    assert st.load_metadata(tmp_path / "sub" / "m.safetensors")["method"] == "ties" and not (tmp_path / "~").exists()
+    named = [f"--expert={task}={path}" for task, path in experts.items()]
+    command = ["merge", "--method=ties", f"--pretrained={base}", *named, "--out=~/n.safetensors"]
+    assert main(command) == 0 and (tmp_path / "n.safetensors").is_file()
+    st.save("~/o.safetensors", {"a": torch.ones(1)})
+    assert (tmp_path / "o.safetensors").is_file()
+    os.rename(tmp_path / "base.safetensors", tmp_path / "~nobody.safetensors")  # a name, and no such user
+    merge_files("ties", "~nobody.safetensors", experts, "~/p.safetensors", progress=False)
 
 
 def test_the_same_expert_twice(files, tmp_path):
@@ -249,3 +392,23 @@ def test_a_plan_touches_nothing(files, tmp_path):
     assert not (tmp_path / "deep").exists()
     assert execute_merge(plan, progress=False).seconds >= 0
     assert (tmp_path / "deep" / "m.safetensors").is_file()
+
+
+def test_small_task_vectors_are_made_once_for_all_passes(files, tmp_path, monkeypatch):
+    """Ties passes over them four times after they were checked; large ones are made anew, for memory."""
+    made = []
+    monkeypatch.setattr(lazy, "vectors_of", lambda key, *given, make=vectors_of: made.append(key) or make(key, *given))
+    merge_files("ties", *files, tmp_path / "m.safetensors", progress=False)
+    assert {key: made.count(key) for key in made} == dict.fromkeys(made, 2) and len(made) > 4
+    monkeypatch.setattr(lazy, "_SMALL", 0)
+    made.clear()
+    merge_files("ties", *files, tmp_path / "n.safetensors", progress=False)
+    assert min(made.count(key) for key in made) == 5
+    assert_equal(st.load(tmp_path / "m.safetensors"), st.load(tmp_path / "n.safetensors"))
+
+
+def test_only_so_much_is_kept():
+    kept = lazy.Kept(left=100)
+    tensors = {name: torch.ones(10) for name in "abc"}
+    assert all(kept.keep(name, t) is t for name, t in tensors.items())
+    assert kept.vectors.keys() == {"a", "b"} and kept.left == 20

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import adamerging_lib as am
+from adamerging_lib.learning.model import suite_source
 from adamerging_lib.learning.objective import CLAMPS, Objective, entropy_loss, label_loss
 from adamerging_lib.learning.streams import task_streams
 from adamerging_lib.methods.adamerging import loss_terms
@@ -29,7 +30,7 @@ def exact_suite():
 
 def objective_of(suite, clamp=True, start=None, **terms):
     tv = suite.task_vectors()
-    return Objective.of(suite, tv, tv.rows("tensor"), clamp=clamp, device=CPU, start=start, **terms)
+    return Objective.of(suite_source(suite), tv, tv.rows("tensor"), clamp=clamp, device=CPU, start=start, **terms)
 
 
 def written_out(suite, objective, raw, images, labels, batches, *, filter=None, diversity=0.0, supervised=False):

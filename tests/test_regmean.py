@@ -122,6 +122,20 @@ def test_mlp_only_averages_attention(exact_suite, averaged, method):
         assert_close({key: part[key] for key in mlp}, {key: whole[key] for key in mlp})
 
 
+def test_the_last_norm_may_stay_as_it_was(exact_suite, averaged):
+    """As published; nothing else moves, and a final projection is averaged all the same."""
+    ours = regmean_pp(exact_suite, **QUIET)
+    theirs = regmean_pp(exact_suite, last_norm="pretrained", **QUIET).state_dict()
+    assert ours.hyper["last_norm"] == "average"
+    for key, t in ours.state_dict().items():
+        norm = key.startswith("ln_post.")
+        assert torch.equal(theirs[key], exact_suite.pretrained[key] if norm else t), key
+        assert not norm or not torch.equal(t, theirs[key])
+    assert_close({"proj": theirs["proj"]}, {"proj": averaged["proj"]})
+    with pytest.raises(ValueError, match="last_norm 'pretraned' is unknown: did you mean 'pretrained'"):
+        regmean_pp(exact_suite, last_norm="pretraned", **QUIET)
+
+
 def test_order_of_tasks_does_not_matter(exact_suite):
     turned = dataclasses.replace(exact_suite, experts=dict(reversed(exact_suite.experts.items())))
     for method in (regmean, regmean_pp):

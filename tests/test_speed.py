@@ -15,6 +15,7 @@ from strategies import assert_equal
 import adamerging_lib as am
 from adamerging_lib import forward
 from adamerging_lib.learning.combine import combiner
+from adamerging_lib.learning.model import EncoderWithHeads, suite_source
 from adamerging_lib.learning.objective import Objective
 from adamerging_lib.learning.streams import task_streams
 from adamerging_lib.runtime.devices import advice_on_memory, sent
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 def objective_of(suite, device=CPU, **terms) -> Objective:
     tv = suite.task_vectors()
-    return Objective.of(suite, tv, tv.rows("tensor"), clamp=True, device=device, **terms)
+    return Objective.of(suite_source(suite), tv, tv.rows("tensor"), clamp=True, device=device, **terms)
 
 
 def images_of(suite, count=8):
@@ -161,7 +162,7 @@ def test_a_step_reads_no_number_back(suite, clamp, options):
     """Tensors without data stand for a GPU's: whatever looks at a number of theirs fails."""
     meta = torch.device("meta")
     tv = suite.task_vectors()
-    objective = Objective.of(suite, tv, tv.rows("tensor"), clamp=clamp, device=meta, **options)
+    objective = Objective.of(suite_source(suite), tv, tv.rows("tensor"), clamp=clamp, device=meta, **options)
     raw = torch.nn.Parameter(torch.full((3, len(objective.rows.names)), 0.3, device=meta))
     adam = torch.optim.Adam([raw])
     for step in range(2):
@@ -197,7 +198,7 @@ def test_out_of_memory_says_what_helps(suite, monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(Objective, "_unit_features", full)
+    monkeypatch.setattr(EncoderWithHeads, "_unit_features", full)
     with pytest.raises(MemoryError) as caught:
         am.adamerge(suite, **SHORT)
     told = str(caught.value)
@@ -226,7 +227,7 @@ def test_advice_names_only_what_the_method_takes(suite, monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(Objective, "_unit_features", full)
+    monkeypatch.setattr(EncoderWithHeads, "_unit_features", full)
     with pytest.raises(
         MemoryError, match="best first: batch_size=4 .*; batches=1 .*; a GPU with more memory"
     ) as caught:

@@ -64,12 +64,44 @@ def test_adapters_equal_the_published_loop(normalise, base):
         torch.testing.assert_close(found.features(suite.encoder, state, images, task).detach(), expected)
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_zero_gradients_are_those_of_older_torch(steps, batches):
+    """One Adam for all tasks, whose gradients of zero move the adapters of tasks that wait."""
+    suite = toy.suite(seed=3, dtype=torch.float64)
+    found = fit(suite, steps=steps, batches=batches, zero_gradients=True)
+    encode = lambda state, images: functional_call(suite.encoder, dict(state), (images,)).detach()  # noqa: E731
+    merged, layers = run_method("task_arithmetic", suite).state_dict(), {}
+    for task in suite.tasks:
+        down, up = nn.Linear(8, 3, bias=False, dtype=torch.float64), nn.Linear(3, 8, bias=False, dtype=torch.float64)
+        start = torch.empty(3, 8).uniform_(-(8**-0.5), 8**-0.5, generator=seeded("surgery", 0, task))
+        down.weight.data, up.weight.data = start.double(), torch.zeros(8, 3, dtype=torch.float64)
+        layers[task] = down, up
+    adam = torch.optim.Adam([layer.weight for pair in layers.values() for layer in pair], lr=0.02)
+    streams = {task: Stream(suite.test[task].images, size=5, task=task, seed=0) for task in suite.tasks}
+    for step in range(steps):
+        for task, (down, up) in layers.items():
+            for batch in range(batches):
+                images = suite.normalise(streams[task].batch(step * batches + batch)).double()
+                feature = encode(merged, images)
+                loss = nn.L1Loss()(feature - up(F.relu(down(feature))), encode(suite.experts[task], images))
+                adam.zero_grad(set_to_none=False)
+                loss.backward()
+                adam.step()
+    plain = fit(suite, steps=steps, batches=batches)
+    for task, (down, up) in layers.items():
+        torch.testing.assert_close(found.extra[f"down|{task}"], down.weight.detach(), rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(found.extra[f"up|{task}"], up.weight.detach(), rtol=1e-8, atol=1e-10)
+        waited = steps > 1 or task != suite.tasks[-1]  # of one round, nobody comes after the last task
+        assert torch.equal(plain.extra[f"up|{task}"], found.extra[f"up|{task}"]) != waited
+
+
 def test_published_recipe_is_the_default(suite):
     assert RECIPES["paper"] == {"steps": 500, "lr": 1e-3, "batch_size": 16, "batches": 2}
     found = surgery(suite, steps=0, progress=False)
     assert found.hyper == {
-        "base": "task_arithmetic", "base_hyper": {}, "rank": 16, "normalise": False, **RECIPES["paper"], "steps": 0,
-        "seed": 0, "setting": "transductive",
+        "base": "task_arithmetic", "base_hyper": {}, "rank": 16, "normalise": False, "zero_gradients": False,
+        **RECIPES["paper"], "steps": 0, "seed": 0, "setting": "transductive",
     }  # fmt: skip
     assert found.task_storage == 2 * 16 * 8
     assert find("surgery").task_specific == "2 · rank · dim"

@@ -113,16 +113,70 @@ def test_integer_buffers_come_from_the_pretrained_model():
 
 
 def test_tied_tensors_are_merged_once_under_one_coefficient():
+    """Values decide, not memory: files know only values."""
     shared = torch.randn(3, generator=torch.Generator().manual_seed(0))
-    pretrained = {"a": shared, "b": shared, "c": shared.clone()}
+    pretrained = {"b": shared, "a": shared, "c": shared.clone()}
     tuned = shared + 1
-    tv = TaskVectors.from_state_dicts(pretrained, {"x": {"a": tuned, "b": tuned, "c": tuned}})
-    assert list(tv.vectors) == ["a", "c"] and tv.rows("tensor").names == ("a", "c")
+    tv = TaskVectors.from_state_dicts(pretrained, {"x": {"a": tuned, "b": tuned, "c": tuned + 1}})
+    assert list(tv.vectors) == ["a", "c"] and tv.rows("tensor").names == ("a", "c") and tv.tied == {"b": "a"}
     merged = tv.merge(torch.tensor([[0.5, 0.25]]), "tensor")
-    assert list(merged) == ["a", "b", "c"]
+    assert list(merged) == ["b", "a", "c"]
     torch.testing.assert_close(merged["b"], shared + 0.5)
-    untied = TaskVectors.from_state_dicts(pretrained, {"x": {"a": tuned, "b": tuned + 1, "c": tuned}})
-    assert list(untied.vectors) == ["a", "b", "c"]
+    untied = TaskVectors.from_state_dicts(pretrained, {"x": {"a": tuned, "b": tuned + 1, "c": tuned + 2}})
+    assert list(untied.vectors) == ["b", "a", "c"] and not untied.tied
+
+
+def with_statistics(seed, tasks=3):
+    """A toy model with BatchNorm: the experts' variances are far below θ0's, so that sums go below zero."""
+    pretrained, experts = checkpoints(seed, tasks, torch.float32)
+    for k, state in enumerate([pretrained, *experts.values()]):
+        state |= {"bn.running_var": torch.full((2,), 1.0 if k == 0 else 0.1 * k), "bn.running_mean": torch.randn(2)}
+        state |= {"bn.num_batches_tracked": torch.tensor(float(k))}
+    return pretrained, experts
+
+
+def test_statistics_are_averaged_and_have_no_coefficient():
+    pretrained, experts = with_statistics(0)
+    tv = TaskVectors.from_state_dicts(pretrained, experts)
+    assert list(tv.statistics) == ["bn.running_var", "bn.running_mean"]
+    assert not tv.vectors.keys() & {*tv.statistics, "bn.num_batches_tracked"}
+    for part, names in ((tv, list(experts)), (tv.subset(["task_2", "task_0"]), ["task_2", "task_0"])):
+        merged = part.merge(torch.ones(len(names), 1), "task")
+        for key in tv.statistics:
+            expected = torch.stack([experts[name][key] for name in names]).double().mean(0).float()
+            assert torch.equal(merged[key], expected)
+        assert torch.equal(merged["bn.num_batches_tracked"], torch.tensor(0.0))
+    assert tv.to(torch.device("cpu"), widen=True).statistics.keys() == tv.statistics.keys()
+
+
+def test_what_has_no_entries_or_is_not_finite_alike_is_copied():
+    mask = torch.full((2, 2), -float("inf")).triu(1)
+    pretrained, experts = checkpoints(0, 2, torch.float16)
+    for state in (pretrained, *experts.values()):
+        state |= {"none": torch.zeros(0, 4), "attn_mask": mask.clone(), "other_mask": mask.clone()}
+    tv = TaskVectors.from_state_dicts(pretrained, experts)
+    assert not {"none", "attn_mask", "other_mask"} & (tv.vectors.keys() | tv.tied.keys())
+    merged = tv.merge(torch.ones(2, 1), "task")
+    assert torch.equal(merged["attn_mask"], mask) and merged["none"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn])
+def test_overflow_is_an_error(dtype):
+    top = torch.finfo(dtype).max
+    pretrained = {"w": torch.tensor([top / 4]).to(dtype)}
+    experts = {name: {"w": torch.tensor([top]).to(dtype)} for name in ("a", "b")}
+    tv = TaskVectors.from_state_dicts(pretrained, experts)
+    with pytest.raises(ValueError, match=f"'w' holds NaN or Inf once merged, in {str(dtype)[6:]}: take a smaller"):
+        tv.merge(torch.ones(2, 1), "task")
+    assert tv.merge(torch.full((2, 1), 0.5), "task")["w"].float().isfinite()
+
+
+def test_some_tensors_only():
+    tv = TaskVectors.from_state_dicts(*with_statistics(1))
+    one = tv.only(["scale", "bn.running_var"])
+    whole = tv.merge(torch.ones(3, 1), "task")
+    merged = one.merge(torch.ones(3, 1), "task")
+    assert list(merged) == ["scale", "bn.running_var"] and all(torch.equal(merged[key], whole[key]) for key in merged)
 
 
 @given(some_checkpoints((torch.float64,)), seeds, st.sampled_from(GRANULARITIES))

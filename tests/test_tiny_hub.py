@@ -305,9 +305,7 @@ def test_a_disk_too_small_is_told_first_and_a_full_one_leaves_nothing(copied, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
-        with pytest.raises(
-            ValueError, match=r"could not be written \(No space left on device\)"
-        ):
+        with pytest.raises(ValueError, match=r"could not be written \(No space left on device\)"):
             packing.make_pack("mnist", copied)
     assert {path.name for path in (copied / "tiny-hub").iterdir()} <= {".mnist.lock"}
 

@@ -13,6 +13,8 @@ KNOWN = {
     "init": Parameter("float | None", None),
     "base": Parameter("str | None", None),
     "open": Parameter("NoneType", None),
+    "weights": Parameter("Mapping[str, float] | None", None),
+    "seeds": Parameter("list[int]", []),
     "table": Parameter("Coefficients | float", 0.3),
 }
 
@@ -62,6 +64,10 @@ def test_text_becomes_the_right_type(pair, value):
         (["clamp=1"], "clamp=1 should be of type bool"),
         (["init=much"], "init='much' should be of type float | None"),
         (["keep"], "'keep' should read name=value"),
+        (["tasks=1,2"], "it: tasks=[1, 2] should be of type list[str], such as tasks=a. Known parameters:"),
+        (["weights=a"], "weights='a' should be of type Mapping[str, float] | None, such as 'weights={key:1}'. Known"),
+        (["seeds=a"], "seeds='a' should be of type list[int], such as seeds=1,2. Known"),
+        (["init=much"], "should be of type float | None. Known"),
         (["keep=1", "keep=2"], "'keep' is given twice"),
     ],
 )

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matrices import KEY, assert_others_are_means, counts, draw, moved, of_matrices, seeds, shapes
+from strategies import assert_equal
 
-from adamerging_lib import merge
+from adamerging_lib import TaskVectors, merge
+from adamerging_lib.vectors.spectral import block_matrices, matrices
 
 
 def loss(tau: torch.Tensor, stack: list[torch.Tensor]) -> torch.Tensor:
@@ -90,9 +92,40 @@ def test_more_tasks_than_ranks():
     assert bool(torch.isfinite(merge("wudi", tv).state_dict()[KEY]).all())
 
 
+@pytest.mark.parametrize("method", ["wudi", "wudi_adam"])
+def test_the_authors_change_matrices_in_blocks_and_nothing_else(method, task_vectors):
+    tv = task_vectors
+    port, authors = (merge(method, tv, rule=rule).state_dict() for rule in ("port", "authors"))
+    inside = set(block_matrices(tv))
+    for key in tv.vectors:
+        assert torch.equal(authors[key], port[key] if key in inside else tv.pretrained[key]), key
+    outside = set(matrices(tv)) - inside
+    assert {"positional_embedding", "proj"} <= outside and len(inside) == 8
+    assert not any(torch.equal(port[key], tv.pretrained[key]) for key in outside | {"class_embedding"})
+    assert merge(method, tv).hyper["rule"] == "port"
+
+
+@given(seeds, shapes, counts)
+def test_the_authors_treat_a_matrix_as_the_port_does(seed, shape, tasks):
+    """Here the one matrix lies in a block; convolution, bias and text projection stay where they were."""
+    tv = of_matrices(*draw(seed, shape, tasks))
+    port, authors = (merge("wudi", tv, rule=rule).state_dict() for rule in ("port", "authors"))
+    assert_equal(authors, {**tv.pretrained, KEY: port[KEY]})
+
+
+def test_without_blocks_the_authors_rule_takes_every_matrix():
+    a, b = draw(3, (5, 4), 2)
+    zero = {"first": torch.zeros_like(a), "bias": torch.zeros(3)}
+    tv = TaskVectors.from_state_dicts(zero, {"a": {"first": a, "bias": torch.ones(3)}, "b": {**zero, "first": b}})
+    port, authors = (merge("wudi", tv, rule=rule).state_dict() for rule in ("port", "authors"))
+    assert torch.equal(authors["first"], port["first"]) and bool(authors["first"].any())
+    assert not authors["bias"].any() and torch.equal(port["bias"], torch.full((3,), 0.5))
+
+
 @pytest.mark.parametrize(
     ("hyper", "message"),
     [
+        ({"rule": "author"}, "rule 'author' is unknown: did you mean 'authors'"),
         ({"iterations": -1}, "iterations=-1 must be a whole number of at least 0"),
         ({"iterations": 2.0}, "iterations=2.0 must be a whole number"),
         ({"lr": 0.0}, "lr=0.0 must be a positive number"),

@@ -56,6 +56,24 @@ class ToyViT(nn.Module):
         return self.ln_post(x[:, 0]) @ self.proj
 
 
+class NormedViT(ToyViT):
+    """With BatchNorm behind the first convolution, and so with running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(self.conv1, nn.BatchNorm2d(16))
+
+
+def with_statistics(suite: Suite) -> Suite:
+    """The suite of a `NormedViT` with statistics as training leaves them, those of experts far below θ0's."""
+    states = [suite.pretrained, *suite.experts.values()]
+    for k, state in enumerate(states):
+        state["conv1.1.running_var"] = torch.full_like(state["conv1.1.running_var"], 1.0 if k == 0 else 0.1 * k)
+        state["conv1.1.running_mean"] = torch.full_like(state["conv1.1.running_mean"], float(k))
+        state["conv1.1.num_batches_tracked"] = torch.tensor(10 * k)
+    return suite
+
+
 def noise(state: dict[str, Tensor], scale: float, generator: torch.Generator) -> dict[str, Tensor]:
     """The state with Gaussian noise on every float tensor."""
     return {

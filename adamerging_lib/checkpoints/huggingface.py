@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +17,27 @@ from .formats import Format
 from .tower import ordered_tower
 
 _MARK = "embeddings.patch_embedding.weight"
+_OWN = ("embeddings.class_embedding", "pre_layrnorm.weight")  # their spelling
 _BUFFER = "embeddings.position_ids"  # 0, 1, 2, …: older releases of transformers saved it
 _OTHERS = re.compile(r"text_model\..*|text_projection\.weight|logit_scale|visual_projection\.weight")
+# What transformers leaves out of a config.json because it equals its own defaults.
+DEFAULTS: Mapping[str, dict[str, Any]] = {
+    "vision": {
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "patch_size": 32, "image_size": 224, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    },
+    "text": {
+        "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
+        "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    },
+}  # fmt: skip
 _PLAIN = {
     "class_embedding": "embeddings.class_embedding",
     "positional_embedding": "embeddings.position_embedding.weight",
     "conv1.weight": _MARK,
 }
 _MODULES = {
-    "ln_pre": "pre_layrnorm",  # their spelling
+    "ln_pre": "pre_layrnorm",
     "ln_post": "post_layernorm",
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -49,7 +62,10 @@ def hf_names(name: str) -> tuple[str, ...]:
 
 def find_hf(keys: Iterable[str]) -> str | None:
     """What stands before the vision model's tensor names (``vision_model.`` or nothing), or None where none is."""
+    keys = set(keys)
     found = [key.removesuffix(_MARK) for key in keys if key.endswith(_MARK)]
+    # Other encoders (SigLIP's, BLIP's) have patches too, but not these.
+    found = [start for start in found if {f"{start}{name}" for name in _OWN} <= keys]
     return found[0] if len(found) == 1 else None
 
 
@@ -91,6 +107,23 @@ def from_hf(state: Mapping[str, Tensor], owner: object = "the checkpoint") -> tu
     return ordered_tower(tower, owner), dropped
 
 
+def tower_config(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
+    """The settings of one tower in the ``config.json`` of a CLIP model, as transformers reads them.
+
+    Arguments:
+        config: the content of the file.
+        tower: ``vision`` or ``text``; the file of a vision model alone has its settings at the top.
+
+    Returns:
+        Name → value. ``vision_config_dict``, of old files, overrules ``vision_config``, and so do the defaults of what
+        it leaves out. Newer releases of transformers leave out what equals their defaults.
+    """
+    defaults, name = DEFAULTS[tower], f"{tower}_config"
+    own = config.get(name) or ({} if name in config or f"{name}_dict" in config else config)
+    old = config.get(f"{name}_dict")
+    return defaults | own | ({} if old is None else defaults | old)
+
+
 def config_facts(path: Path) -> dict[str, str]:
     """``activation`` and ``heads`` from a ``config.json``; empty where there is none.
 
@@ -100,11 +133,9 @@ def config_facts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config = config.get("vision_config") or config
-        # Newer releases of transformers leave out what equals their defaults.
-        activation, heads = config.get("hidden_act", "quick_gelu"), config.get("num_attention_heads", 12)
-        eps = float(config.get("layer_norm_eps", 1e-5))
+        config = tower_config(json.loads(path.read_text(encoding="utf-8")), "vision")
+        activation, heads = config["hidden_act"], config["num_attention_heads"]
+        eps = float(config["layer_norm_eps"])
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is no configuration of a CLIP model: {error}") from error
     if eps != 1e-5:

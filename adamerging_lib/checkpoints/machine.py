@@ -1,73 +1,31 @@
 """A machine that runs pickles and can do nothing but put containers and references to tensors together.
 
-A pickle is a program that may import and call anything. Here a name stays a name, an instance becomes a `Record` of its
-attributes, and of all calls only those below are known, each by something of our own. Any other is refused, by name.
+A pickle is a program that may import and call anything. Here a name stays a name, an instance becomes a `Record` of
+what the file says of it, and of all calls only those of `calls` are known, each by something of our own. Any other is
+refused, by name.
 """
 
 from __future__ import annotations
 
-import math
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-import torch
+from .calls import known_call
+from .inert import Name, Record, Refused, Storage, key_of, of, storage_of
 
-_DTYPES = {
-    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
-    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-    "Bool": torch.bool,
-}  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-
-
-class Refused(ValueError):
-    """A pickle that wants more than to give its content."""
-
-
-class Name(NamedTuple):
-    """A class or function that the file names; it is never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Record:
-    """What the file calls an instance of a class: the class's name and the instance's attributes."""
-
-    name: Name
-    attributes: dict[str, Any] = field(default_factory=dict, repr=False)
-
-
-class Storage(NamedTuple):
-    """Numbers in the file, under a key."""
-
-    dtype: torch.dtype
-    key: str
-    count: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.count * self.dtype.itemsize
-
-
-class Stored(NamedTuple):
-    """A tensor in the file: a view of a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
+# Instructions that put what follows them on the stack.
+_VALUES = {
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "GLOBAL", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE8", "INT", "LONG", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BYTEARRAY8",
+}  # fmt: skip
 
 
 def run(stream: BinaryIO, room: int, storages: dict[str, Storage] | None = None) -> Any:
-    """Run one pickle.
+    """Run one pickle, of protocol 1 to 5.
 
     Arguments:
         stream: where it begins; afterwards, where it ended.
@@ -81,69 +39,144 @@ def run(stream: BinaryIO, room: int, storages: dict[str, Storage] | None = None)
         Refused: where it wants to call anything, or uses an instruction that no weights need.
         ValueError, LookupError, TypeError, EOFError: where it is broken.
     """
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}  # a list as long as the largest number in the file would fill the memory
-    storages = {} if storages is None else storages
+    machine = _Machine(room, {} if storages is None else storages)
+    for instruction, value in _instructions(_Bounded(stream, room)):
+        if instruction == "STOP":
+            return machine.stack.pop()
+        machine.step(instruction, value)
+    raise EOFError("its pickle does not end")
 
-    def since_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
 
-    for instruction, value in _instructions(stream):
+class _Machine:
+    """The stack, the marks on it and the memo; every instruction by its own few lines."""
+
+    def __init__(self, room: int, storages: dict[str, Storage]) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}  # a list as long as the largest number in the file would fill the memory
+        self.room, self.storages = room, storages
+        self.call = known_call(room)
+
+    def step(self, instruction: str, value: Any) -> None:
+        stack = self.stack
         match instruction:
-            case "STOP":
-                return stack.pop()
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "GLOBAL":
-                stack.append(value)
             case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
                 stack.append(_CONSTANTS[instruction])
             case "EMPTY_LIST":
                 stack.append([])
             case "EMPTY_DICT":
                 stack.append({})
+            case "EMPTY_SET":
+                stack.append(set())
             case "BINPUT" | "LONG_BINPUT":
-                memo[value] = stack[-1]
+                self.memo[value] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
-                stack.append(memo[value])
+                stack.append(self.memo[value])
             case "MARK":
-                marks.append(len(stack))
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple([stack.pop() for _ in range(int(instruction[-1]))][::-1]))
-            case "APPEND":
-                item = stack.pop()
-                _of(list, stack[-1]).append(item)
-            case "APPENDS":
-                items = since_mark()
-                _of(list, stack[-1]).extend(items)
-            case "SETITEM":
-                item, key = stack.pop(), stack.pop()
-                _of(dict, stack[-1])[_key(key)] = item
-            case "SETITEMS":
-                items = since_mark()
-                _of(dict, stack[-1]).update(zip(map(_key, items[::2]), items[1::2], strict=True))
-            case "NEWOBJ":
-                stack.pop()  # what the class is made from; modules and transforms are made from nothing
-                stack.append(Record(_of(Name, stack.pop())))
-            case "BUILD":
-                state = stack.pop()
-                _build(stack[-1], state)
-            case "REDUCE":
-                given, called = stack.pop(), stack.pop()
-                stack.append(_call(called, given))
-            case "BINPERSID":
-                stack.append(_refer(stack.pop(), room, storages))
+                self.marks.append(len(stack))
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                self.since_mark()
+            case "FRAME":  # how many bytes to read at once
+                pass
+            case _ if instruction in _VALUES:
+                stack.append(value)
+            case _ if (build := getattr(self, f"do_{instruction.lower()}", None)) is not None:
+                build()
             case _:
                 raise Refused(f"uses the pickle instruction {instruction}, which no weights need")
-    raise EOFError("its pickle does not end")
+
+    def since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def do_tuple(self) -> None:
+        self.stack.append(tuple(self.since_mark()))
+
+    def do_tuple1(self, count: int = 1) -> None:
+        self.stack.append(tuple([self.stack.pop() for _ in range(count)][::-1]))
+
+    def do_tuple2(self) -> None:
+        self.do_tuple1(2)
+
+    def do_tuple3(self) -> None:
+        self.do_tuple1(3)
+
+    def do_frozenset(self) -> None:
+        self.stack.append(frozenset(map(key_of, self.since_mark())))
+
+    def do_append(self) -> None:
+        item = self.stack.pop()
+        self.extended([item])
+
+    def do_appends(self) -> None:
+        items = self.since_mark()
+        self.extended(items)
+
+    def extended(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        (target.items if type(target) is Record else of(list, target)).extend(items)
+
+    def do_additems(self) -> None:
+        items = self.since_mark()
+        of(set, self.stack[-1]).update(map(key_of, items))
+
+    def do_setitem(self) -> None:
+        item, key = self.stack.pop(), self.stack.pop()
+        self.entered([key], [item])
+
+    def do_setitems(self) -> None:
+        items = self.since_mark()
+        self.entered(items[::2], items[1::2])
+
+    def entered(self, keys: list[Any], items: list[Any]) -> None:
+        target = self.stack[-1]
+        entries = target.entries if type(target) is Record else of(dict, target)
+        entries.update(zip(map(key_of, keys), items, strict=True))
+
+    def do_newobj(self) -> None:
+        given, cls = self.stack.pop(), self.stack.pop()
+        self.stack.append(Record(of(Name, cls), given=of(tuple, given)))
+
+    def do_newobj_ex(self) -> None:
+        named, given, cls = self.stack.pop(), self.stack.pop(), self.stack.pop()
+        self.stack.append(Record(of(Name, cls), dict(of(dict, named)), given=of(tuple, given)))
+
+    def do_stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.stack.append(Name(of(str, module), of(str, name)))
+
+    def do_build(self) -> None:
+        state = self.stack.pop()
+        _build(self.stack[-1], state)
+
+    def do_reduce(self) -> None:
+        given, called = self.stack.pop(), self.stack.pop()
+        self.stack.append(self.call(called, given))
+
+    def do_binpersid(self) -> None:
+        self.stack.append(storage_of(self.stack.pop(), self.room, self.storages))
 
 
-def _instructions(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
-    """Instruction by instruction, with what follows it; text of the oldest protocol is left unread."""
+class _Bounded:
+    """A stream that is never asked for more bytes than the file has: memory for them would be taken first."""
+
+    def __init__(self, stream: BinaryIO, room: int) -> None:
+        self._read, self._room, self.readline = stream.read, room, stream.readline
+
+    def read(self, count: int) -> bytes:
+        if count > self._room:
+            raise EOFError(f"{count} bytes in a file of {self._room}")
+        return self._read(count)
+
+
+def _instructions(stream: _Bounded) -> Iterator[tuple[str, Any]]:
+    """Instruction by instruction, with what follows it; texts of the oldest protocol are left unread."""
     while code := stream.read(1):
         if (known := pickletools.code2op.get(code.decode("latin-1"))) is None:
             raise ValueError(f"byte {code.hex()} is no pickle instruction")
@@ -154,94 +187,16 @@ def _instructions(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
         elif known.name == "PROTO":
             stream.read(1)
         else:
-            yield known.name, known.arg.reader(stream) if known.arg and known.proto else None
-
-
-def _of(kind: type, value: Any) -> Any:
-    """The value, if it is exactly of a kind."""
-    if type(value) is not kind:
-        found = f"an instance of {value.name}" if isinstance(value, Record) else f"a {type(value).__name__}"
-        raise TypeError(f"{found} where a {kind.__name__} belongs")
-    return value
-
-
-def _key(value: Any) -> str | int:
-    # Tuples within tuples can be made so that the hash of one takes for ever.
-    if type(value) not in (str, int, bool):
-        raise TypeError(f"a {type(value).__name__} as a key")
-    return value
+            told = known.arg and (known.proto or known.name in ("INT", "LONG"))  # of protocol 1, the only texts
+            yield known.name, known.arg.reader(stream) if told else None
 
 
 def _build(target: Any, state: Any) -> None:
-    if type(target) is dict:
+    if type(target) in (dict, list):
         return  # the attributes of an OrderedDict, such as the versions of a state dict's modules
-    attributes = _of(Record, target).attributes
-    for part in state if type(state) is tuple else (state,):
-        if part is not None:
-            attributes.update(_of(dict, part))
-
-
-def _call(called: Any, given: Any) -> Any:
-    function = _CALLS.get(str(called)) if type(called) is Name else None
-    if function is None:
-        raise Refused(f"wants to call {called if type(called) is Name else 'something that it made itself'}")
-    return function(called, *_of(tuple, given))
-
-
-def _refer(given: Any, room: int, storages: dict[str, Storage]) -> Name | Storage:
-    kind, *rest = _of(tuple, given)
-    if kind == "module":  # torch before 1.6 saved the source code of every class too
-        return _of(Name, rest[0])
-    if kind != "storage":
-        raise TypeError("a reference to something that is no storage")
-    cls, key, _, count, *view = rest
-    name = str(_of(Name, cls)).removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
-    if name not in _DTYPES or (view and view[0] is not None):
-        raise Refused(f"holds numbers of {cls}: save plain floating-point tensors")
-    storage = Storage(_DTYPES[name], _of(str, key), _of(int, count))
-    if not 0 <= storage.nbytes <= room:
-        raise ValueError(f"storage {key} of {count} numbers in a file of {room} bytes")
-    return storages.setdefault(storage.key, storage)
-
-
-def _tensor(_: Name, storage: Any, offset: Any, shape: Any, stride: Any, *__: Any) -> Stored:
-    count, offset = _of(Storage, storage).count, _of(int, offset)
-    shape, stride = (tuple(_of(int, n) for n in _of(tuple, v)) for v in (shape, stride))
-    last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    if min((offset, *shape, *stride)) < 0 or (0 not in shape and last >= count):
-        raise ValueError(f"a tensor of shape {shape} beyond its storage of {count} numbers")
-    if math.prod(shape) > count:  # a few bytes would stand for more than the memory
-        raise ValueError(f"a tensor of shape {shape} in a storage of {count} numbers")
-    return Stored(storage, offset, shape, stride)
-
-
-def _data(_: Name, data: Any, *__: Any) -> Stored:
-    return _of(Stored, data)
-
-
-def _mapping(_: Name, pairs: Any = ()) -> dict[str | int, Any]:
-    return {_key(key): value for key, value in pairs}
-
-
-def _set(_: Name, items: Iterable[Any] = ()) -> frozenset[str | int]:
-    return frozenset(map(_key, items))
-
-
-def _inert(name: Name, *given: Any) -> Record:
-    return Record(name, {"given": given})
-
-
-# All that can be called, with what stands in for it.
-_CALLS: Mapping[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _data,
-    "torch._utils._rebuild_parameter_with_state": _data,
-    "collections.OrderedDict": _mapping,
-    "builtins.set": _set,
-    "torch.Size": lambda _, sizes: _of(tuple, sizes),
-    "torch.device": _inert,
-    # Enumerations among the settings of image transforms.
-    "torchvision.transforms.functional.InterpolationMode": _inert,
-    "PIL.Image.Resampling": _inert,
-}
+    record = of(Record, target)
+    for part in state if type(state) is tuple and len(state) == 2 else (state,):
+        if type(part) is dict:
+            record.attributes.update(part)
+        elif part is not None:
+            record.state = state

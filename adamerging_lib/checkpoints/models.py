@@ -14,19 +14,10 @@ from torch import Tensor, nn
 from ..layers import resblock_names
 from ..runtime.compat import import_open_clip
 from ..state import CheckpointError
-from .huggingface import config_facts, from_hf, hf_names
+from .huggingface import config_facts, from_hf, hf_names, tower_config
 from .reading import check_finite, open_source
 from .tower import check_facts
 
-# What transformers leaves out of a config.json because it equals its own defaults.
-_VISION = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "patch_size": 32, "image_size": 224, "hidden_act": "quick_gelu",
-}  # fmt: skip
-_TEXT = {
-    "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
-    "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-}  # fmt: skip
 _WORDS = {
     "token_embedding.weight": "embeddings.token_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -109,7 +100,7 @@ def _model(config: Path) -> nn.Module:
     open_clip = import_open_clip()
     settings = json.loads(config.read_text(encoding="utf-8"))
     try:
-        vision, text = _VISION | settings["vision_config"], _TEXT | settings["text_config"]
+        vision, text = tower_config(settings, "vision"), tower_config(settings, "text")
         if text["hidden_act"] != vision["hidden_act"] or vision["hidden_act"] not in ("quick_gelu", "gelu"):
             raise ValueError(f"activations {vision['hidden_act']!r} and {text['hidden_act']!r}")
         if float(text["layer_norm_eps"]) != 1e-5:

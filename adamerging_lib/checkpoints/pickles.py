@@ -17,6 +17,7 @@ alike. But
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -27,10 +28,11 @@ import torch
 from torch import Tensor
 
 from ..state import CheckpointError
-from .machine import Record, Refused, Storage, Stored, run
+from .inert import Record, Refused, Storage, Stored, Unusable
+from .machine import run
 
-_PROTOCOL, _MAGIC = b"\x80\x02", 0x1950A86A20F9469CFC6C  # begin the files of torch before 1.6
-_MOST_MODULES = 10_000  # a module that holds itself has no end
+_PROTOCOL = b"\x80"  # the instruction that begins every pickle of protocol 2 or later
+_MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of torch before 1.6
 
 # What broken files raise here and in zipfile.
 _BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, OSError, RuntimeError, MemoryError,
@@ -52,8 +54,10 @@ class PickledFile:
         if not self.path.is_file():
             raise CheckpointError(f"no checkpoint at {self.path}: check the path")
         self._size = self.path.stat().st_size
-        self._members: dict[str, str] = {}  # of the zip format: name below the archive's one folder → name
+        self._archive: zipfile.ZipFile | None = None  # of the zip format; kept open, its directory is read once
+        self._members: dict[str, str] = {}  # name below the archive's one folder → name
         self._offsets: dict[str, int] = {}  # of the older format: storage key → where it begins
+        self._last: tuple[Storage, bytearray] | None = None  # the last storage that tensors share
         try:
             with open(self.path, "rb") as file:
                 start = file.read(2)
@@ -62,6 +66,8 @@ class PickledFile:
                 """Containers, numbers, texts, a `Record` for every instance, a `Stored` for every tensor."""
         except CheckpointError:
             raise
+        except Unusable as error:
+            raise CheckpointError(f"{self.path} {error}") from error
         except Refused as error:
             raise CheckpointError(
                 f"{self.path} {error}: nothing of it was executed, and the file is refused. Take the checkpoint from "
@@ -73,14 +79,24 @@ class PickledFile:
     def tensor(self, stored: Stored) -> Tensor:
         """Read one tensor, into memory of its own."""
         storage = stored.storage
+        whole = math.prod(stored.shape) == storage.count
+        if self._last is not None and self._last[0] == storage:
+            data = self._last[1]
+        else:
+            data = self._numbers(storage)
+            self._last = None if whole else (storage, data)
+        flat = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+        view = flat.as_strided(stored.shape, stored.stride, stored.offset)
+        return view if self._last is None else view.clone(memory_format=torch.contiguous_format)
+
+    def _numbers(self, storage: Storage) -> bytearray:
         try:
-            data = self._part(storage) if self._offsets else bytearray(self._member(f"data/{storage.key}"))
-            if len(data) != storage.nbytes:
+            data = self._part(storage) if self._archive is None else bytearray(self._member(f"data/{storage.key}"))
+            if len(data) < storage.nbytes:
                 raise ValueError(f"storage {storage.key} holds {len(data)} bytes instead of {storage.nbytes}")
         except _BROKEN as error:
             raise self._broken(error) from error
-        flat = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
-        return flat.as_strided(stored.shape, stored.stride, stored.offset)
+        return data if len(data) == storage.nbytes else data[: storage.nbytes]
 
     def _broken(self, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -89,8 +105,11 @@ class PickledFile:
         )
 
     def _zip(self) -> Any:
-        with zipfile.ZipFile(self.path) as archive:
-            self._members = {name.partition("/")[2]: name for name in archive.namelist()}
+        self._archive = zipfile.ZipFile(self.path)
+        names = self._archive.namelist()
+        self._members = {name.partition("/")[2]: name for name in names}
+        if len(self._members) < len(names):  # readers differ in which of them they take
+            raise ValueError("its archive holds two files of one name")
         if "constants.pkl" in self._members:
             raise CheckpointError(f"{self.path} is a TorchScript program, not weights: save its state dict")
         if "byteorder" in self._members and self._member("byteorder") != b"little":
@@ -98,16 +117,20 @@ class PickledFile:
         return run(io.BytesIO(self._member("data.pkl")), self._size)
 
     def _member(self, name: str) -> bytes:
-        with zipfile.ZipFile(self.path) as archive:
-            info = archive.getinfo(self._members[name])
-            # What unpacks to more than the file holds was made to fill the memory.
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > self._size:
-                raise ValueError(f"{name} is compressed, which torch.save never does")
-            return archive.read(info)  # with its checksum
+        info = self._archive.getinfo(self._members[name])
+        # What unpacks to more than the file holds was made to fill the memory.
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self._size:
+            raise ValueError(f"{name} is compressed, which torch.save never does")
+        return self._archive.read(info)  # with its checksum
 
     def _legacy(self, file: BinaryIO, start: bytes) -> Any:
-        if start != _PROTOCOL or run(file, self._size) != _MAGIC:
+        if start[:1] != _PROTOCOL:
             raise ValueError("it has neither of torch.save's formats")
+        if (found := run(file, self._size)) != _MAGIC:
+            raise CheckpointError(
+                f"{self.path} is a pickle, but none of torch.save: it holds {_kind(found)}. Load it where it comes "
+                f"from, and save its tensors with safetensors.torch.save_file"
+            )
         run(file, self._size)  # the format's version
         system = run(file, self._size)
         if not system["little_endian"]:
@@ -130,11 +153,19 @@ class PickledFile:
             return bytearray(file.read(storage.nbytes))
 
 
+def _kind(content: Any) -> str:
+    return str(content.name) if isinstance(content, Record) else f"a {type(content).__name__}"
+
+
 class StoredTensors(Mapping[str, Tensor]):
     """Name → tensor of a pickled file, each read anew when it is asked for."""
 
     def __init__(self, file: PickledFile, tensors: Mapping[str, Stored]) -> None:
         self._file, self._tensors = file, tensors
+        self.layout = {
+            key: torch.empty(stored.shape, dtype=stored.storage.dtype, device="meta") for key, stored in tensors.items()
+        }
+        """Tensor name → tensor on ``meta``: shape and dtype."""
 
     def __getitem__(self, key: str) -> Tensor:
         return self._file.tensor(self._tensors[key])
@@ -147,39 +178,3 @@ class StoredTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
-
-
-def open_module(module: Record, owner: object) -> tuple[dict[str, Stored], dict[str, Record]]:
-    """What ``state_dict()`` of a pickled module would give, and its submodules.
-
-    Arguments:
-        module: a `Record` with what a ``torch.nn.Module`` keeps.
-        owner: for messages.
-
-    Returns:
-        Name → tensor in the order of ``state_dict()``; path → submodule, the module itself under the empty path.
-
-    Raises:
-        CheckpointError: where it is no module, or holds itself.
-    """
-    tensors: dict[str, Stored] = {}
-    modules: dict[str, Record] = {}
-    waiting = [("", module)]
-    while waiting:
-        path, record = waiting.pop()
-        parts = record.attributes if isinstance(record, Record) else {}
-        own, buffers, children = (parts.get(name) for name in ("_parameters", "_buffers", "_modules"))
-        endless = len(modules) >= _MOST_MODULES or len(path) > 1000
-        if endless or not all(isinstance(part, dict) for part in (own, buffers, children)):
-            what = record.name if isinstance(record, Record) else f"a {type(record).__name__}"
-            raise CheckpointError(f"{owner} is no readable module: it holds {what}{' without end' if endless else ''}")
-        modules[path] = record
-        prefix = f"{path}." if path else ""
-        left_out = parts.get("_non_persistent_buffers_set", ())
-        for name, tensor in {**own, **{k: b for k, b in buffers.items() if k not in left_out}}.items():
-            if tensor is not None and not isinstance(tensor, Stored):
-                raise CheckpointError(f"{owner}: {prefix}{name} is a {type(tensor).__name__}, not a tensor")
-            if tensor is not None:
-                tensors[f"{prefix}{name}"] = tensor
-        waiting += [(f"{prefix}{name}", child) for name, child in reversed(children.items()) if child is not None]
-    return tensors, modules

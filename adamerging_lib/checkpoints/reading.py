@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..files.checkpoint import CheckpointFile
+from ..files.kinds import is_mask
+from ..files.located import INDEX, PICKLED, Located, locate
+from ..files.signatures import foreign, is_pickled, is_safetensors
 from ..layers import RESBLOCKS, VISUAL
 from ..state import CheckpointError, StateDict, is_finite, is_merged, sha256
 from . import huggingface, tower
 from .formats import Format
 from .huggingface import config_facts
-from .machine import Record, Stored
-from .pickles import PickledFile, StoredTensors, open_module
+from .inert import Record
+from .pickles import PickledFile, StoredTensors
 from .tower import activation, check_facts, complete
+from .weights import find_weights
 
-T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 FACTS = ("activation", "heads")
-_NESTED = ("state_dict", "model_state_dict", "model")  # where training checkpoints keep their weights
-_BIN = "pytorch_model.bin"
 FORMATS = (
     huggingface.FORMAT,
     tower.FORMAT,
@@ -42,85 +41,118 @@ class Source:
     Arguments:
         path: its file, or the index of its files.
         files: all its files.
-        tensors: name → tensor, read from disk when asked for.
+        tensors: name → tensor, read from disk when asked for; ``layout`` of it tells shapes and types.
         entries: names of what is in the file beside tensors.
-        facts: what is known beyond the tensors, see `tower.facts_of`.
+        key: the entry that the tensors are of; empty for the top.
+        known: what the file tells beyond the tensors, see `tower.facts_of`.
+        config: a ``config.json`` that may tell more.
         attributes: of a pickled module.
     """
 
     path: Path
     files: tuple[Path, ...]
-    tensors: Mapping[str, Tensor]
+    tensors: CheckpointFile | StoredTensors | _Joined
     entries: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
+    config: Path | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is known beyond the tensors; CheckpointError where the ``config.json`` is of no CLIP ViT.
+
+        Only a vision tower asks for them: any other model may have any other configuration.
+        """
+        return (config_facts(self.config) if self.config else {}) | dict(self.known)
 
     def digests(self) -> dict[str, str]:
         """File name → SHA-256."""
         return {file.name: sha256(file) for file in self.files}
 
 
-def open_source(path: PathLike) -> Source:
-    """Open a checkpoint: safetensors (one file, several, a folder), ``pytorch_model.bin``, or a file of torch.save.
+def open_source(path: PathLike, key: str | None = None) -> Source:
+    """Open a checkpoint, whatever its files are called: safetensors, or files of torch.save; one, several, a folder.
 
     Arguments:
-        path: file or folder.
+        path: file, index or folder.
+        key: of a file of torch.save: the entry to take whole, see `weights.find_weights`.
 
     Raises:
         CheckpointError: naming the file and the mend; see `PickledFile` for those that want to run something.
     """
-    path = Path(path)
-    if path.is_dir() and not any((path / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
-        if not (path / _BIN).is_file():
-            raise CheckpointError(f"{path} holds neither model.safetensors nor {_BIN}: name the file")
-        path = path / _BIN
-    if path.suffix == ".bin":
-        return _bin(path)
-    if path.is_dir() or path.name.endswith((".safetensors", ".safetensors.index.json")):
-        file = CheckpointFile(path)
-        known = {name: file.metadata[name] for name in FACTS if name in file.metadata}
-        return Source(file.path, file.files, file, facts=_config(file.path) | known)
-    return _pickled(path)
+    located = locate(path)
+    pickled = [file for file in located.files if _is_pickled(file)]
+    if pickled:
+        if len(pickled) < len(located.files):
+            raise CheckpointError(
+                f"{located.path} is of files of two formats, {pickled[0].name} is a pickle: fetch one format whole"
+            )
+        return _pickled(located, key)
+    if key is not None:
+        raise CheckpointError(f"{located.path} is no file of torch.save, it has no entries: leave --key out")
+    file = CheckpointFile(path)
+    known = {name: file.metadata[name] for name in FACTS if name in file.metadata}
+    return Source(file.path, file.files, file, known=known, config=_config(file.path))
 
 
-def _config(path: Path) -> dict[str, str]:
-    return config_facts(path.with_name("config.json"))
+def _is_pickled(file: Path) -> bool:
+    # A file of torch.save that is broken at its very beginning is still to be told as one.
+    named = file.name.endswith(PICKLED) and not is_safetensors(file) and not foreign(file)
+    return named or is_pickled(file)
 
 
-def _bin(path: Path) -> Source:
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}: check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return _pickled(path)  # a whole module, or worse: it says by name what it wants
-    except Exception as error:  # whatever torch meets in half a file
-        raise CheckpointError(
-            f"{path} is not a readable {_BIN} ({type(error).__name__}); it may be cut short: fetch it again"
-        ) from error
-    tensors, entries = _state_dict(content, Tensor, path)
-    return Source(path, (path,), tensors, entries, _config(path))
+def _config(path: Path) -> Path:
+    return path.with_name("config.json")
 
 
-def _pickled(path: Path) -> Source:
-    file = PickledFile(path)
-    if isinstance(file.content, Record):
-        tensors, modules = open_module(file.content, path)
-        attributes = file.content.attributes
-        return Source(path, (path,), StoredTensors(file, tensors), (), _module_facts(modules), attributes)
-    tensors, entries = _state_dict(file.content, Stored, path)
-    return Source(path, (path,), StoredTensors(file, tensors), entries)
+def _pickled(located: Located, key: str | None) -> Source:
+    parts: dict[Path, tuple[StoredTensors, tuple[str, ...] | None]] = {}
+    entries: dict[str, None] = {}
+    for path, names in located.files.items():
+        file = PickledFile(path)
+        weights = find_weights(file.content, path, key)
+        parts[path] = StoredTensors(file, weights.tensors), names
+        entries.update(dict.fromkeys(weights.entries))
+    config = _config(located.path) if ".bin" in (located.path.suffix, *located.path.suffixes) else None
+    if len(parts) == 1:
+        whole = weights.modules.get("")
+        return Source(
+            path, (path,), parts[path][0], tuple(entries), weights.key, _module_facts(weights.modules), config,
+            whole.attributes if whole else {},
+        )  # fmt: skip
+    return Source(located.path, tuple(parts), _Joined(parts, located.path), tuple(entries), weights.key, config=config)
 
 
-def _state_dict(content: Any, kind: type[T], path: Path) -> tuple[dict[str, T], tuple[str, ...]]:
-    """The tensors of a state dict, or of one inside a training checkpoint; and the names of everything else."""
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a model or a state dict")
-    within = next((name for name in _NESTED if isinstance(content.get(name), Mapping)), None)
-    state = content if within is None else content[within]
-    entries = [key for key in content if key != within] if within else []
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, kind)}
-    return tensors, (*map(str, entries), *(str(key) for key in state if str(key) not in tensors))
+class _Joined(Mapping[str, Tensor]):
+    """The tensors of several files as one checkpoint's; the names that an index gives for each, or all."""
+
+    def __init__(self, parts: Mapping[Path, tuple[StoredTensors, tuple[str, ...] | None]], path: Path) -> None:
+        self._part: dict[str, StoredTensors] = {}
+        self.layout: dict[str, Tensor] = {}
+        """Tensor name → tensor on ``meta``: shape and dtype."""
+        for file, (tensors, names) in parts.items():
+            for key in tensors if names is None else names:
+                if key not in tensors:
+                    raise CheckpointError(f"{file} lacks {key!r}, which {path} promises: fetch both again")
+                if key in self._part:
+                    raise CheckpointError(
+                        f"{key!r} lies in two of the files beside {path.name}, and no index says which of them counts: "
+                        f"fetch the {INDEX} of {path.parent}"
+                    )
+                self._part[key], self.layout[key] = tensors, tensors.layout[key]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._part[key][key]
+
+    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
+        return key in self._part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._part)
+
+    def __len__(self) -> int:
+        return len(self._part)
 
 
 def _module_facts(modules: Mapping[str, Record]) -> dict[str, str]:
@@ -158,9 +190,9 @@ def vision_tower(source: Source) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def check_finite(tensors: StateDict, path: Path) -> None:
-    """Raise CheckpointError where a number is NaN or Inf."""
+    """Raise CheckpointError where a number is NaN or Inf, but for masks of −∞."""
     for key, tensor in tensors.items():
-        if is_merged(tensor) and not is_finite(tensor):
+        if is_merged(tensor) and not is_finite(tensor) and not is_mask(tensor):
             raise CheckpointError(f"{key!r} of {path} holds NaN or Inf: the checkpoint is broken, fetch it again")
 
 

@@ -8,7 +8,7 @@ writes the merged encoder and, beside it, the coefficients. A run that is killed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..methods.registry import find, hyper_parameters
@@ -23,6 +23,15 @@ SHARED = (
     "supermerge",
 )  # fmt: skip
 """Methods whose steps are shared."""
+
+
+def choose(profile: str | None, model: str | None, own: Mapping[str, object], world: Mapping[str, object]) -> None:
+    """Raise ValueError unless one of --profile and --model is given, with none of the other's options."""
+    if (profile is None) == (model is None):
+        raise ValueError("give either --profile NAME, a world, or --model KIND:NAME with --expert and --data, your own")
+    other, name = (own, "--model") if model is None else (world, "--profile")
+    if foreign := [option for option, value in other.items() if value not in (None, False)]:
+        raise ValueError(f"{foreign[0]} is for {name}: leave it out")
 
 
 def adapt_profile(

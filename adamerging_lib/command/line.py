@@ -47,10 +47,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are all different; ValueError, where json would take the last."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice: give it once")
+    return dict(pairs)
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object; BadParameter with the text where it is none."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no JSON ({error})") from error
     if not isinstance(value, dict):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
 
 from ..merged import Merged
 from ..methods.registry import Method, hyper_parameters
-from ..task_vectors import TaskVectors
+from ..task_vectors import TaskVectors, check_merged, weights
+from ..vectors.elementwise import OnDemand
 
 Part = tuple[str, str | None, Tensor]
 """Tensor name, task where the weights are task-specific (else None), merged tensor."""
@@ -29,38 +31,72 @@ def survey(method: Method, tv: TaskVectors, hyper: dict[str, Any]) -> tuple[Any,
     return (method.streams(tv, **{**defaults, **hyper}),)
 
 
+class _ReadError(Exception):
+    """A tensor was asked for in a rehearsal."""
+
+
+def rehearse(method: Method, layout: Mapping[str, Tensor], tasks: tuple[str, ...], hyper: Mapping[str, Any]) -> None:
+    """Let a method refuse what it refuses before it reads any number: values out of range, names that it cannot use.
+
+    Arguments:
+        method: the method.
+        layout: name → tensor on ``meta`` of θ0.
+        tasks: names.
+        hyper: its hyper-parameters.
+
+    Raises:
+        ValueError: of the method.
+    """
+
+    def read(key: str) -> Tensor:
+        raise _ReadError(key)
+
+    with suppress(_ReadError):
+        method.function(TaskVectors(tasks, layout, OnDemand(weights(layout), read)), **hyper)
+
+
 def merge_by_tensor(method: Method, tv: TaskVectors, known: tuple[Any, ...], hyper: dict[str, Any]) -> Iterator[Part]:
     """The tensors of a merged model, each merged by itself where the method allows, else all of them loaded first.
 
     Arguments:
         method: a data-free method.
-        tv: task vectors without tied tensors; may be read lazily.
+        tv: task vectors; may be read lazily.
         known: of `survey`.
         hyper: its hyper-parameters.
 
     Returns:
-        Every tensor once, or once a task: the same numbers, bit for bit, as merging the whole gives.
+        Every tensor once, or once per task: the same numbers, bit for bit, as merging the whole gives.
+
+    Raises:
+        ValueError: where a merged number is too large for its type.
     """
     if not method.streams:
-        loaded = TaskVectors(tv.tasks, dict(tv.pretrained), dict(tv.vectors))
-        yield from _parts(method, method.function(loaded, **hyper))
+        loaded = tv.only(tv.pretrained)
+        yield from _parts(method, loaded, method.function(loaded, **hyper))
         return
-    for key, base in tv.pretrained.items():
+    others: dict[str, list[str]] = {}
+    for name, home in tv.tied.items():
+        others.setdefault(home, []).append(name)
+    riders = list(tv.statistics)  # go with the first tensor, so that no method sees a model without vectors
+    for key in tv.pretrained:
         if key in tv.vectors:
-            one = TaskVectors(tv.tasks, {key: base}, {key: tv.vectors[key]})
-            yield from _parts(method, method.function(one, *known, **hyper))
-        else:
-            yield from ((key, task, base) for task in _owners(method, tv.tasks))
+            one = tv.only([key, *others.get(key, ()), *riders])
+            riders = []
+            yield from _parts(method, one, method.function(one, *known, **hyper))
+        elif key not in tv.tied and key not in tv.statistics:
+            yield from ((key, task, tv.pretrained[key]) for task in _owners(method, tv.tasks))
 
 
 def _owners(method: Method, tasks: tuple[str, ...]) -> tuple[str | None, ...]:
     return tasks if method.task_id else (None,)
 
 
-def _parts(method: Method, merged: Merged) -> Iterator[Part]:
+def _parts(method: Method, tv: TaskVectors, merged: Merged) -> Iterator[Part]:
     if merged.forward is not None or merged.heads or merged.biases:
         raise ValueError(f"{method.id} keeps more than the weights of an encoder: use it from Python")
     # Task after task: weights that are made when asked for are then held for one task at a time.
     for task in _owners(method, merged.tasks):
-        for key, tensor in merged.state_dict(task).items():
+        state = merged.state_dict(task)
+        check_merged(tv, state)
+        for key, tensor in state.items():
             yield key, task, tensor

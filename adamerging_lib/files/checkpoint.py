@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..runtime.atomic import atomic
-from ..state import CheckpointError, check_state_dicts, differences, is_finite, is_merged, sha256, unreadable
-from ..task_vectors import TaskVectors
+from ..state import CheckpointError, sha256, unreadable
+from .header import DTYPES, Broken, Entry, Short, Unreadable, header_text, read_header
+from .located import INDEX, Located, locate
+from .signatures import foreign, is_pickled
 
-_INDEX = ".safetensors.index.json"
-_PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+_MAPPED = 1 << 20  # bytes from which on a tensor is mapped, not read
 
 
 class CheckpointFile(Mapping[str, Tensor]):
@@ -27,37 +27,43 @@ class CheckpointFile(Mapping[str, Tensor]):
 
     Arguments:
         path: a ``.safetensors`` file, the ``.safetensors.index.json`` of one in several files, or a folder with
-            either as ``model``.
+            either, as `located.locate` finds it. An index decides for every name which file counts; what it does not
+            name is no part of the checkpoint.
+        part: whether one of several files may be taken for itself.
 
     Raises:
         CheckpointError: naming the file and the mend, where it is missing, cut short, or of another format.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = _located(Path(path))
-        shards = _shards(self.path) if self.path.name.endswith(_INDEX) else {self.path: None}
-        self.files = tuple(shards)
+    def __init__(self, path: str | os.PathLike[str], *, part: bool = False) -> None:
+        located = locate(path, part=part)
+        self.path, self.files = located.path, tuple(located.files)
         self.layout: dict[str, Tensor] = {}
         """Tensor name → tensor on ``meta``: shape and dtype."""
         self.formats: dict[str, str] = {}
         """Tensor name → dtype as safetensors calls it."""
         self.metadata: dict[str, str] = {}
-        self._file: dict[str, Path] = {}
-        for file, expected in shards.items():
-            with _opened(file) as handle:
-                self.metadata |= handle.metadata() or {}
-                if missing := set(expected or ()) - set(handle.keys()):
-                    raise CheckpointError(f"{file} lacks {sorted(missing)[0]!r}, which {self.path} promises")
-                # In the order of `state.load`: sums over tensors then run alike.
-                for key in getattr(handle, "offset_keys", handle.keys)():
-                    self.layout[key] = handle.get_tensor(key).to("meta")  # mapped, not read
-                    self.formats[key] = handle.get_slice(key).get_dtype()
-                    self._file[key] = file
+        self._shards: dict[str, _Shard] = {}
+        for file, names in located.files.items():
+            _check_kind(file, located)
+            shard = _Shard(file)
+            self.metadata |= shard.metadata
+            for key in _counting(shard, names, self.path):
+                if key in self._shards:
+                    raise CheckpointError(
+                        f"{key!r} lies in {self._shards[key].path} and in {file.name}, and no index says which of them "
+                        f"counts: fetch the {INDEX} of {file.parent}, or remove the file that is not part of it"
+                    )
+                entry = shard.entries[key]
+                self.layout[key] = torch.empty(entry.shape, dtype=DTYPES[entry.format], device="meta")
+                self.formats[key] = entry.format
+                self._shards[key] = shard
 
     def __getitem__(self, key: str) -> Tensor:
-        # Opened each time: closing gives the mapped pages back, so what is resident is one tensor, not the file.
-        with _opened(self._file[key]) as handle:
-            return handle.get_tensor(key)
+        return self._shards[key].tensor(key)
+
+    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
+        return key in self.layout
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layout)
@@ -70,94 +76,152 @@ class CheckpointFile(Mapping[str, Tensor]):
         return {file.name: sha256(file) for file in self.files}
 
 
-class _Differences(Mapping[str, Tensor]):
-    def __init__(
-        self, pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object]
-    ):
-        self._pretrained, self._experts, self._on_read = pretrained, experts, on_read
-        self._names = dict.fromkeys(key for key, t in pretrained.layout.items() if is_merged(t))
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._names:
-            raise KeyError(key)
-        self._on_read()
-        states = {task: {key: expert[key]} for task, expert in self._experts.items()}
-        base = {key: self._pretrained[key]}
-        t = differences(base[key], [state[key] for state in states.values()])
-        if not is_finite(t):
-            check_state_dicts(base, states)
-        return t
-
-    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
-        return key in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+def _counting(shard: _Shard, names: tuple[str, ...] | None, index: Path) -> Iterable[str]:
+    """The tensors of a file that count, in the order of `state.load`: sums over tensors then run alike."""
+    if names is None:
+        return shard.entries
+    if missing := [name for name in names if name not in shard.entries]:
+        raise CheckpointError(f"{shard.path} lacks {missing[0]!r}, which {index} promises: fetch both again")
+    counting = set(names)
+    return [key for key in shard.entries if key in counting]
 
 
-def lazy_task_vectors(
-    pretrained: CheckpointFile, experts: Mapping[str, CheckpointFile], on_read: Callable[[], object] = lambda: None
-) -> TaskVectors:
-    """Task vectors of checkpoints on disk, computed and checked for NaN anew each time one is asked for.
+class _Shard:
+    """One safetensors file: its header is read once, its tensors from where the header says."""
 
-    Arguments:
-        pretrained: θ0.
-        experts: task name → θ_k, of the same layout.
-        on_read: called once for every tensor.
-    """
-    return TaskVectors(tuple(experts), pretrained, _Differences(pretrained, experts, on_read))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _told(path), open(path, "rb") as file:
+            self._state = _identity(os.fstat(file.fileno()))
+            self.metadata, self.entries = read_header(file)
+        self._open: int | None = None
+
+    def tensor(self, key: str) -> Tensor:
+        entry = self.entries[key]
+        flat = self._mapped(entry) if entry.nbytes >= _MAPPED else None
+        return (self._read(entry) if flat is None else flat).view(entry.shape)
+
+    def _mapped(self, entry: Entry) -> Tensor | None:
+        """Numbers within the file: what is resident is what is looked at, and goes with the tensor."""
+        if entry.start % DTYPES[entry.format].itemsize:
+            return None  # no numbers can begin there
+        self._check(os.stat(self.path))
+        try:
+            mapped = torch.from_file(str(self.path), shared=False, size=self._state[0], dtype=torch.uint8)
+        except RuntimeError:  # a file larger than what the system lets a process have
+            return None
+        return mapped[entry.start : entry.start + entry.nbytes].view(DTYPES[entry.format])
+
+    def _read(self, entry: Entry) -> Tensor:
+        if self._open is None:  # kept: opening takes longer than reading a small tensor
+            self._open = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._open)
+            self._check(os.fstat(self._open))
+        if not entry.nbytes:
+            return torch.empty(0, dtype=DTYPES[entry.format])
+        data, done = bytearray(entry.nbytes), 0
+        while done < entry.nbytes:  # the system gives two gigabytes at most at a time
+            if not (count := os.preadv(self._open, [memoryview(data)[done:]], entry.start + done)):
+                raise self._changed()
+            done += count
+        return torch.frombuffer(data, dtype=DTYPES[entry.format])
+
+    def _check(self, found: os.stat_result) -> None:
+        if _identity(found) != self._state:
+            raise self._changed()
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError(f"{self.path} was changed while it was read: run this again when it is whole")
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors of a header, as errors that name the file and the mend."""
+    try:
+        yield
+    except Short as error:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file: {error}, as a download that was cut short: fetch it again, "
+            f"whole, or save it again"
+        ) from error
+    except Unreadable as error:
+        raise CheckpointError(
+            f"{path}: {error}: take the model as it was before it was quantised, or save it in bfloat16"
+        ) from error
+    except (Broken, OSError) as error:
+        raise unreadable(path, error) from error
+
+
+def _check_kind(file: Path, located: Located) -> None:
+    """Raise CheckpointError where a file of a checkpoint is of another kind than safetensors."""
+    if is_pickled(file):
+        place = located.path
+        if not all(map(is_pickled, located.files)):
+            raise CheckpointError(
+                f"{place} is of files of two formats, {file.name} is a pickle: fetch one format whole"
+            )
+        if len(located.files) > 1 or place != file:
+            place = place if place.name.endswith(INDEX) else place.parent
+            target = located.path.with_name("model.safetensors")
+        elif (target := place.with_suffix(".safetensors")) == place:
+            target = place.with_name(f"{place.stem}-converted.safetensors")
+        raise CheckpointError(
+            f"{place} is a pickle, and reading one can run code that somebody hid in it. Convert it once, which runs "
+            f"nothing of it:\n  adamerging convert --kind state_dict {shlex.quote(str(place))} "
+            f"{shlex.quote(str(target))}\n(without --kind, an image encoder of CLIP becomes its vision tower)"
+        )
+    if words := foreign(file):
+        raise CheckpointError(f"{file} {words}")
 
 
 @contextmanager
 def writing(
-    path: str | os.PathLike[str], like: CheckpointFile, metadata: Mapping[str, str]
+    path: str | os.PathLike[str], like: CheckpointFile | Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Iterator[Callable[[str, Tensor], None]]:
     """Write a safetensors file tensor by tensor; it takes its name only if the block succeeds.
 
     Arguments:
         path: target; its folder is made.
-        like: names, shapes and dtypes of the tensors.
+        like: names, shapes and dtypes of the tensors: a checkpoint, or name → tensor, which may be on ``meta``.
         metadata: text to keep beside them.
 
     Returns:
         A function (name, tensor) that writes one tensor; every name once, in any order.
     """
-    # The format: eight bytes with the header's length, the header as JSON, then the numbers. Wide types first, so that
-    # every tensor lies at a multiple of its item size.
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
-    places, end = {}, 0
-    for key in sorted(like, key=lambda key: (-like.layout[key].itemsize, key)):
-        places[key] = end
-        end += like.layout[key].nbytes
-        offsets = [places[key], end]
-        header[key] = {"dtype": like.formats[key], "shape": list(like.layout[key].shape), "data_offsets": offsets}
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    start, left = 8 + len(text), set(places)
+    layout = like.layout if isinstance(like, CheckpointFile) else like
+    start, places, end = header_text(layout, metadata)
+    left = set(places)
     with atomic(path) as temporary:
         with open(temporary, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
+            file.write(start)
 
             def put(key: str, tensor: Tensor) -> None:
-                expected = like.layout[key]
+                expected = layout[key]
                 if (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
                     raise ValueError(
                         f"{key!r} came out as {tensor.dtype} {list(tensor.shape)} instead of {expected.dtype} "
                         f"{list(expected.shape)}: this is an error of the method"
                     )
                 left.remove(key)
-                file.seek(start + places[key])
+                file.seek(places[key])
                 file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
             yield put
-            file.truncate(start + end)
+            file.truncate(end)
         if left:
             raise ValueError(f"nothing was written for {sorted(left)[:5]}")
-        with _opened(temporary):
-            pass
+        _Shard(temporary)  # it can be read
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raise ValueError where something is called ``path`` already, a link to nowhere too, unless it is replaced."""
+    if not force and (path.exists() or path.is_symlink()):
+        what = "exists" if path.exists() else f"is a link to {os.readlink(path)}, which is not there"
+        raise ValueError(f"{path} {what}: choose another file, or replace it with --force (force=True)")
 
 
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
@@ -165,44 +229,3 @@ def check_room(path: str | os.PathLike[str], needed: int) -> None:
     there = next(place for place in Path(path).absolute().parents if place.exists())
     if needed > (free := shutil.disk_usage(there).free):
         raise ValueError(f"{path} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB: make room first")
-
-
-def _located(path: Path) -> Path:
-    if path.is_dir():
-        for name in ("model.safetensors", f"model{_INDEX}"):
-            if (path / name).is_file():
-                return path / name
-        raise CheckpointError(f"{path} is a folder without model.safetensors: name the file")
-    if path.suffix in _PICKLED:
-        target = shlex.quote(str(path.with_suffix(".safetensors")))
-        raise CheckpointError(
-            f"{path} is a pickle, and reading one can run code that somebody hid in it. Convert it once, which runs "
-            f"nothing of it:\n  adamerging convert --kind state_dict {shlex.quote(str(path))} {target}\n"
-            f"(without --kind, an image encoder of CLIP becomes its vision tower)"
-        )
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}: check the path")
-    return path
-
-
-def _shards(index: Path) -> dict[Path, list[str]]:
-    """File → names of its tensors, of a checkpoint in several files."""
-    try:
-        where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards: dict[Path, list[str]] = {}
-        for key, name in where.items():
-            shards.setdefault(index.parent / name, []).append(key)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of a checkpoint: it needs a 'weight_map'") from error
-    if missing := [path.name for path in shards if not path.is_file()]:
-        raise CheckpointError(f"{index} names {missing[0]}, which is not beside it: fetch all its parts")
-    return shards
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator:
-    try:
-        with safe_open(path, framework="pt") as handle:
-            yield handle
-    except (SafetensorError, OSError) as error:
-        raise unreadable(path, error) from error

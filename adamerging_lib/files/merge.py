@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from os.path import realpath
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
+from ..doctor.angles import look
+from ..doctor.findings import NOTE
+from ..methods.registry import recalibrate
 from ..runtime.cost import measured
-from ..state import is_finite, is_merged
-from ..vectors.geometry import compare
+from ..runtime.values import is_number
+from ..task_vectors import TaskVectors
+from ..vectors.geometry import Geometry, compare
+from .align import Options
 from .by_tensor import Part, merge_by_tensor, survey
-from .checkpoint import lazy_task_vectors, writing
+from .checkpoint import writing
+from .lazy import Found, Kept, examine, lazy_task_vectors
 from .plan import PathLike, Plan, plan_merge
 
 
@@ -30,7 +35,10 @@ class Report:
     Arguments:
         plan: what was to be done.
         experts: one row per expert, see `geometry.compare`.
-        buffers: names of the integer and bool tensors copied from θ0 although an expert has other values.
+        buffers: names of tensors that are no weights, copied from θ0 although an expert has other values.
+        masks: names of the tensors copied because all models hold the same numbers there that are not finite.
+        tied: name → name of the tensor that it equals in every model; merged once, and written under both.
+        statistics: names of the running statistics, which are averaged and must be recalibrated.
         warnings: what looks wrong with the inputs, as sentences.
         seconds: time that it took.
         memory: bytes at the peak beyond what was there before; None where the system does not tell.
@@ -39,6 +47,9 @@ class Report:
     plan: Plan
     experts: pd.DataFrame
     buffers: tuple[str, ...]
+    masks: tuple[str, ...]
+    tied: Mapping[str, str]
+    statistics: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: float
     memory: int | None
@@ -59,51 +70,47 @@ def execute_merge(plan: Plan, *, progress: bool = True) -> Report:
     """
     bar = partial(tqdm, leave=False, disable=None if progress else True)
 
-    def work() -> tuple[pd.DataFrame, tuple[str, ...]]:
-        parts = _merged(plan, bar)
-        first = next(parts)  # what the method refuses, it refuses here, before gigabytes are read
+    def work() -> tuple[Found, Geometry]:
+        with bar(desc="Checking", total=len(plan.merged)) as seen:
+            found, lies = examine(plan.pretrained, plan.experts, seen.update)
         digests = {task: file.digests() for task, file in bar(plan.experts.items(), "Checksums")}
-        _refuse_twins(digests)
-        with bar(desc="Comparing", total=len(plan.merged)) as seen:
-            frame = compare(lazy_task_vectors(plan.pretrained, plan.experts, seen.update))
+        refuse_twins(digests)
+        _refuse_equal(lies)
+        hyper, kept = dict(plan.hyper), Kept()
+        with bar(desc="Surveying") as seen:
+            known = survey(plan.method, _vectors(plan, found, kept, seen.update), hyper)
+        parts = merge_by_tensor(plan.method, _vectors(plan, found, kept), known, hyper)
         total = len(plan.outputs) * len(plan.pretrained)
-        _write(plan, _metadata(plan, digests), bar(chain([first], parts), "Merging", total))
-        return frame, _changed_buffers(plan)
+        _write(plan, _metadata(plan, digests), bar(parts, "Merging", total))
+        return found, lies
 
-    (frame, buffers), seconds, memory = measured(work)
-    return Report(plan, frame, buffers, _warnings(frame), seconds, memory)
-
-
-def _merged(plan: Plan, bar: Callable[..., tqdm]) -> Iterator[Part]:
-    hyper = dict(plan.hyper)
-    with bar(desc="Surveying") as seen:
-        known = survey(plan.method, lazy_task_vectors(plan.pretrained, plan.experts, seen.update), hyper)
-    yield from merge_by_tensor(plan.method, lazy_task_vectors(plan.pretrained, plan.experts), known, hyper)
+    (found, lies), seconds, memory = measured(work)
+    masks, warnings = tuple(sorted(found.masks)), _warnings(plan, lies)
+    return Report(plan, compare(lies), found.changed, masks, found.tied, plan.statistics, warnings, seconds, memory)
 
 
-def _refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
+def _vectors(plan: Plan, found: Found, kept: Kept, on_read: Callable[[], object] = lambda: None) -> TaskVectors:
+    return lazy_task_vectors(plan.pretrained, plan.experts, on_read, found, kept)
+
+
+def refuse_twins(digests: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ValueError where two experts are the same files under other names."""
     seen: dict[tuple[str, ...], str] = {}
     for task, files in digests.items():
         if (first := seen.setdefault(tuple(files.values()), task)) != task:
             raise ValueError(f"experts {first!r} and {task!r} have the same content: give each model once")
 
 
-def _changed_buffers(plan: Plan) -> tuple[str, ...]:
-    names = plan.pretrained.layout.keys() - plan.merged
-    files = plan.experts.values()
-    return tuple(sorted(n for n in names if any(not torch.equal(plan.pretrained[n], file[n]) for file in files)))
+def _refuse_equal(lies: Geometry) -> None:
+    if twins := [finding.experts for finding in look(lies) if finding.code == "same"]:
+        raise ValueError(f"experts {twins[0][0]!r} and {twins[0][1]!r} have the same content: give each model once")
 
 
-def _warnings(frame: pd.DataFrame) -> tuple[str, ...]:
-    warnings = []
-    for task, row in frame.iterrows():
-        if row["norm"] == 0:
-            warnings.append(f"expert {task!r} equals pretrained: it only thins out the others; leave it out")
-        elif row["relative"] > 1:
-            warnings.append(
-                f"expert {task!r} is {row['relative']:.1f} times as far from pretrained as pretrained is from zero: "
-                f"was it fine-tuned from this checkpoint?"
-            )
+def _warnings(plan: Plan, lies: Geometry) -> tuple[str, ...]:
+    """What `adamerging check` says too, but for what needs a pass of its own."""
+    warnings = [*plan.warnings, *(str(finding) for finding in look(lies) if finding.level != NOTE)]
+    if plan.statistics and plan.method.id != "zero_shot":
+        warnings.append(recalibrate(plan.statistics))
     return tuple(warnings)
 
 
@@ -124,12 +131,13 @@ def _metadata(plan: Plan, digests: Mapping[str, Mapping[str, str]]) -> dict[str,
 def _write(plan: Plan, metadata: dict[str, str], parts: Iterable[Part]) -> None:
     with ExitStack() as files:
         put = {
-            task: files.enter_context(writing(path, plan.pretrained, metadata | ({"task": task} if task else {})))
+            # A link is written through, as a shell does: who made it meant the file to lie where it leads.
+            task: files.enter_context(
+                writing(realpath(path), plan.pretrained, metadata | ({"task": task} if task else {}))
+            )
             for task, path in plan.outputs.items()
         }
         for key, task, tensor in parts:
-            if is_merged(tensor) and not is_finite(tensor):
-                raise ValueError(f"{key!r} holds NaN or Inf once merged, in {tensor.dtype}: take a smaller scaling")
             put[task](key, tensor)
 
 
@@ -139,10 +147,32 @@ def merge_files(
     experts: Mapping[str, PathLike],
     out: PathLike,
     *,
+    drop: Iterable[str] | float = (),
+    strip: Iterable[str] = (),
+    cast: bool = False,
     force: bool = False,
     progress: bool = True,
     **hyper: Any,
 ) -> Report:
-    """`plan_merge` and `execute_merge` in one: the command ``adamerging merge`` for Python."""
-    plan = plan_merge(method, pretrained, experts, out, force=force, **hyper)
+    """`plan_merge` and `execute_merge` in one: the command ``adamerging merge`` for Python.
+
+    Arguments:
+        method, pretrained, experts, out, force: as of `plan_merge`.
+        drop: patterns of names to be left out of all models and of the result, such as ``classifier.*``; a number is
+            the hyper-parameter of that name, which `dare` has.
+        strip: prefixes to be taken off the names where most have them, such as ``model.``.
+        cast: cast the experts' floats to the types of θ0's.
+        progress: show progress bars on stderr, where that is a terminal.
+        hyper: the method's keyword arguments.
+
+    Returns:
+        What was merged.
+
+    Raises:
+        ValueError: naming what does not fit or cannot be merged, and the mend.
+    """
+    if is_number(drop):
+        hyper, drop = {**hyper, "drop": drop}, ()
+    options = Options.of(drop, strip, cast)
+    plan = plan_merge(method, pretrained, experts, out, force=force, options=options, **hyper)
     return execute_merge(plan, progress=progress)

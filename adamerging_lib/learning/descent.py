@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,26 +14,22 @@ from torch import Tensor, nn
 from ..coefficients import Coefficients
 from ..merged import Fit
 from ..runtime import distributed
-from ..runtime.cache import fingerprint_suite
-from ..runtime.devices import advice_on_memory, sent
+from ..runtime.devices import advice_on_memory
 from ..state import accumulation_dtype
 from ..task_vectors import Rows, TaskVectors
 from .adaptation import Adaptation
+from .model import Source
 from .objective import CLAMPS, Objective
 from .resume import restore_run, save_run
-from .streams import Stream
-
-if TYPE_CHECKING:
-    from ..suite import Suite
 
 BETAS = (0.9, 0.999)
 INITIAL = 0.3
 
 
 def learn(
-    suite: Suite,
+    source: Source,
     tv: TaskVectors,
-    streams: Sequence[Stream],
+    streams: Sequence[Any],
     start: Tensor,
     *,
     run: Adaptation,
@@ -50,9 +46,9 @@ def learn(
     """λ ← λ − Adam(∇L(λ)), for as many steps as the run's options say.
 
     Arguments:
-        suite: encoder and heads.
+        source: of the model that is run.
         tv: θ0 and the vectors that λ scales.
-        streams: one a task, in the order of ``tasks``; with labels where the loss needs them.
+        streams: one a task, in the order of ``tasks``, as the model draws from; with labels where the loss needs them.
         start: λ before the first step, as used, ``[K, R]``.
         run: device and progress, and the options ``steps``, ``lr`` and ``batches``.
         method: id of the result.
@@ -81,7 +77,7 @@ def learn(
     size = sum(tv.pretrained[key].numel() for key in tv.vectors)
     with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}):
         own = [tasks[k] for k in mine]
-        objective = Objective.of(suite, tv, rows, clamp=clamp, device=run.device, tasks=own, **terms)
+        objective = Objective.of(source, tv, rows, clamp=clamp, device=run.device, tasks=own, **terms)
     kind = next(iter(tv.vectors.values())).dtype
     raw = nn.Parameter(_raw(start, clamp).to(run.device, accumulation_dtype(kind), copy=True))
     objective = replace(objective, start=objective.used(raw))
@@ -90,7 +86,7 @@ def learn(
     if checkpoint is not None:
         # More steps of the same descent are the same run, so their number is no part of its identity.
         identity = {key: value for key, value in hyper.items() if key != "steps"}
-        identity |= {"tasks": list(tasks), "rows": list(rows.names), **fingerprint_suite(suite)}
+        identity |= {"tasks": list(tasks), "rows": list(rows.names), **source.fingerprint()}
         losses, trajectory = restore_run(checkpoint, identity, raw, optimiser, options["steps"]) or (losses, trajectory)
         distributed.agree(len(losses), f"checkpoints {checkpoint}, steps done")
 
@@ -98,12 +94,9 @@ def learn(
     steps = run.steps(method, tasks, loss="loss" if labelled else "entropy", done=losses)
     with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}):
         for step in steps:
-            draws = [(streams[k], step * batches + number) for k in mine for number in range(batches)]
-            images = torch.cat([sent(stream.batch(number), run.device) for stream, number in draws])
-            labels = None
-            if labelled:
-                labels = torch.cat([sent(stream.batch_labels(number), run.device) for stream, number in draws])
-            values, raw.grad = objective.losses_and_gradient(raw, images, batches, labels=labels, step=step)
+            numbers = range(step * batches, (step + 1) * batches)
+            inputs, labels = objective.model.drawn([streams[k] for k in mine], numbers, run.device)
+            values, raw.grad = objective.losses_and_gradient(raw, inputs, batches, labels=labels, step=step)
             optimiser.step()
             trajectory.append(objective.used(raw))
             steps.add(values, λ=trajectory[-1])

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..forward import entropy, logits, prepare_encoder, raw_features
+from ..forward import entropy
 from ..runtime.distributed import gathered, summed
-from ..state import StateDict
 from ..task_vectors import Rows, TaskVectors
 from .combine import Combine
+from .model import Model, Scored, Source
 
-if TYPE_CHECKING:
-    from ..suite import Suite
-
-Features = Callable[[nn.Module, StateDict, Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor | None, int], Tensor]
 """(logits ``[n, classes]``, labels ``[n]`` or None, batches) → Σ over the batches of the mean loss in each."""
 
@@ -65,47 +60,39 @@ def label_loss(scores: Tensor, labels: Tensor | None, batches: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """L(λ) = Σ_k w_k L_k(λ) + pull · ‖λ − λ_start‖², where L_k(λ) is the loss of h_k(f_θ(λ)(x)) on task k's images.
+    """L(λ) = Σ_k w_k L_k(λ) + pull · ‖λ − λ_start‖², where L_k(λ) is the loss of the merged model on task k's inputs.
 
     Arguments:
         tv: task vectors on the device, half precision widened.
         rows: which tensors share a coefficient.
-        encoder: template in evaluation mode, on the device.
-        heads: head weights ``[classes, dim]`` of the K tasks that have images, on the device.
-        normalise: uint8 images → float images.
+        model: merged state and inputs → logits of the K tasks that have inputs.
         clamp: what λ is of the raw parameter: clamped to [0, 1] (True), itself (False), its ``tanh`` or ``sigmoid``.
-        loss: of one task, see `Loss`.
+        loss: of one task, see `Loss`; or one for each of the K.
         weights: w ``[K]``, or None for 1.
         pull: weight of the pull to the start.
         start: λ_start ``[K, R]``, for the pull.
         combine: joins the K tasks' gradients instead of summing them.
         passes: forward and backward passes a step, each of some tasks; ``combine`` takes one a task in any case.
-        autocast: narrow type that the encoder's products are computed in; features, logits and losses stay wide.
-        features: images → features before normalisation; `raw_features`, or the same compiled.
-        spread: K, where the tasks are spread over a group of processes and ``heads`` and ``weights`` are only this
+        spread: K, where the tasks are spread over a group of processes and ``model`` and ``weights`` are only this
             one's; None where it has all.
     """
 
     tv: TaskVectors
     rows: Rows
-    encoder: nn.Module
-    heads: tuple[Tensor, ...]
-    normalise: Callable[[Tensor], Tensor]
+    model: Model
     clamp: bool | str
-    loss: Loss = entropy_loss()
+    loss: Loss | tuple[Loss, ...] = entropy_loss()
     weights: Tensor | None = None
     pull: float = 0.0
     start: Tensor | None = None
     combine: Combine | None = None
     passes: int = 1
-    autocast: torch.dtype | None = None
-    features: Features = raw_features
     spread: int | None = None
 
     @classmethod
     def of(
         cls,
-        suite: Suite,
+        source: Source,
         tv: TaskVectors,
         rows: Rows,
         *,
@@ -118,15 +105,15 @@ class Objective:
         """Everything on the device, once.
 
         Arguments:
-            suite, tv, rows, clamp, device: see the fields.
-            tasks: those that have images; default those of the task vectors.
+            source: of the model.
+            tv, rows, clamp, device: see the fields.
+            tasks: those that have inputs; default those of the task vectors.
             vectors_dtype: narrower type to keep the task vectors in; sums over them stay wide.
-            terms: further fields.
+            terms: further fields, and the model's options ``autocast`` and ``features``.
         """
-        encoder = prepare_encoder(suite.encoder, tv.pretrained, device)
-        heads = tuple(suite.heads[task].detach().to(device) for task in tasks or tv.tasks)
-        tv = tv.to(device, widen=True, vectors_dtype=vectors_dtype)
-        return cls(tv, rows, encoder, heads, suite.normalise, clamp, **terms)
+        inside = {name: terms.pop(name) for name in ("autocast", "features") if name in terms}
+        model = source.opened(tv, tasks or tv.tasks, device, **inside)
+        return cls(tv.to(device, widen=True, vectors_dtype=vectors_dtype), rows, model, clamp, **terms)
 
     def used(self, raw: Tensor) -> Tensor:
         """The coefficients that a raw λ stands for, ``[K, R]``."""
@@ -144,7 +131,7 @@ class Objective:
         return (raw >= 0) & (raw <= 1) if self.clamp else torch.ones_like(raw, dtype=torch.bool)
 
     def losses_and_gradient(
-        self, raw: Tensor, images: Tensor, batches: int, *, labels: Tensor | None = None, step: int = 0
+        self, raw: Tensor, inputs: Any, batches: int, *, labels: Any = None, step: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Losses of the tasks ``[K]`` and the gradient of the objective with respect to raw ``[K, R]``.
 
@@ -155,29 +142,26 @@ class Objective:
 
         Arguments:
             raw: what Adam moves, ``[K, R]``.
-            images: uint8 ``[K · batches · size, 3, h, w]``, task after task; where spread, of this process's tasks.
+            inputs: batches of all tasks, as `Model.drawn` gives them; where spread, of this process's tasks.
             batches: batches of one task; their mean losses are summed.
-            labels: ``[K · batches · size]``, for losses that need them.
+            labels: of the inputs, for losses that need them.
             step: seeds the combining rules that draw.
         """
         state = self.tv._merge(self.used(raw), self.rows)
         leaves = [state[key].requires_grad_() for key in self.tv.vectors]
-        tasks = len(self.heads)
-        count, passes = len(images) // tasks, tasks if self.combine is not None else min(self.passes, tasks)
+        tasks = self.model.count
+        passes = tasks if self.combine is not None else min(self.passes, tasks)
         losses, gradients = [], []
         for group in [range(i * tasks // passes, (i + 1) * tasks // passes) for i in range(passes)]:
-            here = slice(group.start * count, group.stop * count)
-            unit = self._unit_features(state, images[here]).split(count)
-            targets = [None] * len(group) if labels is None else labels[here].split(count)
-            scores = [logits(part, self.heads[k]) for k, part in zip(group, unit, strict=True)]
-            values = torch.stack([self.loss(s, y, batches) for s, y in zip(scores, targets, strict=True)])
+            scored = self.model.scored(state, inputs, labels, group)
+            values = torch.stack([self._loss(k, parts, batches) for k, parts in zip(group, scored, strict=True)])
             total = values.sum()
             if self.weights is not None:
                 total = values @ self.weights[group.start : group.stop].to(values)
             total.backward(inputs=leaves)
             losses.append(values.detach())
             if self.combine is not None or group.stop == tasks:
-                # Tensors that the encoder does not use, such as a text tower's, have no gradient: their λ stays.
+                # Tensors that the model does not use, such as a text tower's, have no gradient: their λ stays.
                 gradient = self.tv._gradient({key: state[key].grad for key in self.tv.vectors}, self.rows)
                 gradients.append(gradient.mul_(self.slope(raw)))
                 for leaf in leaves:
@@ -194,13 +178,10 @@ class Objective:
             gradient = gradient + 2 * self.pull * (self.used(raw) - self.start) * self.slope(raw)
         return values, gradient
 
-    def _unit_features(self, state: StateDict, images: Tensor) -> Tensor:
-        with nullcontext() if self.autocast is None else torch.autocast(images.device.type, self.autocast):
-            found = self.features(self.encoder, state, self.normalise(images))
-        if self.autocast is not None:
-            # Features of length one and logits up to 100 need more digits than bfloat16 has.
-            found = found.to(state[next(iter(self.tv.vectors))].dtype)
-        return F.normalize(found, dim=-1)
+    def _loss(self, k: int, parts: Scored, batches: int) -> Tensor:
+        loss = self.loss[k] if isinstance(self.loss, tuple) else self.loss
+        first, *rest = (loss(scores, labels, batches // len(parts)) for scores, labels in parts)
+        return sum(rest, first)
 
     def _combined(self, gradients: Tensor, step: int) -> Tensor:
         flat = gradients.flatten(1)

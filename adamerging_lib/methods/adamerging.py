@@ -15,6 +15,7 @@ from ..forward import raw_features
 from ..learning.adaptation import Adaptation, learns
 from ..learning.combine import combiner, task_weights
 from ..learning.descent import initial, learn
+from ..learning.model import suite_source
 from ..learning.objective import entropy_loss
 from ..learning.recipes import check_count, check_positive
 from ..merged import Fit
@@ -142,7 +143,7 @@ def adamerge(
     speed = {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype, "compile": compile}
     hyper |= {name: value for name, value in speed.items() if value != (1 if name == "passes" else None) and value}
     return learn(
-        suite,
+        suite_source(suite),
         tv,
         run.streams(suite, images=images),
         start,

@@ -72,6 +72,10 @@ def dare(
     Source:
         Yu et al. 2024 (Language Models are Super Mario). They drop 90 % and more of large language models and search
         p for smaller ones; the default 0.5 is FusionBench's for CLIP, the only published value for such encoders.
+
+    Differs from the published code:
+        With ``base="ties"`` FusionBench's configuration has λ = 0.5; here it is 0.3 for either base unless
+        ``scaling`` says otherwise, as Task Arithmetic and Ties have it.
     """
     one_of("base", base, BASES)
     _check(drop)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..coefficients import Coefficients
 from ..learning.adaptation import Adaptation, learns
 from ..learning.descent import initial, learn
+from ..learning.model import suite_source
 from ..merged import Fit
 from .doge import doge_vectors
 from .registry import register
@@ -74,6 +75,10 @@ def doge_am(
 
     Source:
         Wei et al. 2025 (Adaptive Projective Gradient Descent), arXiv 2501.01230; the authors' port in FusionBench.
+
+    Differs from the published code:
+        Entropy is Σ −p log p from a log-softmax, where the port has log(p + 1e-8); its 1,000 steps are those of
+        ``recipe="paper"``. Of DOGE's own part what `doge_ta` says.
     """
     tv = suite.task_vectors()
     start, plain_init = initial(init, tv, tv.rows("tensor"))
@@ -84,6 +89,6 @@ def doge_am(
     moved = doge_vectors(tv.to(run.device), per_task=True, keep=keep, iterations=iterations)
     vectors = tv.replace({key: t.to(tv.vectors[key].device) for key, t in moved.vectors.items()})
     return learn(
-        suite, vectors, streams, start, run=run, method="doge_am", hyper=hyper, granularity="tensor", clamp=clamp,
-        checkpoint=checkpoint,
+        suite_source(suite), vectors, streams, start, run=run, method="doge_am", hyper=hyper, granularity="tensor",
+        clamp=clamp, checkpoint=checkpoint,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,14 +21,17 @@ RESCALES = ("tensors", "global")
 def survey(tv: TaskVectors, *, rescale: str, **_: Any) -> list[float]:
     """λ_k ``[K]``, which compare whole task vectors with what their masks leave of τ."""
     one_of("rescale", rescale, RESCALES)
-    own, kept = torch.zeros(2, len(tv.tasks), dtype=torch.float64).unbind()
+    own, kept = ([[] for _ in tv.tasks] for _ in range(2))
     for t in tv.vectors.values():
         vector, mask = _elect(t)
         share = 1 / max(1, vector.numel()) if rescale == "tensors" else 1.0
         for k, chosen in enumerate(mask):
-            own[k] += share * t[k].abs().sum(dtype=torch.float64).cpu()
-            kept[k] += share * (vector * chosen).abs().sum(dtype=torch.float64).cpu()
-    return torch.where(kept > 0, own / kept, 1).tolist()
+            own[k].append(share * float(t[k].abs().sum(dtype=torch.float64)))
+            kept[k].append(share * float((vector * chosen).abs().sum(dtype=torch.float64)))
+    # Summed exactly: the order of the tensors, which is another one in a file, then changes nothing.
+    return [
+        math.fsum(mine) / left if (left := math.fsum(theirs)) else 1.0 for mine, theirs in zip(own, kept, strict=True)
+    ]
 
 
 @register(

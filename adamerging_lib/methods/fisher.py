@@ -56,7 +56,7 @@ def fisher(
         mc_samples: 0 for the whole sum over classes; n for n classes drawn from p(·|x) a image instead.
         coverage: share of a task's Σ μ that the sum keeps, in (0, 1], largest first; 1 is exact to the last class.
         normalise: w_k = 1 / (‖F_k‖ + floor), so that every task weighs alike; otherwise w_k = 1.
-        floor: added to every F, as published: what no gradient reaches is then averaged.
+        floor: added to every F, as FusionBench does: what no gradient reaches is then averaged.
         seed: of the choice of images, and of the classes drawn.
 
     Returns:
@@ -83,7 +83,9 @@ def fisher(
 
     Differs from the published code:
         FusionBench squares the gradient of a whole batch's Σ_x Σ_c √p_c log p_c, which mixes images and classes; here
-        every image and class is squared alone, as the formula says.
+        every image and class is squared alone, as the formula says. The floor is FusionBench's; the authors' own code
+        takes max(F, 1e-6), and by default for the first model only, so that what no gradient reaches is the first
+        model's.
     """
     check_count("mc_samples", mc_samples, least=0)
     check_positive("coverage", coverage)

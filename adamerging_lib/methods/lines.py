@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +40,18 @@ def survey(tv: TaskVectors, *, base: str, alpha: float | None, beta: float, **_:
     return alpha, {key: alpha + beta * layer.relative_depth for key, layer in layers.items()}, of_base
 
 
-@register("lines", label="LiNeS", needs="nothing", source="Wang et al. 2025 (LiNeS)", streams=survey)
+def _is_linear(*, base: str, **_: Any) -> bool:
+    return base == "task_arithmetic"
+
+
+@register(
+    "lines",
+    label="LiNeS",
+    needs="nothing",
+    source="Wang et al. 2025 (LiNeS)",
+    streams=survey,
+    linear=_is_linear,
+)
 def lines(
     tv: TaskVectors,
     whole: Whole | None = None,
@@ -99,9 +111,10 @@ def _vector(tv: TaskVectors, base: str, of_base: Any) -> dict[str, Tensor]:
 
 def _share(tv: TaskVectors, base: str, of_base: Any) -> float:
     """‖Σ_k T_k‖₁ / ‖τ‖₁, tensor by tensor; 0 where τ is zero."""
-    whole = left = 0.0
+    whole, left = [], []
     for key, t in tv.vectors.items():
         one = replace(tv, vectors={key: t})
-        whole += float(t.sum(0).abs().sum(dtype=torch.float64))
-        left += float(_vector(one, base, of_base)[key].abs().sum(dtype=torch.float64))
-    return whole / left if left else 0.0
+        whole.append(float(t.sum(0).abs().sum(dtype=torch.float64)))
+        left.append(float(_vector(one, base, of_base)[key].abs().sum(dtype=torch.float64)))
+    # Summed exactly: the order of the tensors, which is another one in a file, then changes nothing.
+    return math.fsum(whole) / math.fsum(left) if any(left) else 0.0

@@ -75,8 +75,9 @@ def joint_training(
 
     Differs from the published code:
         wPCGrad's code and text were not found, only what its abstract says: the order of pairs and the drawing within
-        a pair are ours. CAGrad is without the optional factor 1/(1 + c²), which Adam would undo. Nash-MTL is solved
-        exactly and at every step, and its combined gradient has norm 1, as its published cap always binds.
+        a pair are ours. CAGrad's gradient is K times as long there, as that of the summed losses is, and optionally
+        1/(1 + c²) as long: factors that Adam undoes, and that are left out here. Nash-MTL is solved exactly and at
+        every step, and its combined gradient has norm 1, as its published cap always binds.
     """
     device = run.device
     hyper: dict[str, Any] = {**run.options, "seed": run.seed}

@@ -22,7 +22,8 @@ def zero_shot(tv: TaskVectors) -> Merged:
     Returns:
         θ0, copied.
     """
-    return Merged({key: t.detach().clone() for key, t in tv.pretrained.items()}, "zero_shot", {}, tv.tasks)
+    own = {**tv.pretrained, **{key: t[0] for key, t in tv.statistics.items()}}
+    return Merged({key: t.detach().clone() for key, t in own.items()}, "zero_shot", {}, tv.tasks)
 
 
 @register(

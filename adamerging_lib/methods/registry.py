@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ import pandas as pd
 
 from ..merged import Merged
 from ..published.competitions import BOUNDS, NEEDS, competition, competitions, gives
-from ..runtime.values import Parameter, nearest
-from ..task_vectors import TaskVectors
+from ..runtime.values import Parameter, few, nearest
+from ..task_vectors import TaskVectors, check_merged
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Method:
     adaptive: bool
     trains: bool
     streams: bool | Callable[..., Any]
+    linear: bool | Callable[..., bool]
 
     @property
     def gives(self) -> str:
@@ -59,6 +61,7 @@ def register(
     adaptive: bool = False,
     trains: bool = False,
     streams: bool | Callable[..., Any] = False,
+    linear: bool | Callable[..., bool] = False,
 ) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
     """Decorator: make a function known as a method.
 
@@ -77,6 +80,8 @@ def register(
         streams: whether each tensor can be merged without the others. True: the function, given one tensor, gives
             that tensor of the whole result. A function ``survey(tv, **hyper)``: the same, once it has what survey
             found out about all tensors as second positional argument.
+        linear: whether the result is θ0 + Σ_k λ_k T_k with λ that hyper-parameters and names alone decide, so that a
+            merge of adapters is an adapter. A function ``linear(**hyper)``: whether it is with these.
     """
     if needs not in NEEDS:
         raise ValueError(f"method {id!r} needs {needs!r}: say one of {', '.join(NEEDS)}")
@@ -85,7 +90,7 @@ def register(
         if id in _METHODS:
             raise ValueError(f"method id {id!r} is registered twice")
         _METHODS[id] = Method(
-            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains, streams
+            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains, streams, linear
         )
         return function
 
@@ -144,10 +149,27 @@ def merge(method_id: str, task_vectors: TaskVectors, **hyper: Any) -> Merged:
         hyper: the method's keyword arguments.
 
     Raises:
-        ValueError: for an unknown id or hyper-parameter, or a method that needs images (use `run_method`).
+        ValueError: for an unknown id or hyper-parameter, a method that needs images (use `run_method`), or a merged
+            number that is too large for its type.
+
+    Warns:
+        UserWarning: where the models have running statistics, which are averaged and must be recalibrated.
     """
     method = find(method_id)
     if method.takes != "task_vectors":
         raise ValueError(f"{method_id} needs {method.needs}: use run_method({method_id!r}, suite)")
     check_hyper(method, hyper)
-    return method.function(task_vectors, **hyper)
+    merged = method.function(task_vectors, **hyper)
+    if merged.state is not None:
+        check_merged(task_vectors, merged.state)
+    if task_vectors.statistics and method_id != "zero_shot":
+        warnings.warn(recalibrate(task_vectors.statistics), stacklevel=2)
+    return merged
+
+
+def recalibrate(statistics: Collection[str]) -> str:
+    """What to say of a merged model that has running statistics, named here."""
+    return (
+        f"running statistics are averaged over the experts ({few(list(statistics))}): they are not those of the merged "
+        f"model, which must be recalibrated before it is used, by passes over images in training mode without steps"
+    )

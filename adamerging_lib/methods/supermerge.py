@@ -11,6 +11,7 @@ from torch import Tensor
 from ..coefficients import Coefficients
 from ..learning.adaptation import Adaptation, learns
 from ..learning.descent import initial, learn
+from ..learning.model import suite_source
 from ..learning.objective import label_loss
 from ..merged import Merged
 from ..state import StateDict
@@ -84,7 +85,7 @@ def supermerge(
         tv = TaskVectors.from_state_dicts(suite.pretrained, experts)
         start, _ = initial(init, tv, tv.rows(granularity))
         return learn(
-            suite, tv, [streams[task] for task in tasks], start, run=run, method="supermerge",
+            suite_source(suite), tv, [streams[task] for task in tasks], start, run=run, method="supermerge",
             hyper=hyper, granularity=granularity, tasks=tasks, clamp="tanh", terms={"loss": label_loss},
         )  # fmt: skip
 

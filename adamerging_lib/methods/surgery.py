@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..forward import raw_features
-from ..learning.adaptation import Adaptation, learns
+from ..learning.adaptation import Adaptation, Steps, learns
 from ..learning.recipes import check_count
+from ..learning.streams import Stream
 from ..merged import Merged
 from ..probing.experts import feature_table, images_used
 from ..state import StateDict
@@ -64,6 +65,7 @@ def surgery(
     base_hyper: Mapping[str, Any] | None = None,
     rank: int = 16,
     normalise: bool = False,
+    zero_gradients: bool = False,
 ) -> Merged:
     """f_k(x) = f(x) − U_k ReLU(D_k f(x)), min over U_k, D_k of mean |f_k(x) − f_θ_k(x)|, f the merged encoder, fixed.
 
@@ -74,6 +76,8 @@ def surgery(
             and device, and its kept fit is used.
         rank: r, rows of D_k ``[r, dim]`` and columns of U_k ``[dim, r]`` (16).
         normalise: give f and f_θ_k unit length first, as FusionBench does; the authors' code takes them as they are.
+        zero_gradients: go on moving a task's adapter by Adam's momentum while the other tasks are updated, one after
+            another in the suite's order, as where published numbers come from.
         steps: rounds over the tasks (500).
         batches: per task and round (2), each with an update of its own.
         seed: of the image streams and of D_k at the start, per task.
@@ -98,7 +102,10 @@ def surgery(
     Differs from the published code:
         Features are computed once an image, not in every update, and the K adapters, which share nothing, move at
         once: the same numbers. D_k starts from the seed and the task's name. Batches come from shuffled passes, where
-        the published loop shuffles anew for every round.
+        the published loop shuffles anew for every round. Adam leaves the other tasks' adapters alone, as under
+        torch ≥ 2; the published numbers were made under older versions, whose ``zero_grad`` leaves gradients of zero
+        with which momentum moves them: ``zero_gradients``. On 400 images per task of the mini suite, by Task
+        Arithmetic, that gives 93.2 percent, and the default 92.1.
     """
     check_count("rank", rank)
     device, options, given = run.device, run.options, dict(base_hyper or {})
@@ -119,12 +126,44 @@ def surgery(
         both, which = (merged.state_dict(task), suite.experts[task]), images_used(stream, total)
         pair = [feature_table(suite, state, task, which, device=device) for state in both]
         tables.append([F.normalize(table, dim=-1) for table in pair] if normalise else pair)
-    down = nn.Parameter(torch.stack([_start(run, rank, width, task) for task in suite.tasks]).to(tables[0][0]))
-    up = nn.Parameter(down.new_zeros(len(down), width, rank))
-    optimiser = torch.optim.Adam([down, up], lr=options["lr"])
+    start = torch.stack([_start(run, rank, width, task) for task in suite.tasks]).to(tables[0][0])
     steps = run.steps("surgery", suite.tasks, total=total, loss="distance")
+    down, up = _train(tables, streams, start, steps, options["lr"], options["batches"] if zero_gradients else 0)
+    sides = {"down": down.cpu(), "up": up.cpu()}
+    adapters = {f"{side}|{task}": t[k].clone() for side, t in sides.items() for k, task in enumerate(suite.tasks)}
+    return replace(
+        merged,
+        method="surgery",
+        hyper={
+            "base": base, "base_hyper": given, "rank": rank, "normalise": normalise,
+            "zero_gradients": zero_gradients, **options, "seed": run.seed, "setting": run.setting,
+        },
+        forward=adapted_unit if normalise else adapted,
+        extra=adapters,
+        history=steps.history(),
+        storage=None if merged.storage is None else merged.storage + 2 * rank * width,
+    )  # fmt: skip
+
+
+def _train(
+    tables: Sequence[Sequence[Tensor]], streams: Sequence[Stream], down: Tensor, steps: Steps, lr: float, idle: int
+) -> tuple[Tensor, Tensor]:
+    """D ``[K, rank, dim]`` and U ``[K, dim, rank]`` from a D at the start, all tasks at once.
+
+    ``tables`` are each task's features before and after; ``idle`` is how many updates of every other task an adapter
+    follows by momentum in a round of as many of its own, 0 for none.
+    """
+    down = nn.Parameter(down)
+    up = nn.Parameter(down.new_zeros(len(down), down.shape[2], down.shape[1]))
+    optimiser = torch.optim.Adam([down, up], lr=lr)
+
+    def drift(updates: int) -> None:
+        down.grad, up.grad = torch.zeros_like(down), torch.zeros_like(up)
+        for _ in range(updates):
+            optimiser.step()
+
     for step in steps:
-        places = [stream.indices(step).to(device) for stream in streams]
+        places = [stream.indices(step).to(down.device) for stream in streams]
         found, goal = (torch.stack([pair[i][at] for pair, at in zip(tables, places, strict=True)]) for i in (0, 1))
         # [K, batch, dim]; tasks share no parameter, so one sum and one Adam are K losses and K Adams.
         loss = (_adapt(found, down, up) - goal).abs().mean((1, 2))
@@ -132,21 +171,15 @@ def surgery(
         loss.sum().backward()
         optimiser.step()
         steps.add(loss)
-
-    sides = {"down": down.detach().cpu(), "up": up.detach().cpu()}
-    adapters = {f"{side}|{task}": t[k].clone() for side, t in sides.items() for k, task in enumerate(suite.tasks)}
-    return replace(
-        merged,
-        method="surgery",
-        hyper={
-            "base": base, "base_hyper": given, "rank": rank, "normalise": normalise, **options,
-            "seed": run.seed, "setting": run.setting,
-        },
-        forward=adapted_unit if normalise else adapted,
-        extra=adapters,
-        history=steps.history(),
-        storage=None if merged.storage is None else merged.storage + 2 * rank * width,
-    )  # fmt: skip
+        if idle and (step + 1) % idle == 0 and step + 1 < steps.total:
+            drift((len(down) - 1) * idle)
+    if not idle:
+        return down.detach(), up.detach()
+    left = []
+    for k in reversed(range(len(down))):  # the last round ends with the last task: the one before waits for it alone
+        left.insert(0, (down[k].detach().clone(), up[k].detach().clone()))
+        drift(idle)
+    return torch.stack([d for d, _ in left]), torch.stack([u for _, u in left])
 
 
 def _start(run: Adaptation, rank: int, width: int, task: str) -> Tensor:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 RECIPES: dict[str, dict[str, float | int]] = {
-    # Budget and learning rate of joint training's recipes; the gates' were not found.
+    # Budget and learning rate of joint training's recipes, and gates at a rate of our own: the author's code trains
+    # convolutional networks by SGD, whose rates say nothing of Adam's on CLIP.
     "paper": {"steps": 4000, "lr": 1e-5, "gate_lr": 1e-3, "batch_size": 32},
     "mini": {"steps": 50, "lr": 5e-4, "gate_lr": 1e-2, "batch_size": 16},
 }
@@ -78,8 +79,15 @@ def taps(
         None found for the eight CLIP tasks.
 
     Source:
-        Wallingford et al. 2022, arXiv 2203.16708: the sequential form, where the shared weights stay θ0. Threshold,
-        sparsity, the gates' start (0.2) and learning rate are ours: the sources read do not tell them.
+        Wallingford et al. 2022, arXiv 2203.16708: the sequential form, where the shared weights stay θ0. Threshold and
+        sparsity as in its author's code.
+
+    Differs from the published code:
+        There gates start at 0.15, and weights and gates alike learn by SGD, rate 0.01 with momentum 0.9 and cosine
+        decay, in 30 epochs of batches of 32, one update per eight batches; the price of gates is charged after the
+        first epochs (``warmup_epochs``, 2) and divided by 52 whatever the number of layers. Here gates start at 0.2,
+        Adam learns with rates of its own for weights and gates, steps are those of joint training, and the price is
+        charged from the first. A gate at the threshold itself is open there, shut here.
     """
     check_positive("sparsity", sparsity)
     if not 0 < threshold < START:

@@ -9,7 +9,14 @@ from ..task_vectors import TaskVectors
 from .registry import register
 
 
-@register("task_arithmetic", label="Task Arithmetic", needs="nothing", source="Ilharco et al. 2023", streams=True)
+@register(
+    "task_arithmetic",
+    label="Task Arithmetic",
+    needs="nothing",
+    source="Ilharco et al. 2023",
+    streams=True,
+    linear=True,
+)
 def task_arithmetic(tv: TaskVectors, *, scaling: float = 0.3) -> Merged:
     """θ = θ0 + λ Σ_k T_k, one λ for all tasks and tensors.
 

@@ -81,8 +81,9 @@ def tinting(
     Published: Tint++ with its successor's text 90.1 ± 0.1 at ViT-B/32 (pool P1); v1's own tables: none found.
 
     Source:
-        Jung et al. 2024 (Model Tinting, arXiv 2412.19098), Section 3. Soft labels, the top-p filter and the start of
-        a tinted encoder layer are its successor's, SyMerge (Jung et al. 2026).
+        Jung et al. 2024 (Model Tinting, arXiv 2412.19098), Section 3. Soft labels are an option of its released code
+        (``crosspseudosoft``), not of its text; the top-p filter and the start of a tinted encoder layer are its
+        successor's, SyMerge (Jung et al. 2026), whose text has soft labels too.
 
     Differs from the published code:
         Pseudo-labels are computed once an image instead of in every update, and the gradient of λ is the inner

@@ -9,7 +9,14 @@ from ..task_vectors import TaskVectors
 from .registry import register
 
 
-@register("weight_averaging", label="Weight Averaging", needs="nothing", source="Wortsman et al. 2022", streams=True)
+@register(
+    "weight_averaging",
+    label="Weight Averaging",
+    needs="nothing",
+    source="Wortsman et al. 2022",
+    streams=True,
+    linear=True,
+)
 def weight_averaging(tv: TaskVectors) -> Merged:
     """θ = (1/K) Σ_k θ_k = θ0 + (1/K) Σ_k T_k: the plain mean of the experts.
 

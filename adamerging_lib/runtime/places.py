@@ -6,6 +6,14 @@ import os
 from pathlib import Path
 
 
+def given(path: str | os.PathLike[str]) -> Path:
+    """A path as a person gave it, ``~`` at its start being the home folder; a shell leaves it behind an ``=``."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~name without such a user: a file's own name, then
+        return Path(path)
+
+
 def committed() -> Path:
     """The folder of the committed records: ``results`` of the checkout, else of the current folder."""
     root = Path(__file__).resolve().parents[2]
@@ -17,14 +25,14 @@ def results() -> Path:
 
     So that no run changes a committed record: only `make accept` does, and `make refit` what is below ``fits``.
     """
-    given = os.environ.get("ADAMERGING_RESULTS")
-    return Path(given) if given else committed().parent / "_build" / "results"
+    folder = os.environ.get("ADAMERGING_RESULTS")
+    return Path(folder) if folder else committed().parent / "_build" / "results"
 
 
 def assets() -> Path:
     """The folder of models and data sets: $ADAMERGING_ASSETS, else ``adamerging/assets`` of the user's cache folder."""
-    if given := os.environ.get("ADAMERGING_ASSETS"):
-        return Path(given).expanduser()
+    if folder := os.environ.get("ADAMERGING_ASSETS"):
+        return given(folder)
     return _user_cache() / "assets"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-_KINDS = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": (list, tuple), "dict": dict}
+from .annotations import fits, joined, read, unquoted, written
 
 
 def one_of(what: str, name: Any, known: Collection[Any]) -> None:
@@ -43,15 +42,8 @@ class Parameter:
     help: str = ""
 
     def allows(self, value: object) -> bool:
-        """Whether ``value`` is of the type, or of one of a union's; an int passes for a float, never a bool."""
-        kinds = [part.strip().partition("[")[0] for part in self.type.split("|")]
-        if value is None:
-            return self.default is None or "None" in kinds
-        if any(kind not in _KINDS for kind in kinds if kind != "None"):
-            return True  # what a literal cannot be, or no annotation: left to whoever takes the value
-        if isinstance(value, bool):
-            return "bool" in kinds
-        return any(isinstance(value, _KINDS[kind]) for kind in kinds if kind not in ("None", "bool"))
+        """Whether ``value`` is of the type, elements included, or of one of a union's; see `annotations.fits`."""
+        return (value is None and self.default is None) or fits(self.type, value)
 
 
 def describe(known: Mapping[str, Parameter]) -> str:
@@ -75,24 +67,27 @@ def check(owner: object, known: Mapping[str, Parameter], values: Mapping[str, ob
             hint = nearest(name, known).replace("did", "Did", 1)
             raise ValueError(f"{owner} has no parameter {name!r}. {hint}{listing}")
         if not known[name].allows(value):
-            raise ValueError(f"{owner}: {name}={value!r} should be of type {known[name].type}. {listing}")
+            example = _example(name, known[name])
+            raise ValueError(f"{owner}: {name}={value!r} should be of type {known[name].type}{example}. {listing}")
     return dict(values)
 
 
 def parse(owner: object, known: Mapping[str, Parameter], pairs: Iterable[str]) -> dict[str, object]:
     """``["steps=1000", "tasks=digits,signs"]`` → typed values, checked.
 
-    A text stays a text where the default is one; anything else is read as a Python literal (``1e-3``, ``None``,
-    ``True``, ``[1, 2]``), and a list may also be written with commas only.
+    A text stays a text where the default is one, but for quotes around all of it; anything else is read as a Python
+    literal (``1e-3``, ``None``, ``True``, ``[1, 2]``) whose texts need no quotes (``[digits,signs]``), and a list or a
+    dictionary may also be written without its brackets. What a space took apart inside of one is put together again.
 
     Raises:
         ValueError: a pair without "=", a name given twice, or as in `check`.
     """
     values: dict[str, object] = {}
-    for pair in pairs:
+    for pair in joined(list(pairs)):
         name, equals, text = pair.partition("=")
+        name = name.strip()
         if not equals:
-            raise ValueError(f"Parameter {pair!r} should read name=value.")
+            raise ValueError(f"Parameter {pair!r} should read name=value, a list as in name=first,second.")
         if name in values:
             raise ValueError(f"Parameter {name!r} is given twice: give it once.")
         values[name] = _value(text, known[name]) if name in known else text
@@ -100,12 +95,17 @@ def parse(owner: object, known: Mapping[str, Parameter], pairs: Iterable[str]) -
 
 
 def _value(text: str, parameter: Parameter) -> object:
-    if isinstance(parameter.default, str):
-        return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text.split(",") if isinstance(parameter.default, list) else text
-    if isinstance(value, tuple) and isinstance(parameter.default, list):
-        return list(value)
-    return value if parameter.allows(value) or not parameter.allows(text) else text
+    return unquoted(text) if isinstance(parameter.default, str) else read(parameter.type, text)
+
+
+def _example(name: str, parameter: Parameter) -> str:
+    """How a value is written, for a message; a comma before it."""
+    value = parameter.default
+    if value in (None, [], {}) or not parameter.allows(value):
+        shapes = ({"key": "value"}, {"key": 1}, ["first", "second"], [1, 2])
+        known = not fits(parameter.type, object())  # else everything fits
+        value = next((shape for shape in shapes if known and fits(parameter.type, shape)), None)
+    if value is None:
+        return ""
+    text = f"{name}={written(value).removeprefix('[').removesuffix(']')}"
+    return f", such as {repr(text) if isinstance(value, dict) or ' ' in text else text}"

@@ -21,6 +21,9 @@ class OnDemand(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._make[name](name)
 
+    def __contains__(self, name: object) -> bool:  # Mapping's own would make the tensor
+        return name in self._make
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._make)
 

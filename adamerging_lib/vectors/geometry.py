@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..task_vectors import TaskVectors
 
@@ -15,7 +20,7 @@ def cosines(tv: TaskVectors) -> pd.DataFrame:
     Source:
         Ilharco et al. 2023 report that task vectors of CLIP models are nearly orthogonal.
     """
-    return _cosines(_gram(tv), tv.tasks)
+    return _cosines(_gram(tv).numpy(), tv.tasks)
 
 
 def relative_norms(tv: TaskVectors) -> pd.Series:
@@ -24,50 +29,212 @@ def relative_norms(tv: TaskVectors) -> pd.Series:
     return pd.Series((_gram(tv).diagonal().sqrt() / base).numpy(), index=list(tv.tasks))
 
 
-def compare(tv: TaskVectors) -> pd.DataFrame:
-    """How the task vectors lie to θ0 and to each other, from one pass over the tensors; they may be read lazily.
+@dataclass(frozen=True)
+class Part:
+    """One tensor's share of a geometry.
+
+    Arguments:
+        shape: of the tensor.
+        gram: ⟨T_j, T_k⟩ ``[K, K]``.
+        along: ⟨θ0, T_k⟩ ``[K]``.
+        base: ‖θ0‖².
+        changed: entries of T_k that are not zero ``[K]``.
+        against: of these, whose sign is not that of Σ_j T_j ``[K]``.
+        equal: whether T_j and T_k are equal to the last bit ``[K, K]``.
+        ranks: effective rank of each T_k ``[K]``; None where the tensor is no matrix, or ranks were not asked for.
+    """
+
+    shape: tuple[int, ...]
+    gram: np.ndarray
+    along: np.ndarray
+    base: float
+    changed: np.ndarray
+    against: np.ndarray
+    equal: np.ndarray
+    ranks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How K task vectors lie to θ0 and to each other, tensor by tensor; see `geometry`.
+
+    Arguments:
+        tasks: K names.
+        parts: tensor name → its share.
+    """
+
+    tasks: tuple[str, ...]
+    parts: Mapping[str, Part]
+
+    def total(self, field: str) -> np.ndarray:
+        """A field of `Part` summed over all tensors."""
+        shape = {"gram": (len(self.tasks),) * 2, "base": ()}.get(field, len(self.tasks))
+        return sum((getattr(part, field) for part in self.parts.values()), np.zeros(shape))
+
+    @property
+    def norms(self) -> np.ndarray:
+        """‖T_k‖ ``[K]``."""
+        return np.sqrt(self.total("gram").diagonal())
+
+    @property
+    def relative(self) -> np.ndarray:
+        """‖T_k‖ / ‖θ0‖ ``[K]``; from a θ0 of zeros every other model is infinitely far."""
+        base = float(self.total("base"))
+        return self.norms / base**0.5 if base else np.where(self.norms == 0, 0.0, np.inf)
+
+    @property
+    def cosines(self) -> pd.DataFrame:
+        """cos(T_j, T_k): tasks × tasks; 0 where one of the two is zero."""
+        return _cosines(self.total("gram"), self.tasks)
+
+    @property
+    def equal(self) -> np.ndarray:
+        """Whether T_j and T_k are equal to the last bit ``[K, K]``."""
+        whole = np.ones((len(self.tasks),) * 2, dtype=bool)
+        return np.logical_and.reduce([whole, *(part.equal for part in self.parts.values())])
+
+    @property
+    def effective_ranks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each T_k ``[K]``: mean effective rank of its matrices, and that as a share of what noise would have.
+
+        Matrices count by ‖T_k‖². Noise of shape [m, n] has an effective rank of about m n / (m + n). NaN where no
+        matrix of a task differs from θ0's, or ranks were not asked for.
+        """
+        known = [part for part in self.parts.values() if part.ranks is not None]
+        weights = np.array([part.gram.diagonal() for part in known]).reshape(-1, len(self.tasks))
+        noise = np.array([noise_rank(part.shape) for part in known])
+        ranks = np.array([part.ranks for part in known]).reshape(weights.shape)
+        moved = weights > 0  # a zero matrix has no rank
+        total = np.where(moved.any(0), weights.sum(0), np.nan)
+        weighted = np.where(moved, weights * ranks, 0)
+        return weighted.sum(0) / total, (weighted / noise.reshape(-1, 1)).sum(0) / total
+
+
+def geometry(tv: TaskVectors, *, ranks: bool = False) -> Geometry:
+    """Measure how task vectors lie to θ0 and to each other, in one pass over the tensors; they may be read lazily.
 
     Arguments:
         tv: θ0 and T_k.
+        ranks: whether effective ranks are measured too, see `effective_rank`.
+    """
+    return measured(tv.tasks, ((key, tv.pretrained[key], t) for key, t in tv.vectors.items()), ranks=ranks)
+
+
+def measured(tasks: Sequence[str], pairs: Iterable[tuple[str, Tensor, Tensor]], *, ranks: bool = False) -> Geometry:
+    """As `geometry`, of tensors that come one after another.
+
+    Arguments:
+        tasks: K names.
+        pairs: name, θ0 and T ``[K, *shape]`` of every tensor.
+        ranks: whether effective ranks are measured too.
+    """
+    return Geometry(tuple(tasks), {key: _part(base, t, ranks) for key, base, t in pairs})
+
+
+def _part(base: Tensor, t: Tensor, ranks: bool) -> Part:
+    changed, against, total = *np.zeros((2, len(t)), dtype=np.int64), t.sum(0)
+    for k, own in enumerate(t):  # one task at a time, for memory
+        changed[k] = own.count_nonzero()
+        against[k] = (own * total < 0).count_nonzero()
+    gram = _gram_of(t, base).numpy()
+    found = np.array([effective_rank(own) for own in t]) if ranks and is_matrix(t.shape[1:]) else None
+    own = gram[1:, 1:]
+    return Part(tuple(t.shape[1:]), own, gram[0, 1:], float(gram[0, 0]), changed, against, _equal(t, own), found)
+
+
+def _equal(t: Tensor, gram: np.ndarray) -> np.ndarray:
+    equal, products = np.eye(len(t), dtype=bool), gram.tolist()  # lists: most tensors are small, and many
+    for j, row in enumerate(products):
+        for k in range(j + 1, len(row)):
+            # Only those are compared entry by entry that may be equal: of honest experts none.
+            if max(abs(row[k] - row[j]), abs(row[k] - products[k][k])) <= 1e-9 * row[j]:
+                equal[j, k] = equal[k, j] = not row[j] or torch.equal(t[j], t[k])
+    return equal
+
+
+def is_matrix(shape: Sequence[int]) -> bool:
+    """Whether a tensor is a matrix, or a convolution that can be read as one, with two rows and columns at least."""
+    return len(shape) >= 2 and shape[0] > 1 and prod(shape[1:]) > 1
+
+
+def noise_rank(shape: Sequence[int]) -> float:
+    """About the effective rank that a matrix of independent random numbers has: m n / (m + n)."""
+    m, n = shape[0], prod(shape[1:])
+    return m * n / (m + n)
+
+
+_SMALL, _PROBES = 256, 64
+
+
+def effective_rank(t: Tensor) -> float:
+    """(Σ σ²)² / Σ σ⁴ of a matrix: r where r singular values are equal and the others zero; NaN of a zero matrix.
+
+    Exact, by the Gram matrix of the smaller side, where that has at most 256 rows. Of larger matrices Σ σ⁴ = ‖T Tᵀ‖² is
+    estimated without bias by 64 random vectors g of a fixed seed, as the mean of ‖T Tᵀ g‖², which costs as much as 128
+    products of the matrix with a vector.
+
+    Arguments:
+        t: a matrix ``[m, n]``; of a tensor of more dimensions, all but the first count as columns.
+    """
+    flat = t.reshape(len(t), -1)
+    flat = flat.T if flat.shape[0] > flat.shape[1] else flat
+    length = torch.linalg.vector_norm(flat, dtype=torch.float64)
+    if not length:
+        return float("nan")
+    flat = flat / length  # so that no square overflows or vanishes
+    if len(flat) <= _SMALL:
+        fourth = float((flat @ flat.T).square().sum(dtype=torch.float64))
+    else:
+        generator = torch.Generator().manual_seed(0)
+        probes = torch.randn(len(flat), _PROBES, generator=generator).to(flat)
+        fourth = float((flat @ (flat.T @ probes)).square().sum(dtype=torch.float64)) / _PROBES
+    return 1 / fourth
+
+
+def compare(found: Geometry) -> pd.DataFrame:
+    """How the task vectors lie to θ0 and to each other, as a table.
+
+    Arguments:
+        found: of `geometry`.
 
     Returns:
         One row per task: ``norm`` ‖T_k‖, ``relative`` ‖T_k‖ / ‖θ0‖, ``changed`` share of entries that are not zero,
         ``conflict`` share of these whose sign is not that of Σ_j T_j, ``nearest`` the task with the largest
         ``cosine``, and that cosine.
     """
-    gram, base = torch.zeros(len(tv.tasks), len(tv.tasks), dtype=torch.float64), 0.0
-    size, changed, against = 0, *torch.zeros(2, len(tv.tasks), dtype=torch.int64)
-    for key, t in tv.vectors.items():
-        gram += _gram_of(t)
-        base += float(torch.linalg.vector_norm(tv.pretrained[key].to(t.dtype), dtype=torch.float64)) ** 2
-        size, total = size + t[0].numel(), t.sum(0)
-        for k, own in enumerate(t):  # one task at a time, for memory
-            changed[k] += own.count_nonzero().cpu()
-            against[k] += (own * total < 0).count_nonzero().cpu()
-    norms = gram.diagonal().sqrt()
-    frame = pd.DataFrame({"norm": norms.numpy()}, index=list(tv.tasks))
-    frame["relative"] = frame["norm"] / base**0.5 if base else float("nan")
-    frame["changed"] = changed.numpy() / size
-    frame["conflict"] = against.numpy() / changed.clamp_min(1).numpy()
-    others = _cosines(gram, tv.tasks).where(~np.eye(len(tv.tasks), dtype=bool))
-    single = len(tv.tasks) == 1
+    size, changed = sum(prod(part.shape) for part in found.parts.values()), found.total("changed")
+    frame = pd.DataFrame({"norm": found.norms, "relative": found.relative}, index=list(found.tasks))
+    frame["changed"] = changed / max(size, 1)
+    frame["conflict"] = found.total("against") / changed.clip(1)
+    others = found.cosines.where(~np.eye(len(found.tasks), dtype=bool))
+    single = len(found.tasks) == 1
     frame["nearest"] = None if single else others.idxmax(axis=1)
     frame["cosine"] = None if single else others.max(axis=1)
     return frame
 
 
-def _cosines(gram: torch.Tensor, tasks: tuple[str, ...]) -> pd.DataFrame:
-    norms = gram.diagonal().sqrt()
-    values = gram / (norms[:, None] * norms).clamp_min(torch.finfo(gram.dtype).tiny)
-    return pd.DataFrame(values.numpy(), index=list(tasks), columns=list(tasks))
+def _cosines(gram: np.ndarray, tasks: tuple[str, ...]) -> pd.DataFrame:
+    norms = np.sqrt(gram.diagonal())
+    values = gram / np.maximum(norms[:, None] * norms, np.finfo(gram.dtype).tiny)
+    return pd.DataFrame(values, index=list(tasks), columns=list(tasks))
 
 
-def _gram(tv: TaskVectors) -> torch.Tensor:
+def _gram(tv: TaskVectors) -> Tensor:
     """⟨T_j, T_k⟩ ``[K, K]``, summed over tensors in float64."""
     return sum(_gram_of(t) for t in tv.vectors.values())
 
 
-def _gram_of(t: torch.Tensor) -> torch.Tensor:
+def _gram_of(t: Tensor, base: Tensor | None = None) -> Tensor:
+    """Inner products of the K vectors in float64 ``[K, K]``; of θ0 and these ``[1 + K, 1 + K]`` where it is given."""
+    flat = t.reshape(len(t), t[0].numel())
+    rows = [flat] if base is None else [base.reshape(1, -1), flat]
     # A piece at a time: a large embedding in float64 would take twice the memory of all models' embeddings.
-    pieces = (piece.double() for piece in t.reshape(len(t), t[0].numel()).split(1 << 20, dim=1))
-    return sum(piece @ piece.T for piece in pieces).cpu()
+    return sum(_product([row[:, at : at + _PIECE] for row in rows]) for at in range(0, max(1, flat.shape[1]), _PIECE))
+
+
+_PIECE = 1 << 20
+
+
+def _product(rows: Sequence[Tensor]) -> Tensor:
+    wide = torch.cat([row.to(rows[-1].device, torch.float64) for row in rows])
+    return (wide @ wide.T).cpu()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -69,9 +71,9 @@ def kth_smallest(tv: TaskVectors, rank: int, *, magnitude: bool = False) -> list
         least = -(1 << (_DIGIT - 1)) if first else 0  # the leading digit has a sign
         # Tensors in the outer loop: each is read from disk once per pass, for all tasks.
         counts = [torch.zeros(1 << _DIGIT, dtype=torch.int64) for _ in tv.tasks]
-        for t in tv.vectors.values():
-            for k, own in enumerate(t):
-                flat = own.to(wide).reshape(-1)
+        for piece in _pieces(tv):
+            for k, own in enumerate(piece):
+                flat = own.to(wide)
                 pattern = flat.abs().view(integer) if magnitude else _ordered(flat.view(integer))
                 if first:
                     digits = (pattern >> shift) - least  # from 0, as bincount wants them
@@ -84,6 +86,24 @@ def kth_smallest(tv: TaskVectors, rank: int, *, magnitude: bool = False) -> list
             left[k] -= int(count[:digit].sum())  # entries below are settled
             found[k] = (found[k] << _DIGIT) + digit + least
     return _ordered(torch.tensor(found, dtype=integer)).view(wide).tolist()
+
+
+def _pieces(tv: TaskVectors) -> Iterator[Tensor]:
+    """All entries ``[K, n]`` piece by piece: small tensors together, as every piece costs 65,536 counters per task."""
+    waiting: list[Tensor] = []
+    size = 0
+    for t in tv.vectors.values():
+        flat = t.reshape(len(t), t[0].numel())
+        if flat.shape[1] >= 1 << _DIGIT:
+            yield flat
+            continue
+        waiting.append(flat)
+        size += flat.shape[1]
+        if size >= 1 << _DIGIT:
+            yield torch.cat(waiting, 1)
+            waiting, size = [], 0
+    if waiting:
+        yield torch.cat(waiting, 1)
 
 
 def _ordered(pattern: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -78,7 +78,22 @@ def side_by_side(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u[:, :, :each].transpose(0, 1).flatten(1), s[:, :each].flatten(), vh[:, :each].flatten(0, 1)
 
 
-def merge_matrices(tv: TaskVectors, of: Callable[[Tensor], Tensor], scaling: float = 1.0) -> dict[str, Tensor]:
-    """θ0 + α Δ: Δ is made of ``[K, m, n]`` for every matrix, and is the mean of the task vectors for other tensors."""
-    treated = set(matrices(tv))
-    return add(tv, {key: of(t).to(t) if key in treated else t.mean(0) for key, t in tv.vectors.items()}, scaling)
+def merge_matrices(
+    tv: TaskVectors, of: Callable[[Tensor], Tensor], scaling: float = 1.0, only: Collection[str] | None = None
+) -> dict[str, Tensor]:
+    """θ0 + α Δ, Δ made of ``[K, m, n]`` for every matrix, and the mean of the task vectors for other tensors.
+
+    Arguments:
+        tv: θ0 and T_k.
+        of: one matrix's task vectors ``[K, m, n]`` → Δ ``[m, n]``.
+        scaling: α.
+        only: names of matrices; all else then stays as in θ0.
+    """
+    treated = set(matrices(tv) if only is None else only)
+
+    def delta(key: str, t: Tensor) -> Tensor:
+        if key in treated:
+            return of(t).to(t)
+        return t.mean(0) if only is None else torch.zeros_like(t[0])
+
+    return add(tv, {key: delta(key, t) for key, t in tv.vectors.items()}, scaling)

@@ -21,6 +21,7 @@ from adamerging_lib.runtime import places
 
 from .. import claims, judge, rooms
 from .. import costs as study_costs
+from ..check import show as check
 from .answer import answer_text, findings_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
 from .forest import forest_text
@@ -129,6 +130,15 @@ def methods_text() -> str:
     return table(rows, ["method", "needs", "gives", "keeps per task", "asks for the task", "source"])
 
 
+def faults_text(profile: str) -> str:
+    """What `adamerging check` found of the faults that were injected into a profile's experts, and false alarms."""
+    if not (path := claims.record_of("check", profile)):
+        return f"The doctor was not tried on {profile} yet: `make book` does it.\n"
+    rows = records.frame(records.read(path))
+    shown = [check.hits(rows), check.alarms(rows)]
+    return "\n".join(table(frame.itertuples(index=False), frame.columns) for frame in shown)
+
+
 class _Text(SphinxDirective):
     """A directive whose text a function gives."""
 
@@ -170,6 +180,7 @@ DIRECTIVES = {
     "run-comparison": comparison_text,
     "worlds": worlds_text,
     "methods-table": methods_text,
+    "faults-found": faults_text,
 }
 
 

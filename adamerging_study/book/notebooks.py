@@ -6,19 +6,74 @@ import ast
 import copy
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbformat import NotebookNode
+from papermill.parameterize import parameterize_notebook
 
 from adamerging_lib.runtime.values import Parameter, check
 
+KERNEL = "python3"
+
+
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_MEND = "save it anew from Jupyter, or take back an older one"
+
 
 def read(path: str | Path) -> NotebookNode:
-    """The notebook at ``path``, in nbformat 4."""
-    return nbformat.reads(Path(path).read_text(encoding="utf-8"), as_version=4)
+    """The notebook at ``path``; see `parse`."""
+    try:
+        return parse(Path(path).read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no notebook, which is text in UTF-8 ({error}): {_MEND}") from error
+
+
+def parse(text: str, name: str | Path) -> NotebookNode:
+    """A notebook from its text, in nbformat 4.5, whose cells have ids: those that lack one are called by their place.
+
+    Arguments:
+        text: as it stands in the file.
+        name: of the file, for errors.
+
+    Raises:
+        ValueError: where the text is no notebook.
+    """
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is no notebook: it does not hold JSON ({error}); {_MEND}") from error
+    if not isinstance(told, dict) or not isinstance(told.get("nbformat"), int):
+        raise ValueError(f"{name} is no notebook: it lacks nbformat, the number of its format; {_MEND}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about ids that are missing or repeated, which follow
+            notebook = nbformat.reads(text, as_version=4)
+            notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
+            _identify(notebook, told)
+            nbformat.validate(notebook)
+    except Exception as error:  # of a dozen types, by how the file is broken
+        problem = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{name} is no valid notebook ({type(error).__name__}: {problem}); {_MEND}") from error
+    return notebook
+
+
+def _identify(notebook: NotebookNode, told: Mapping) -> None:
+    """Give cells the ids that the file says, and others that follow from their places; nbformat draws at random."""
+    said = [cell.get("id") for cell in told.get("cells", [])]
+    said += [None] * (len(notebook.cells) - len(said))
+    taken = {id for id in said if isinstance(id, str)}
+    seen: set[str] = set()
+    for place, (cell, id) in enumerate(zip(notebook.cells, said, strict=True)):
+        if not (isinstance(id, str) and _ID.fullmatch(id)) or id in seen:
+            free = (name for tail in range(len(said) + 1) if (name := f"cell-{place}" + "-x" * tail) not in taken)
+            id = next(free)
+            taken.add(id)
+        seen.add(id)
+        cell["id"] = id
 
 
 def write(path: str | Path, notebook: NotebookNode) -> None:
@@ -75,8 +130,28 @@ def source_digest(path: str | Path) -> str:
 
 
 def code_cells(path: str | Path) -> list[str]:
-    """The sources of the notebook's code cells."""
-    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    """The sources of the notebook's code cells, as Python alone: magics are calls.
+
+    Raises:
+        ValueError: for a cell that is no Python.
+    """
+    return [_python(cell.source, path) for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def _python(source: str, path: str | Path) -> str:
+    """A cell's source without what only IPython reads, in as many lines; a magic of the whole cell leaves its body."""
+    from IPython.core.inputtransformer2 import TransformerManager  # half a second, for few
+
+    rest = re.sub(r"\A(\s*)%%.*", r"\1", source)
+    error: SyntaxError | None = None
+    for make in (lambda: source, lambda: TransformerManager().transform_cell(rest),
+                 lambda: TransformerManager().transform_cell(source)):  # fmt: skip
+        try:
+            ast.parse(text := make())
+            return text
+        except SyntaxError as found:
+            error = error or found
+    raise ValueError(f"{path}: a cell is no Python (line {error.lineno}: {error.msg}): {source.strip()[:60]!r}")
 
 
 def parameters(path: str | Path) -> dict[str, Parameter]:
@@ -85,20 +160,30 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
     Papermill's own inspection goes by patterns and overlooks ``float | None`` and values over several lines.
 
     Raises:
-        ValueError: there is no such cell, or it holds something other than names with plain values.
+        ValueError: there is no such cell or more than one, or it holds something other than names with plain values,
+            each once. Magics are passed over.
     """
     cells = [cell.source for cell in read(path).cells if "parameters" in cell.metadata.get("tags", ())]
     if not cells:
         raise ValueError(f"{path}: no parameters; tag the cell that holds them 'parameters'.")
-    lines = cells[0].splitlines()
+    if len(cells) > 1:
+        raise ValueError(f"{path}: {len(cells)} cells are tagged 'parameters': put the parameters into one of them.")
+    source = _python(cells[0], path)
+    lines = source.splitlines()
     found = {}
-    for node in ast.parse(cells[0]).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("get_ipython()."):
+            continue
+        targets = getattr(node, "targets", [])
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
         try:
             default = ast.literal_eval(node.value)
-            name = target.id
+            (name,) = (target.id for target in targets)
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{path}: {ast.unparse(node)!r} should be a name with a plain value.") from error
+        if name in found:
+            raise ValueError(f"{path}: the parameter {name!r} is set twice: set it once.")
         annotation = getattr(node, "annotation", None)
         rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
         kind = ast.unparse(annotation) if annotation else type(default).__name__
@@ -117,19 +202,47 @@ def execute(path: str | Path, output: str | Path, values: Mapping[str, object] |
         log: where papermill keeps the notebook while it runs, and leaves it if a cell fails.
 
     Raises:
-        ValueError: unknown parameters.
+        ValueError: unknown parameters, or a notebook of another language.
         papermill.exceptions.PapermillExecutionError: a cell failed.
     """
-    # Papermill itself only warns about a typo.
-    values = check(path, parameters(path), values or {})
+    # Papermill itself only warns about a typo, and about some names that are none.
+    template = with_parameters(path, check(path, parameters(path), values or {}))
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    folder, default, template = str(Path(path).parent), parameters(path).get("profile"), read(path)
-    if default and values.get("profile", default.default) != default.default:
-        template = of_another_world(template)
+    target = str(log).replace("{", "{{").replace("}", "}}")  # papermill fills in what stands in braces
     papermill.execute_notebook(
-        template, str(log), parameters=values, cwd=folder, kernel_name="python3", progress_bar=False
+        template, target, cwd=str(Path(path).parent), kernel_name=KERNEL, language="python", progress_bar=False
     )
     write(output, normalise(read(log)))
+
+
+def with_parameters(path: str | Path, values: Mapping[str, object]) -> NotebookNode:
+    """The notebook at ``path`` as it is run with other parameters, checked before: see `execute`.
+
+    Raises:
+        ValueError: for a notebook of another language than Python.
+    """
+    notebook, default = read(path), parameters(path).get("profile")
+    if (language := _language(notebook)) != "python":
+        mend = "open it in Jupyter, choose a kernel of Python, and save it"
+        raise ValueError(f"{path} is a notebook of {language}, and is run by Python: {mend}")
+    if default and values.get("profile", default.default) != default.default:
+        notebook = of_another_world(notebook)
+    if not values:
+        return notebook
+    notebook.metadata.setdefault("papermill", NotebookNode())  # what papermill's own reader sees to
+    for cell in notebook.cells:
+        cell.metadata.setdefault("tags", [])
+    return parameterize_notebook(notebook, dict(values), kernel_name=KERNEL, language="python")
+
+
+def _language(notebook: NotebookNode) -> str:
+    """``python``, also where the notebook says nothing; else the language, or the kernel that is none of Python's."""
+    kernel = notebook.metadata.get("kernelspec", {})
+    named = notebook.metadata.get("language_info", {}).get("name") or kernel.get("language")
+    if not named:
+        names = [name for name in (kernel.get("name"), kernel.get("display_name")) if name]
+        named = next((name for name in names if "python" in name.lower()), names[0] if names else "python")
+    return "python" if "python" in named.lower() else named
 
 
 def of_another_world(notebook: NotebookNode) -> NotebookNode:

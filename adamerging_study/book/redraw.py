@@ -13,15 +13,13 @@ import copy
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import nbformat
 import typer
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from papermill.parameterize import parameterize_notebook
 
 from adamerging_lib.command.line import call
 from adamerging_study.rooms import rooms
@@ -88,18 +86,6 @@ def redrawn(notebook: NotebookNode, record: Path, folder: Path) -> NotebookNode:
     return notebooks.normalise(again)
 
 
-def with_parameters(name: str, values: Mapping[str, Any]) -> NotebookNode:
-    """A variant's notebook before it is run."""
-    known = notebooks.parameters(template(name))
-    notebook = notebooks.read(template(name))
-    if "profile" in known and values.get("profile", known["profile"].default) != known["profile"].default:
-        notebook = notebooks.of_another_world(notebook)
-    notebook.metadata.setdefault("papermill", NotebookNode())  # what papermill's own reader sees to
-    for cell in notebook.cells:
-        cell.metadata.setdefault("tags", [])
-    return parameterize_notebook(notebook, dict(values))
-
-
 PROGRAM = "python -m adamerging_study.book.redraw"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -119,7 +105,7 @@ def _redraw(
     else:
         path, values = page(notebook, run), load_yaml(RUNS_FILE)["runs"][run][notebook]
         values = filled(notebook, values, notebooks.parameters(template(notebook)))
-        source = with_parameters(notebook, values)
+        source = notebooks.with_parameters(template(notebook), values)
         kept = record or path.with_suffix("") / values.get("profile", "mini") / f"{notebook}.json"
     with tempfile.TemporaryDirectory() as folder:  # for the record that a page writes in the end
         os.environ["ADAMERGING_RESULTS"] = folder

@@ -32,7 +32,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from adamerging_lib.command.line import call, json_object
-from adamerging_lib.runtime import places
+from adamerging_lib.runtime import annotations, places
 from adamerging_lib.runtime.values import Parameter, describe, nearest, parse
 from adamerging_lib.worlds.profiles import profile
 
@@ -228,9 +228,29 @@ def _chapter(toc: dict, name: str) -> dict:
     raise ValueError(f"_toc.yml lists no page notebooks/{name}; add the default page first.")
 
 
+class _Once(yaml.SafeLoader):
+    """YAML whose mappings have each name once, where PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice: give it once", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path) -> dict:
-    """A file of YAML as a mapping, empty where it holds nothing."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    """A file of YAML as a mapping, empty where it holds nothing.
+
+    Raises:
+        ValueError: naming the file, where it is no YAML or gives a name twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Once) or {}
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(f"{path}, line {error.problem_mark.line + 1}: {error.problem}") from error
 
 
 def _save(path: Path, content: dict) -> None:
@@ -282,10 +302,11 @@ def _try(
     notebook: Notebook,
     run: RunName,
     pairs: Pairs = None,
+    given: Annotated[str, typer.Option(metavar="TEXT", help="more parameters, apart at spaces, as make has them")] = "",
     by: Annotated[str, typer.Option(help="the command that makes a page, whose path is its last word")] = "snakemake",
 ) -> None:
     """Enter a variant in runs.yml and run it; where that fails, runs.yml and the page are as before."""
-    attempt(notebook, run, pairs or [], shlex.split(by))
+    attempt(notebook, run, [*(pairs or []), *annotations.words(given)], shlex.split(by))
 
 
 @app.command("publish", epilog=f"Example:\n  {PROGRAM} publish performance long")

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import contents, directives
+from . import contents, directives, notebooks
 from .roles import interval_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
 
@@ -137,4 +137,4 @@ def _add_buttons(app, config) -> None:
 
 def _read_source(app, docname: str, source: list[str]) -> None:
     if str(app.env.doc2path(docname)).endswith(".ipynb"):
-        source[0] = nbformat.writes(present(nbformat.reads(source[0], as_version=4), docname))
+        source[0] = nbformat.writes(present(notebooks.parse(source[0], app.env.doc2path(docname)), docname))

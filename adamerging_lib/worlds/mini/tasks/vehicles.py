@@ -50,9 +50,7 @@ class Side:
     def place(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         """Points of the vehicle on the canvas."""
         across = [self.left + x * self.length for x, _ in points]
-        return [
-            (SIZE - 1 - x if self.flip else x, self.road - y) for x, (_, y) in zip(across, points, strict=True)
-        ]
+        return [(SIZE - 1 - x if self.flip else x, self.road - y) for x, (_, y) in zip(across, points, strict=True)]
 
     def body(self, points: list[tuple[float, float]], colour: Colour | None = None) -> None:
         """A filled polygon, in the vehicle's own colour by default."""
