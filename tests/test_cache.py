@@ -70,7 +70,7 @@ def test_broken_files_are_named():
     with pytest.raises(ValueError, match="does not hold the fit"):
         cache.cached("kind", {}, {}, "code", compute)
     path.write_bytes(b"half")
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
+    with pytest.raises(ValueError, match="text that begins 'half', not weights"):
         cache.cached("kind", {}, {}, "code", compute)
 
 

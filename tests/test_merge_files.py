@@ -134,6 +134,38 @@ def test_what_is_no_plain_weight_is_treated_alike_in_files_and_in_memory(method,
     )
 
 
+ENTRYWISE = [id for id in FROM_FILES if registry.find(id).entrywise]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("method", ENTRYWISE)
+def test_large_tensors_merged_in_pieces_are_the_whole_ones(method, dtype, tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(4)
+    pretrained, *experts = ({"small": torch.randn(3, generator=generator).to(dtype),
+                             "big": torch.randn(37, 41, generator=generator).to(dtype)} for _ in range(4))  # fmt: skip
+    states = {f"t{k}": state for k, state in enumerate(experts)}
+    files = saved(tmp_path, pretrained, states)
+    for module in ("files.by_tensor", "files.lazy", "vectors.elementwise"):
+        monkeypatch.setattr(f"adamerging_lib.{module}.PIECE", 64)
+    monkeypatch.setattr("adamerging_lib.vectors.geometry._CACHED", 32)
+    report = merge_files(method, *files, tmp_path / "m.safetensors", progress=False)
+    tv = am.TaskVectors.from_state_dicts(pretrained, states)
+    assert_equal(
+        dict(sorted(st.load(tmp_path / "m.safetensors").items())),
+        dict(sorted(am.merge(method, tv).state_dict().items())),
+    )
+    monkeypatch.undo()
+    whole = diagnostics.compare(diagnostics.geometry(tv))
+    assert report.experts.equals(whole) or torch.allclose(
+        torch.tensor(report.experts[["norm", "relative", "changed", "conflict", "cosine"]].to_numpy(float)),
+        torch.tensor(whole[["norm", "relative", "changed", "conflict", "cosine"]].to_numpy(float)), rtol=1e-12,
+    )  # fmt: skip
+
+
+def test_entrywise_methods():
+    assert set(ENTRYWISE) == {"task_arithmetic", "weight_averaging", "ties", "pcb", "consensus_ta"}
+
+
 def test_python_warns_of_statistics():
     tv = am.TaskVectors.from_state_dicts(*odd())
     with pytest.warns(UserWarning, match=r"statistics are averaged .*bn.running_var.*recalibrated"):

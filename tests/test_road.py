@@ -38,6 +38,9 @@ def test_few_files_hold_the_suite(suite, tmp_path):
 
 
 def test_the_plain_road_is_short(suite):
-    """Fourteen files before there was a seam for learners; one more since one helper refuses all unknown names."""
+    """Fourteen files before there was a seam for learners; one more since one helper refuses all unknown names.
+
+    Four more since models are told from adapters and quantised ones, made to fit, and run by a part `adapt` shares.
+    """
     entered, _ = walked(suite)
-    assert len(entered) <= 15, sorted(entered)
+    assert len(entered) <= 19, sorted(entered)

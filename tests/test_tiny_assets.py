@@ -68,7 +68,7 @@ def test_experts_are_far_better_than_the_pretrained_model_and_their_average(suit
     accuracy = {
         name: am.evaluate(few, model).set_index("task")["accuracy"]
         for name, model in (
-            ("zero-shot", zero_shot(few)),
+            ("zero-shot", zero_shot(few.task_vectors())),
             ("experts", individual(few)),
             ("average", weight_averaging(few.task_vectors())),
         )

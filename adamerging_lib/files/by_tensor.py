@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..merged import Merged
 from ..methods.registry import Method, hyper_parameters
 from ..task_vectors import TaskVectors, check_merged, weights
-from ..vectors.elementwise import OnDemand
+from ..vectors.elementwise import PIECE, OnDemand, pieces
 
 Part = tuple[str, str | None, Tensor]
 """Tensor name, task where the weights are task-specific (else None), merged tensor."""
@@ -80,11 +81,29 @@ def merge_by_tensor(method: Method, tv: TaskVectors, known: tuple[Any, ...], hyp
     riders = list(tv.statistics)  # go with the first tensor, so that no method sees a model without vectors
     for key in tv.pretrained:
         if key in tv.vectors:
-            one = tv.only([key, *others.get(key, ()), *riders])
+            names, size = [key, *others.get(key, ())], tv.pretrained[key].numel()
+            if method.entrywise and not method.task_id and not riders and size > PIECE:
+                merged = _in_pieces(method, tv, key, known, hyper)
+                yield from ((name, None, merged) for name in names)
+                continue
+            one = tv.only([*names, *riders])
             riders = []
             yield from _parts(method, one, method.function(one, *known, **hyper))
         elif key not in tv.tied and key not in tv.statistics:
             yield from ((key, task, tv.pretrained[key]) for task in _owners(method, tv.tasks))
+
+
+def _in_pieces(method: Method, tv: TaskVectors, key: str, known: tuple[Any, ...], hyper: dict[str, Any]) -> Tensor:
+    """One large tensor, merged piece by piece, for time and memory."""
+    base = tv.pretrained[key]
+    merged, at = torch.empty(base.numel(), dtype=base.dtype, device=base.device), 0
+    for start, t in pieces(tv, key):
+        one = TaskVectors(tv.tasks, {key: start}, {key: t})
+        state = method.function(one, *known, **hyper).state_dict()
+        check_merged(one, state)
+        merged[at : at + start.numel()] = state[key]
+        at += start.numel()
+    return merged.view(base.shape)
 
 
 def _owners(method: Method, tasks: tuple[str, ...]) -> tuple[str | None, ...]:

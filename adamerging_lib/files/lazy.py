@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..state import CheckpointError, StateDict, averaged, check_codes, vectors_of
+from ..state import CheckpointError, StateDict, averaged, check_codes, is_finite, vectors_of
 from ..task_vectors import TaskVectors, weights
-from ..vectors.elementwise import OnDemand
-from ..vectors.geometry import Geometry, measured
+from ..vectors.elementwise import PIECE
+from ..vectors.geometry import Geometry, Pieces, measured
 from .kinds import is_copied, is_statistic, layout_of, ties
 
 _SMALL = 1 << 14  # bytes of a task vector that is kept
@@ -72,6 +72,68 @@ class _Start(Mapping[str, Tensor]):
         return len(self._pretrained)
 
 
+class LazyVectors(Mapping[str, Tensor]):
+    """Tensor name → T ``[K, *shape]``, computed and checked anew each time one is asked for, whole or in pieces.
+
+    Arguments:
+        names: of the tensors.
+        pretrained: θ0.
+        experts: task name → θ_k, that fit.
+        on_read: called once for every tensor.
+        kept: small ones of earlier passes over the same files.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        pretrained: StateDict,
+        experts: Mapping[str, StateDict],
+        on_read: Callable[[], object] = lambda: None,
+        kept: Kept | None = None,
+    ) -> None:
+        self._names, self._pretrained, self._experts = dict.fromkeys(names), pretrained, experts
+        self._on_read, self._kept = on_read, kept or Kept()
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._names:
+            raise KeyError(key)
+        self._on_read()
+        if key in self._kept.vectors:
+            return self._kept.vectors[key]
+        base = self._pretrained[key]
+        t = vectors_of(key, base, self._experts)
+        return self._kept.keep(key, torch.zeros(len(self._experts), *base.shape) if t is None else t)
+
+    def pieces(self, key: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """θ0 ``[n]`` and T ``[K, n]`` of one tensor piece by piece, in half the time of making it whole.
+
+        Arguments:
+            key: name of the tensor.
+            size: entries of a piece.
+        """
+        base = self._pretrained[key]
+        flat = base.reshape(-1).split(size)
+        # A mask of −∞ is one only as a whole, and what an adapter adds is a product of matrices.
+        exact = any(hasattr(state, "difference") for state in self._experts.values())
+        if exact or base.numel() <= size or not is_finite(base):
+            t = self[key]
+            yield from zip(flat, t.reshape(len(t), base.numel()).split(size, dim=1), strict=True)
+            return
+        self._on_read()
+        tuned = {task: state[key].reshape(-1).split(size) for task, state in self._experts.items()}
+        for place, piece in enumerate(flat):
+            yield piece, vectors_of(key, piece, {task: {key: own[place]} for task, own in tuned.items()})
+
+    def __contains__(self, key: object) -> bool:  # Mapping's own would read the tensor
+        return key in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def lazy_task_vectors(
     pretrained: StateDict,
     experts: Mapping[str, StateDict],
@@ -88,16 +150,7 @@ def lazy_task_vectors(
         found: what `examine` found; without it ties are not known.
         kept: small ones of earlier passes over the same files.
     """
-    found, kept = found or Found(), kept or Kept()
-
-    def read(key: str) -> Tensor:
-        on_read()
-        if key in kept.vectors:
-            return kept.vectors[key]
-        base = pretrained[key]
-        t = vectors_of(key, base, experts)
-        return kept.keep(key, torch.zeros(len(experts), *base.shape) if t is None else t)
-
+    found = found or Found()
     names = [key for key in weights(pretrained) if key not in found.tied and key not in found.masks]
     statistics, means = {}, {}
     for key in filter(is_statistic, layout_of(pretrained)):
@@ -106,7 +159,8 @@ def lazy_task_vectors(
             means[key] = averaged(key, own, tuned)
             statistics[key] = torch.stack([own, *tuned.values()])
     start = _Start(pretrained, means) if means else pretrained
-    return TaskVectors(tuple(experts), start, OnDemand(names, read), found.tied, statistics)
+    vectors = LazyVectors(names, pretrained, experts, on_read, kept)
+    return TaskVectors(tuple(experts), start, vectors, found.tied, statistics)
 
 
 def examine(
@@ -154,20 +208,24 @@ def examine(
             tried(key, lambda key=key: averaged(key, pretrained[key], _of(experts, key)))
     names = weights(pretrained)
     tied = ties([pretrained, *experts.values()], names)
+    vectors = LazyVectors(names, pretrained, experts, on_read)
 
-    def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
+    def tensors() -> Iterator[tuple[str, torch.Size, Pieces]]:
         for key in names:
             if key in tied:
                 continue
-            on_read()
             base = pretrained[key]
+            if not (ranks or broken) and is_finite(base):
+                yield key, base.shape, vectors.pieces(key, PIECE)
+                continue
+            on_read()
             t = tried(key, lambda key=key, base=base: vectors_of(key, base, experts))
             if t is not None:
-                yield key, base, t
+                yield key, base.shape, [(base, t)]
             elif key not in out:
                 masks.add(key)
 
-    found = measured(tuple(experts), pairs(), ranks=ranks)
+    found = measured(tuple(experts), tensors(), ranks=ranks)
     if len(masks) + len(tied) == len(names):
         raise ValueError("no tensor is left to merge: all are the same in every model, and hold NaN or Inf")
     masks |= {key for key, home in tied.items() if home in masks}  # what equals a mask is one

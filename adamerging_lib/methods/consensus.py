@@ -18,7 +18,14 @@ from .registry import register
 THRESHOLD = 0.4
 
 
-@register("consensus_ta", label="Consensus TA", needs="nothing", source="Wang et al. 2024 (TALL-masks)", streams=True)
+@register(
+    "consensus_ta",
+    label="Consensus TA",
+    needs="nothing",
+    source="Wang et al. 2024 (TALL-masks)",
+    streams=True,
+    entrywise=True,
+)
 def consensus_ta(
     tv: TaskVectors, *, scaling: float = 0.3, threshold: float | Mapping[str, float] = THRESHOLD, active: int = 2
 ) -> Merged:

@@ -29,7 +29,7 @@ def survey(tv: TaskVectors, *, ratio: float, clip: float, **_: Any) -> Whole:
     return [(*bound, *cut) for bound, cut in zip(bounds, cuts, strict=True)]
 
 
-@register("pcb", label="PCB-Merging", needs="nothing", source="Du et al. 2024", streams=survey)
+@register("pcb", label="PCB-Merging", needs="nothing", source="Du et al. 2024", streams=survey, entrywise=True)
 def pcb(
     tv: TaskVectors,
     whole: Whole | None = None,

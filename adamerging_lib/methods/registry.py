@@ -33,6 +33,7 @@ class Method:
     trains: bool
     streams: bool | Callable[..., Any]
     linear: bool | Callable[..., bool]
+    entrywise: bool
 
     @property
     def gives(self) -> str:
@@ -62,6 +63,7 @@ def register(
     trains: bool = False,
     streams: bool | Callable[..., Any] = False,
     linear: bool | Callable[..., bool] = False,
+    entrywise: bool = False,
 ) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
     """Decorator: make a function known as a method.
 
@@ -80,6 +82,7 @@ def register(
         streams: whether each tensor can be merged without the others. True: the function, given one tensor, gives
             that tensor of the whole result. A function ``survey(tv, **hyper)``: the same, once it has what survey
             found out about all tensors as second positional argument.
+        entrywise: whether, of a tensor that is merged without the others, each entry can be merged alone too.
         linear: whether the result is θ0 + Σ_k λ_k T_k with λ that hyper-parameters and names alone decide, so that a
             merge of adapters is an adapter. A function ``linear(**hyper)``: whether it is with these.
     """
@@ -90,7 +93,20 @@ def register(
         if id in _METHODS:
             raise ValueError(f"method id {id!r} is registered twice")
         _METHODS[id] = Method(
-            id, label, function, needs, task_specific, task_id, static, source, takes, adaptive, trains, streams, linear
+            id,
+            label,
+            function,
+            needs,
+            task_specific,
+            task_id,
+            static,
+            source,
+            takes,
+            adaptive,
+            trains,
+            streams,
+            linear,
+            entrywise,
         )
         return function
 

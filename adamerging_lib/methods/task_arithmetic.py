@@ -16,6 +16,7 @@ from .registry import register
     source="Ilharco et al. 2023",
     streams=True,
     linear=True,
+    entrywise=True,
 )
 def task_arithmetic(tv: TaskVectors, *, scaling: float = 0.3) -> Merged:
     """θ = θ0 + λ Σ_k T_k, one λ for all tasks and tensors.

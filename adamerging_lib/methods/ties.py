@@ -11,7 +11,7 @@ from torch import Tensor
 from ..merged import Merged
 from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
-from ..vectors.elementwise import add
+from ..vectors.elementwise import add, pieces
 from ..vectors.select import kept_above
 from .registry import register
 
@@ -28,11 +28,12 @@ Whole = tuple[list[float], int]
 def survey(tv: TaskVectors, *, keep: float, **_: Any) -> Whole:
     """Thresholds ``[K]`` and the majority sign over whole task vectors, in three passes over the tensors."""
     thresholds = kept_above(tv, keep)
-    balance = sum(int(_sign(_trim(t, thresholds)).sum(dtype=torch.int64)) for t in tv.vectors.values())
+    parts = (t for key in tv.vectors for _, t in pieces(tv, key))
+    balance = sum(int(_sign(_trim(t, thresholds)).sum(dtype=torch.int64)) for t in parts)
     return thresholds, (balance > 0) - (balance < 0)
 
 
-@register("ties", label="Ties-Merging", needs="nothing", source="Yadav et al. 2023", streams=survey)
+@register("ties", label="Ties-Merging", needs="nothing", source="Yadav et al. 2023", streams=survey, entrywise=True)
 def ties(
     tv: TaskVectors, whole: Whole | None = None, *, keep: float = 0.2, reduction: str = "sum", scaling: float = 0.3
 ) -> Merged:

@@ -16,6 +16,7 @@ from .registry import register
     source="Wortsman et al. 2022",
     streams=True,
     linear=True,
+    entrywise=True,
 )
 def weight_averaging(tv: TaskVectors) -> Merged:
     """θ = (1/K) Σ_k θ_k = θ0 + (1/K) Σ_k T_k: the plain mean of the experts.

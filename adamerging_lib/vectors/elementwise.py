@@ -11,6 +11,9 @@ from torch import Tensor
 from ..merged import PerTask
 from ..task_vectors import TaskVectors
 
+PIECE = 1 << 17
+"""Entries of a large tensor that are worked on together: few enough to stay in the processor's cache."""
+
 
 class OnDemand(Mapping[str, Tensor]):
     """Tensor name → tensor, computed anew each time one is asked for."""
@@ -29,6 +32,20 @@ class OnDemand(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._make)
+
+
+def pieces(tv: TaskVectors, key: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """θ0 ``[n]`` and T ``[K, n]`` of one tensor piece by piece; vectors that are read from files are made so.
+
+    Arguments:
+        tv: θ0 and T_k.
+        key: name of the tensor.
+    """
+    if hasattr(tv.vectors, "pieces"):
+        yield from tv.vectors.pieces(key, PIECE)
+    else:
+        t, base = tv.vectors[key], tv.pretrained[key]
+        yield from zip(base.reshape(-1).split(PIECE), t.reshape(len(t), base.numel()).split(PIECE, dim=1), strict=True)
 
 
 def on_demand(tv: TaskVectors, make: Callable[[str], Tensor], names: Iterable[str] | None = None) -> TaskVectors:

@@ -117,29 +117,52 @@ def geometry(tv: TaskVectors, *, ranks: bool = False) -> Geometry:
         tv: θ0 and T_k.
         ranks: whether effective ranks are measured too, see `effective_rank`.
     """
-    return measured(tv.tasks, ((key, tv.pretrained[key], t) for key, t in tv.vectors.items()), ranks=ranks)
+    tensors = ((key, t.shape[1:], [(tv.pretrained[key], t)]) for key, t in tv.vectors.items())
+    return measured(tv.tasks, tensors, ranks=ranks)
 
 
-def measured(tasks: Sequence[str], pairs: Iterable[tuple[str, Tensor, Tensor]], *, ranks: bool = False) -> Geometry:
+Pieces = Iterable[tuple[Tensor, Tensor]]
+"""Of one tensor θ0 and T ``[K, *shape]``; in one piece, or flat in several."""
+
+
+def measured(
+    tasks: Sequence[str], tensors: Iterable[tuple[str, Sequence[int], Pieces]], *, ranks: bool = False
+) -> Geometry:
     """As `geometry`, of tensors that come one after another.
 
     Arguments:
         tasks: K names.
-        pairs: name, θ0 and T ``[K, *shape]`` of every tensor.
-        ranks: whether effective ranks are measured too.
+        tensors: name, shape, and numbers of every tensor.
+        ranks: whether effective ranks are measured too; matrices then come in one piece.
     """
-    return Geometry(tuple(tasks), {key: _part(base, t, ranks) for key, base, t in pairs})
+    return Geometry(tuple(tasks), {key: _part(len(tasks), shape, found, ranks) for key, shape, found in tensors})
 
 
-def _part(base: Tensor, t: Tensor, ranks: bool) -> Part:
-    changed, against, total = *np.zeros((2, len(t)), dtype=np.int64), t.sum(0)
-    for k, own in enumerate(t):  # one task at a time, for memory
-        changed[k] = own.count_nonzero()
-        against[k] = (own * total < 0).count_nonzero()
-    gram = _gram_of(t, base).numpy()
-    found = np.array([effective_rank(own) for own in t]) if ranks and is_matrix(t.shape[1:]) else None
-    own = gram[1:, 1:]
-    return Part(tuple(t.shape[1:]), own, gram[0, 1:], float(gram[0, 0]), changed, against, _equal(t, own), found)
+def _part(k: int, shape: Sequence[int], pieces: Pieces, ranks: bool) -> Part:
+    gram, (changed, against) = np.zeros((1 + k, 1 + k)), np.zeros((2, k), dtype=np.int64)
+    equal, found = np.ones((k, k), dtype=bool), None
+    for base, t in pieces:
+        flat, row = t.reshape(k, base.numel()), base.reshape(1, -1)
+        for at in range(0, flat.shape[1], _CACHED):
+            piece = flat[:, at : at + _CACHED]
+            products = _product([row[:, at : at + _CACHED], piece]).numpy()
+            signs = piece.sign()
+            gram += products
+            changed += _counted(signs.abs())
+            against += _counted(signs.mul_(piece.sum(0).sign_()).clamp_(max=0).neg_())
+            equal &= _equal(piece, products[1:, 1:])
+        if ranks and is_matrix(shape):
+            found = np.array([effective_rank(own) for own in t])
+    return Part(tuple(shape), gram[1:, 1:], gram[0, 1:], float(gram[0, 0]), changed, against, equal, found)
+
+
+# Entries that are looked at together: they stay in the processor's cache, which makes it three times as fast.
+_CACHED = 1 << 16
+
+
+def _counted(ones: Tensor) -> np.ndarray:
+    """How many ones are in each row of ones and zeros; as a sum of floats, exact below 2²⁴, which is fastest."""
+    return ones.sum(1).cpu().numpy().astype(np.int64)
 
 
 def _equal(t: Tensor, gram: np.ndarray) -> np.ndarray:
@@ -224,17 +247,21 @@ def _gram(tv: TaskVectors) -> Tensor:
     return sum(_gram_of(t) for t in tv.vectors.values())
 
 
-def _gram_of(t: Tensor, base: Tensor | None = None) -> Tensor:
-    """Inner products of the K vectors in float64 ``[K, K]``; of θ0 and these ``[1 + K, 1 + K]`` where it is given."""
+def _gram_of(t: Tensor) -> Tensor:
     flat = t.reshape(len(t), t[0].numel())
-    rows = [flat] if base is None else [base.reshape(1, -1), flat]
     # A piece at a time: a large embedding in float64 would take twice the memory of all models' embeddings.
-    return sum(_product([row[:, at : at + _PIECE] for row in rows]) for at in range(0, max(1, flat.shape[1]), _PIECE))
+    return sum(_product([flat[:, at : at + _PIECE]]) for at in range(0, max(1, flat.shape[1]), _PIECE))
 
 
 _PIECE = 1 << 20
 
 
 def _product(rows: Sequence[Tensor]) -> Tensor:
-    wide = torch.cat([row.to(rows[-1].device, torch.float64) for row in rows])
+    """Inner products, in float64, of the rows of matrices of one width."""
+    last = rows[-1]
+    wide = last.new_empty((sum(map(len, rows)), last.shape[1]), dtype=torch.float64)
+    at = 0
+    for row in rows:
+        wide[at : at + len(row)] = row
+        at += len(row)
     return (wide @ wide.T).cpu()

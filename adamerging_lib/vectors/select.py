@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..runtime.values import is_number
 from ..task_vectors import TaskVectors
+from .elementwise import pieces
 
 # Bits settled by one pass. 16 need 65,536 counters per task; 8 would read all checkpoints twice as often, and 32 would
 # need four thousand million counters.
@@ -92,16 +93,16 @@ def _pieces(tv: TaskVectors) -> Iterator[Tensor]:
     """All entries ``[K, n]`` piece by piece: small tensors together, as every piece costs 65,536 counters per task."""
     waiting: list[Tensor] = []
     size = 0
-    for t in tv.vectors.values():
-        flat = t.reshape(len(t), t[0].numel())
-        if flat.shape[1] >= 1 << _DIGIT:
-            yield flat
-            continue
-        waiting.append(flat)
-        size += flat.shape[1]
-        if size >= 1 << _DIGIT:
-            yield torch.cat(waiting, 1)
-            waiting, size = [], 0
+    for key in tv.vectors:
+        for _, flat in pieces(tv, key):
+            if flat.shape[1] >= 1 << _DIGIT:
+                yield flat
+                continue
+            waiting.append(flat)
+            size += flat.shape[1]
+            if size >= 1 << _DIGIT:
+                yield torch.cat(waiting, 1)
+                waiting, size = [], 0
     if waiting:
         yield torch.cat(waiting, 1)
 

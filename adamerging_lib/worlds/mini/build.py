@@ -164,7 +164,7 @@ class Builder:
         suite = load_mini(list(TASKS), self.out)
         manifest["accuracies"] = {
             merged.method: {row.task: round(row.accuracy, 2) for row in evaluate(suite, merged).itertuples()}
-            for merged in (zero_shot(suite), individual(suite), traditional_mtl(suite))
+            for merged in (zero_shot(suite.task_vectors()), individual(suite), traditional_mtl(suite))
         }
         write_json(self.out / "manifest.json", manifest)
         return manifest

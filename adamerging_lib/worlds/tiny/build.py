@@ -100,7 +100,8 @@ def _trained(
     models = dict.fromkeys(tasks, state)
     suite = Suite(recipe["model"], encoder, pretrained, models, None, heads, test, TINY_MEAN, TINY_STD)
     rows = {
-        m.method: evaluate(suite, m, device=device).set_index("task") for m in (zero_shot(suite), individual(suite))
+        m.method: evaluate(suite, m, device=device).set_index("task")
+        for m in (zero_shot(suite.task_vectors()), individual(suite))
     }
     return {
         "schema": SCHEMA,
