@@ -269,13 +269,14 @@ def test_shipped_files_have_their_checksums_and_fit_in_fifteen_megabytes():
 @shipped
 def test_the_shipped_world_keeps_its_gate():
     """Experts are good, adding them hurts, and one model can do all: else the world would have nothing to show."""
-    suite = am.load_suite("mini-text")
+    suite = am.load_suite("mini-text").some_images(400)
     mean = {m: am.evaluate(suite, am.run_method(m, suite)).accuracy.mean()
             for m in ("individual", "task_arithmetic", "traditional_mtl")}  # fmt: skip
     assert mean["individual"] >= 88 and mean["individual"] - mean["task_arithmetic"] >= 8
     assert mean["individual"] - mean["traditional_mtl"] <= 4
-    stated = read_manifest(SHIPPED)["accuracies"]["individual"]
-    assert mean["individual"] == pytest.approx(sum(stated.values()) / len(stated), abs=0.3)
+    stated = {name: sum(row.values()) / len(row) for name, row in read_manifest(SHIPPED)["accuracies"].items()}
+    assert stated["individual"] >= 88 and stated["individual"] - stated["traditional_mtl"] <= 4
+    assert mean["individual"] == pytest.approx(stated["individual"], abs=1.5)
 
 
 @shipped

@@ -196,7 +196,7 @@ class Builder:
         suite = load_text(list(TASKS), self.out)
         manifest["accuracies"] = {
             merged.method: {row.task: round(row.accuracy, 2) for row in evaluate(suite, merged).itertuples()}
-            for merged in (zero_shot(suite), individual(suite), traditional_mtl(suite))
+            for merged in (zero_shot(suite.task_vectors()), individual(suite), traditional_mtl(suite))
         }
         manifest["diagnosis"] = diagnosis(suite)
         write_json(self.out / "manifest.json", manifest)
