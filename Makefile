@@ -103,12 +103,12 @@ refit: $(STAMP) ## kept fits made anew, into results/: WORLD=mini EXPERIMENT=per
 		--config world=$(WORLD) device=$(DEVICE) $(if $(EXPERIMENT),experiment=$(EXPERIMENT))
 	$(PY) -m adamerging_study.refit install $(FITS) _build/fits/$(WORLD)
 
-zoo: $(STAMP) ## train the mini world's checkpoints from nothing, into _build/zoo; ZOO=--install to ship them
-	$(PY) -m adamerging_lib zoo --profile mini --workers $(CORES) $(ZOO)
+zoo: $(STAMP) ## train a shipped world's checkpoints anew, into _build/zoo: WORLD=mini-text; ZOO=--install to ship them
+	$(PY) -m adamerging_lib zoo --profile $(WORLD) $(if $(filter mini,$(WORLD)),--workers $(CORES)) $(ZOO)
 
 lock: ## pin what a fresh environment with all extras gets today
 	rm -rf _build/lock && "$(PYTHON)" -m venv _build/lock
-	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,slurm,test]'
+	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,slurm,test,text]'
 	{ sed '/^#/!d' requirements.lock; _build/lock/bin/pip freeze --all --exclude-editable \
 		| grep -vE '^(pip|nvidia-|cuda-|triton)' | sed -E 's/\+cpu$$//'; } > _build/requirements.lock
 	mv _build/requirements.lock requirements.lock

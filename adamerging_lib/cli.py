@@ -215,11 +215,12 @@ def fetch(
 _ZOO = (
     "Examples:\n"
     "  adamerging zoo --profile tiny --bfloat16\n"
-    "  adamerging zoo --profile mini --workers 2\n\n"
+    "  adamerging zoo --profile mini --workers 2\n"
+    "  adamerging zoo --profile mini-text\n\n"
     "The models of a tiny profile go below adamerging/zoo of the user's cache folder; images and pretrained weights "
     "are taken from $ADAMERGING_ASSETS, where `adamerging fetch --profile tiny-hub` puts what that profile needs. An "
-    "interrupted run is taken up by the next. The mini profile ships its models; `--profile mini` trains them from "
-    "nothing, into _build/zoo."
+    "interrupted run is taken up by the next. The profiles mini and mini-text ship their models; `--profile mini` "
+    "trains them from nothing, into _build/zoo."
 )
 
 
@@ -236,9 +237,11 @@ def zoo(
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="tiny profiles: train in it, faster where the hardware has it")
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="mini: work folder; _build/zoo by default")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="mini, mini-text: work folder; _build/zoo by default")
+    ] = None,
     workers: Annotated[int | None, typer.Option(parser=positive, metavar="N", help=_WORKERS)] = None,
-    install: Annotated[bool, typer.Option("--install", help="mini: replace the shipped zoo with the result")] = False,
+    install: Annotated[bool, typer.Option("--install", help="mini, mini-text: replace the shipped zoo")] = False,
 ) -> None:
     """Train the models of a profile on this machine."""
     from .command.zoo import train_zoo

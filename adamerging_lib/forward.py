@@ -55,9 +55,13 @@ def compute_state(state: StateDict, device: torch.device) -> dict[str, Tensor]:
 
 
 def raw_features(encoder: nn.Module, state: StateDict, images: Tensor) -> Tensor:
-    """Image features ``[n, dim]`` of normalised images ``[n, 3, h, w]`` under a state dict, of any length."""
-    dtype = next(t.dtype for t in state.values() if is_merged(t))
-    return functional_call(encoder, dict(state), (images.to(dtype),))
+    """Image features ``[n, dim]`` of normalised images ``[n, 3, h, w]`` under a state dict, of any length.
+
+    Tokens, whole numbers ``[n, length]``, reach the encoder as they are.
+    """
+    if images.is_floating_point():
+        images = images.to(next(t.dtype for t in state.values() if is_merged(t)))
+    return functional_call(encoder, dict(state), (images,))
 
 
 def features(encoder: nn.Module, state: StateDict, images: Tensor) -> Tensor:

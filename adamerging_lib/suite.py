@@ -20,7 +20,7 @@ class TaskData:
     """Labelled images of one task, decoded once.
 
     Arguments:
-        images: uint8 ``[n, 3, height, width]``, before any normalisation.
+        images: uint8 ``[n, 3, height, width]``, before any normalisation; of text, tokens int64 ``[n, length]``.
         labels: int64 ``[n]``, indices into ``classes``. Only evaluation and training read them.
         classes: class names in label order.
     """
@@ -41,13 +41,14 @@ class Suite:
         profile: its name (``mini``, ``tiny``, ``clip-b32``, ...).
         encoder: image encoder as a template; its own weights are never used, every call goes through
             ``torch.func.functional_call(encoder, state_dict, (images,))`` on normalised float images and returns
-            features ``[n, dim]``, not normalised.
+            features ``[n, dim]``, not normalised; of text, on tokens.
         pretrained: state dict of θ0.
         experts: task name → state dict of θ_k, in the suite's task order.
         joint: state dict of the joint-training model (Traditional MTL), or None where the profile has none.
         heads: task name → weight ``[classes, dim]``, unit rows already times exp(logit_scale).
         test: task name → test images and labels.
-        mean, std: per-channel normalisation of images in [0, 1].
+        mean, std: per-channel normalisation of images in [0, 1]; None for inputs that the encoder takes as they are,
+            such as tokens.
         assets: file name → SHA-256 of every checkpoint used.
         train: task name → training images and labels, which may be loaded only when asked for; None where the
             profile has none. Read it through `training`.
@@ -60,8 +61,8 @@ class Suite:
     joint: Mapping[str, Tensor] | None
     heads: Mapping[str, Tensor]
     test: Mapping[str, TaskData]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
     assets: Mapping[str, str] = field(default_factory=dict)
     train: Mapping[str, TaskData] | None = None
 
@@ -116,8 +117,11 @@ class Suite:
         return replace(self, test=test)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device."""
-        return normalise(images, self.mean, self.std)
+        """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device.
+
+        Without mean and std, images are what they were.
+        """
+        return images if self.mean is None else normalise(images, self.mean, self.std)
 
 
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:

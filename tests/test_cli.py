@@ -232,7 +232,9 @@ def test_choices_are_checked_with_the_nearest(folder, capsys):
     refused(folder, capsys, ["zoo", "--profile", "tini"], "profile 'tini' has no zoo", "'tiny'")
     refused(folder, capsys, ["zoo", "--profile", "tiny", "--models", "mnits"], "no model 'mnits'", "'mnist'")
     refused(folder, capsys, ["zoo", "--profile", "mini", "--models", "digits"], "--models is for tiny profiles")
-    refused(folder, capsys, ["zoo", "--profile", "tiny", "--install"], "--install is for the profile mini")
+    refused(folder, capsys, ["zoo", "--profile", "tiny", "--install"], "--install is for the profiles mini and")
+    refused(folder, capsys, ["zoo", "--profile", "mini-text", "--bfloat16"], "--bfloat16 is for tiny profiles")
+    refused(folder, capsys, ["zoo", "--profile", "mini-text", "--workers", "2"], "--workers is for the profile mini,")
     refused(folder, capsys, ["zoo", "--profile", "mini", "--workers", "two"], "'--workers'", "two")
     adapt = ["adapt", "--profile", "mini", "--out", "m.safetensors"]
     refused(folder, capsys, [*adapt, "--method", "ties"], "method 'ties' shares no steps", "layer_wise_adamerging")

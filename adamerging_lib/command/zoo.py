@@ -9,6 +9,8 @@ from ..runtime.values import nearest
 from ..worlds.profiles import profile
 from ..worlds.tiny.tasks import SETTINGS
 
+_SHIPPED = ("mini", "mini-text")
+
 
 def train_zoo(
     name: str,
@@ -20,16 +22,16 @@ def train_zoo(
     workers: int | None = None,
     install: bool = False,
 ) -> None:
-    """Train the models of a profile: a tiny one's experts and joint model, or all that mini ships, from nothing.
+    """Train the models of a profile: a tiny one's experts and joint model, or all that mini and mini-text ship.
 
     Arguments:
         name: the profile.
         device: cpu, cuda or auto.
         models: some of a tiny profile's, ``A,B``; default: all.
         bfloat16: of a tiny profile: train in it.
-        out: of mini: work folder; default ``_build/zoo``.
+        out: of mini and mini-text: work folder; default ``_build/zoo``.
         workers: of mini: processes that draw images; default 2.
-        install: of mini: replace what is shipped by the result.
+        install: of mini and mini-text: replace what is shipped by the result.
 
     Raises:
         ValueError: for an unknown profile or model, or an option of the other kind of profile.
@@ -40,9 +42,17 @@ def train_zoo(
 
         build(out or Path("_build/zoo"), device, 2 if workers is None else workers, install)
         return
+    if name == "mini-text":
+        _refuse({"--models": models, "--bfloat16": bfloat16}, "for tiny profiles: mini-text trains all its models")
+        _refuse({"--workers": workers}, "for the profile mini, which draws images: leave it out")
+        from ..worlds.text.build import build as build_text
+
+        build_text(out or Path("_build/zoo"), device, install)
+        return
     if name not in SETTINGS:
-        raise ValueError(f"profile {name!r} has no zoo: {_choice(name, ('mini', *SETTINGS))}")
-    _refuse({"--out": out, "--workers": workers, "--install": install}, "for the profile mini: leave it out")
+        raise ValueError(f"profile {name!r} has no zoo: {_choice(name, (*_SHIPPED, *SETTINGS))}")
+    _refuse({"--workers": workers}, "for the profile mini: leave it out")
+    _refuse({"--out": out, "--install": install}, "for the profiles mini and mini-text: leave it out")
     known = (*profile(name).tasks, "joint")
     names = tuple(models.split(",")) if models else known
     if unknown := [each for each in names if each not in known]:

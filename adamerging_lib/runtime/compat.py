@@ -73,6 +73,35 @@ def import_datasets() -> ModuleType:
         ) from error
 
 
+def import_transformers() -> ModuleType:
+    """The ``transformers`` module of Hugging Face, which imports torchvision.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    import_torchvision()
+    return _of_text("transformers")
+
+
+def import_tokenizers() -> ModuleType:
+    """The ``tokenizers`` module of Hugging Face, which comes with transformers.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return _of_text("tokenizers")
+
+
+def _of_text(name: str) -> ModuleType:
+    try:
+        return _without_bars(name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"no module named {error.name!r}, which the world of text needs: install the extra, "
+            f"pip install 'adamerging_lib[text]'"
+        ) from error
+
+
 def _without_bars(name: str) -> ModuleType:
     with warnings.catch_warnings():
         # Below all three, tqdm complains in a notebook without ipywidgets that its bars will be text.

@@ -15,6 +15,7 @@ from .clip import hub
 from .clip.tasks import TASKS as CLIP_TASKS
 from .mini.tasks import TASKS as MINI_TASKS
 from .roles import same_role
+from .text.tasks import TASKS as TEXT_TASKS
 from .tiny.tasks import HUB, SETTINGS, task_set
 
 
@@ -50,6 +51,12 @@ def _load_mini(tasks: Sequence[str]) -> Suite:
     return load_mini(tasks)
 
 
+def _load_text(tasks: Sequence[str]) -> Suite:
+    from .text.world import load_text  # transformers costs seconds, and is not always installed
+
+    return load_text(tasks)
+
+
 def _load_clip(name: str, tasks: Sequence[str]) -> Suite:
     from .clip.world import load_clip
 
@@ -73,6 +80,17 @@ def _mini() -> Profile:
         recipe="mini",
         load=_load_mini,
         further=tuple(task for task in MINI_TASKS if task not in experts),
+    )
+
+
+def _text() -> Profile:
+    """The world of text. Where nothing is shipped, loading says so."""
+    return Profile(
+        name="mini-text",
+        summary="procedural tasks on English sentences, a BERT of our own with four blocks; two CPU cores, minutes",
+        tasks=tuple(TEXT_TASKS),
+        recipe="mini",
+        load=_load_text,
     )
 
 
@@ -107,6 +125,7 @@ def _clip(base: str, hardware: str, pool: str = "P2") -> Profile:
 _HARDWARE = {"clip-b32": "a GPU", "clip-b16": "a GPU", "clip-l14": "a large GPU"}
 PROFILES: dict[str, Profile] = {
     "mini": _mini(),
+    "mini-text": _text(),
     **{name: _tiny(name, "two CPU cores, two hours to train the experts once") for name in SETTINGS},
     **{
         clip.name: clip

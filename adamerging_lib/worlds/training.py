@@ -131,6 +131,7 @@ def fine_tune(
     checkpoint: Path,
     label: str,
     views: Mapping[str, Augmentation] | None = None,
+    margin: int = 2,
     bfloat16: bool = False,
     save_every: int = 500,
 ) -> None:
@@ -142,10 +143,11 @@ def fine_tune(
         encoder: trained in place.
         data: task → training images.
         heads: task → frozen head.
-        normalise: uint8 images → what the encoder takes.
+        normalise: images as they are kept → what the encoder takes.
         steps, lr, batch_size, weight_decay, warmup, seed, checkpoint, label, save_every: see `optimise`.
         device: ``cpu`` or ``cuda``.
-        views: task → how its images are augmented; by default all are shifted by up to two pixels.
+        views: task → how its images are augmented; by default all are shifted by up to ``margin`` pixels.
+        margin: of that shift; 0 for inputs that are no images.
         bfloat16: the encoder computes in bfloat16, its weights stay float32. Faster where the hardware has it.
 
     Source: AdaMerging, App. A.
@@ -162,7 +164,7 @@ def fine_tune(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         batch = normalise(torch.cat(images).to(device))
         if views is None:
-            batch = random_crop(batch, generator)
+            batch = random_crop(batch, generator, margin) if margin else batch
         else:
             parts = zip(batch.split(batch_size), data, strict=True)
             batch = torch.cat([augment(part, views[task], generator) for part, task in parts])

@@ -1,4 +1,4 @@
-"""The trained checkpoints of the `mini` profile: safetensors with a manifest, verified whenever they are read."""
+"""The trained checkpoints of shipped profiles: safetensors with a manifest, verified whenever they are read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from .encoders import MiniConfig, mini_clip
 
 SHIPPED = Path(__file__).parent / "mini" / "zoo"
 SCHEMA = 1
+MAKE_ZOO = "make zoo"
 _ROWS, _VALUES = "token_embedding.rows", "token_embedding.values"
 _EMBEDDING = "token_embedding.weight"
 
 
-def read_manifest(folder: Path = SHIPPED) -> dict[str, Any]:
+def read_manifest(folder: Path = SHIPPED, made_by: str = MAKE_ZOO) -> dict[str, Any]:
     """The manifest of a zoo: recipe, versions, checksums, and accuracies at training time.
+
+    Arguments:
+        folder: of the zoo; that of the drawn world by default.
+        made_by: the command that trains it, for errors.
 
     Raises:
         CheckpointError: where it is missing or of another schema.
@@ -29,36 +34,40 @@ def read_manifest(folder: Path = SHIPPED) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise CheckpointError(
-            f"no zoo at {folder}: {path.name} is missing; run `make zoo` or install the package again"
+            f"no zoo at {folder}: {path.name} is missing; run `{made_by}` or install the package again"
         )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     if manifest.get("schema") != SCHEMA:
         raise CheckpointError(
-            f"{path} has schema {manifest.get('schema')!r}, this version reads {SCHEMA}; run `make zoo`"
+            f"{path} has schema {manifest.get('schema')!r}, this version reads {SCHEMA}; run `{made_by}`"
         )
     return manifest
 
 
-def load_checkpoint(name: str, folder: Path = SHIPPED, manifest: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+def load_checkpoint(
+    name: str, folder: Path = SHIPPED, manifest: Mapping[str, Any] | None = None, made_by: str = MAKE_ZOO
+) -> dict[str, Tensor]:
     """One checkpoint of a zoo, verified against its manifest and widened to float32.
 
     Arguments:
-        name: ``pretrained``, ``text``, ``joint`` or a task.
+        name: ``pretrained``, ``text`` or ``heads``, ``joint``, or a task.
+        folder, made_by: see `read_manifest`.
+        manifest: the folder's, where it has been read.
 
     Raises:
         CheckpointError: where the file is not in the manifest, is missing, or does not have the checksum stated there.
     """
-    files = (manifest or read_manifest(folder))["files"]
+    files = (manifest or read_manifest(folder, made_by))["files"]
     if name not in files:
         raise CheckpointError(
-            f"the zoo at {folder} has no checkpoint {name!r}; it has {', '.join(files)}; `make zoo` trains one for "
-            "each task"
+            f"the zoo at {folder} has no checkpoint {name!r}; it has {', '.join(files)}; `{made_by}` trains one "
+            "for each task"
         )
     path = folder / f"{name}.safetensors"
     if path.is_file() and (found := sha256(path)) != files[name]["sha256"]:
         raise CheckpointError(
             f"{path} has SHA-256 {found[:12]}…, the manifest says {files[name]['sha256'][:12]}…: "
-            "the file is damaged or of another training; restore it or run `make zoo`"
+            f"the file is damaged or of another training; restore it or run `{made_by}`"
         )
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in load(path).items()}
 

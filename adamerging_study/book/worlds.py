@@ -19,6 +19,7 @@ DEFAULT = "mini"
 # Here and not in the library: a word that pages use should not make notebooks run again.
 TITLES = {
     "mini": "the drawn world",
+    "mini-text": "the world of text",
     "tiny": "photographs",
     "tiny-64": "photographs at 64 px",
     "tiny-128": "photographs at 128 px",
