@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import adamerging_lib as am
 from adamerging_lib.forward import features, logits, raw_features
@@ -200,10 +201,34 @@ def test_a_suite_of_text_serves_the_registry_and_evaluation(built):
     for method in ("task_arithmetic", "ties", "individual", "traditional_mtl", "regmean"):
         frame = am.evaluate(suite, am.run_method(method, suite))
         assert list(frame.task) == list(TASKS) and frame.accuracy.between(0, 100).all(), method
+    fisher = am.run_method("fisher", suite, images=2)  # whose gradients per text come from vmap
+    assert am.evaluate(suite, fisher).accuracy.between(0, 100).all()
     fit = am.adamerge(suite, recipe="mini", steps=2, batch_size=3, progress=False)
     assert fit.coefficients.values.shape[0] == len(TASKS) and len(am.evaluate(suite, fit)) == len(TASKS)
     blocks = am.adamerge(suite, granularity="block", recipe="mini", steps=1, batch_size=3, progress=False)
     assert {"embeddings", "block_0", "block_1"} <= set(blocks.coefficients.rows)
+
+
+@pytest.mark.parametrize("method", ["prodistill", "regmean_pp"])
+def test_methods_that_go_block_by_block_refuse_blocks_with_a_mask(built, method):
+    *_, suite, _ = built
+    with pytest.raises(ValueError, match="block by block.* which of them are padding"):
+        am.run_method(method, suite)
+
+
+def test_a_text_has_the_same_gradient_alone_and_among_longer_ones(tokenizer):
+    model, texts = encoder(), tokenizer([("the dog runs",), ("the small dog that i saw runs here",)])
+    weights = {key: t.detach() for key, t in model.state_dict().items()}
+
+    def first(state, tokens):
+        return torch.func.functional_call(model, state, (tokens[None],))[0, 0]
+
+    with sdpa_kernel(SDPBackend.MATH):  # the others are not made for vmap
+        each = torch.func.vmap(torch.func.grad(first), (None, 0))(weights, texts)
+    for row, text in enumerate(texts):
+        alone = torch.func.grad(first)(weights, text)
+        for key, gradient in alone.items():
+            torch.testing.assert_close(each[key][row], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_evaluation_is_that_of_a_head_with_bias(built):

@@ -94,7 +94,7 @@ def _check_chain(calls: list[tuple[Any, ...]]) -> None:
     elif calls[0][1][0].dim() != 3 or calls[0][1][0].shape[0] != 1:
         problem = f"its blocks take {list(calls[0][1][0].shape)} for one image, not [1, tokens, width]"
     elif any(isinstance(v, Tensor) for _, args, kwargs, _ in calls for v in [*args[1:], *kwargs.values()]):
-        problem = "its blocks take further tensors beside the tokens"
+        problem = "its blocks take further tensors beside the tokens (text: which of them are padding)"
     if problem:
         raise ValueError(f"the encoder cannot be run block by block: {problem}")
 

@@ -66,7 +66,9 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Unit features ``[n, width + 1]``, whose last is √½ for every text."""
-        tokens = tokens[:, : int((tokens != PAD).any(0).sum())]  # what is padding in all texts costs as much as words
+        if not torch._C._functorch.is_functorch_wrapped_tensor(tokens):  # vmap allows no look at values
+            longest = int((tokens != PAD).any(0).sum())
+            tokens = tokens[:, :longest]  # what is padding in all texts would cost as much as words
         hidden, mask = hidden_states(self.bert, tokens)
         mask = mask.to(hidden)[..., None]
         unit = normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=-1)
@@ -77,7 +79,9 @@ def hidden_states(bert: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Last hidden states ``[n, length, width]`` of a ``BertModel``, and which tokens are no padding ``[n, length]``."""
     mask, ends = tokens != PAD, (tokens == SEP).long()
     second = ((ends.cumsum(1) - ends) > 0) & mask  # what stands behind the first [SEP]
-    out = bert(input_ids=tokens, attention_mask=mask.long(), token_type_ids=second.long())
+    # Four dimensions are taken as they are; of two, transformers looks at the values, which vmap does not allow.
+    seen = mask[:, None, None, :].expand(-1, 1, tokens.shape[1], -1)
+    out = bert(input_ids=tokens, attention_mask=seen, token_type_ids=second.long())
     return out.last_hidden_state, mask
 
 
