@@ -12,7 +12,7 @@ from pathlib import Path
 from adamerging_lib.runtime.sources import notebook_files
 from adamerging_study.book.notebooks import code_cells, parameters, source_digest
 from adamerging_study.book.rerun import filled, kept_fits
-from adamerging_study.rooms import rooms
+from adamerging_study.rooms import face, rooms
 
 configfile: "runs.yml"
 
@@ -22,7 +22,7 @@ VARIANTS = [f"book/runs/{run}/{page}.ipynb" for run, pages in config["runs"].ite
 
 def seconds(page):
     """What the default run took when its record was accepted."""
-    record = Path("results/mini", f"{page}.json")
+    record = Path("results", face(page).world if page in rooms() else "mini", f"{page}.json")
     return json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else 0
 
 

@@ -33,6 +33,7 @@ class Face:
         shown: parameters of the notebook that change only what is shown; no part of a record.
         loads: parameters that say which suite to load, rather than how to measure it.
         tolerance: measured column → how far two runs on different machines may differ.
+        world: profile of the notebook's default run.
     """
 
     question: str
@@ -41,6 +42,7 @@ class Face:
     shown: tuple[str, ...] = ()
     loads: tuple[str, ...] = ("profile",)
     tolerance: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 1.0})
+    world: str = "mini"
 
 
 def rooms() -> list[str]:

@@ -43,7 +43,8 @@ def worlds_text(name: str) -> str:
 
 
 def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
-    worlds, printed = columns(), any(claim.published for claim in known)
+    worlds = {profile: title for profile, title in columns().items() if claims.record_of(room, profile)}
+    printed = any(claim.published for claim in known)
 
     def found(claim: judge.Claim, profile: str) -> str:
         asked = not claim.only or profile in claim.only

@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from adamerging_lib.command.line import call
-from adamerging_study.rooms import rooms
+from adamerging_study.rooms import face, rooms
 
 from . import notebooks
 from .rerun import RUNS_FILE, filled, load_yaml, page, template
@@ -100,7 +100,7 @@ def _redraw(
     if notebook not in rooms():
         raise ValueError(f"{notebook!r} is no experiment: there is no record to draw it from")
     if run is None:
-        path, kept = template(notebook), record or Path("results/mini", f"{notebook}.json")
+        path, kept = template(notebook), record or Path("results", face(notebook).world, f"{notebook}.json")
         source = notebooks.read(path)
     else:
         path, values = page(notebook, run), load_yaml(RUNS_FILE)["runs"][run][notebook]

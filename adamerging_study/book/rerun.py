@@ -36,7 +36,7 @@ from adamerging_lib.runtime import annotations, places
 from adamerging_lib.runtime.values import Parameter, describe, nearest, parse
 from adamerging_lib.worlds.profiles import profile
 
-from .. import claims
+from .. import claims, rooms
 from . import notebooks
 from .worlds import DEFAULT, RUNS_FILE, called, heading, variants
 
@@ -167,7 +167,7 @@ def kept_fits(name: str, values: Mapping[str, object]) -> list[Path]:
         name: the notebook.
         values: the parameters given.
     """
-    folder = Path("results", str(values.get("profile", DEFAULT)), "fits")
+    folder = Path("results", str(values.get("profile", rooms.face(name).world)), "fits")
     return sorted(path for room in {name, "performance"} for path in folder.glob(f"{room}-*.safetensors"))
 
 
