@@ -35,6 +35,13 @@ class Coefficients:
         tasks: K names.
         rows: R names, see `TaskVectors.rows`.
         granularity: ``task``, ``block``, ``module`` or ``tensor``.
+
+    Example:
+        >>> values = torch.tensor([[0.3, 0.1], [0.2, 0.4]])
+        >>> table = am.Coefficients(values, ("cars", "pets"), ("blocks.0", "blocks.1"), "block")
+        >>> table.save("coefficients.json")
+        >>> torch.equal(am.Coefficients.load("coefficients.json").values, values)
+        True
     """
 
     values: Tensor
@@ -118,6 +125,11 @@ def read_authors_file(path: str | os.PathLike[str]) -> dict[tuple[str, ...], Coe
 
     Raises:
         ValueError: where the file is missing, is not Python, or holds no table.
+
+    Example:
+        >>> _ = Path("merging_cofficient.py").write_text("task_wise = [[1, 0.3, 0.2]]")
+        >>> am.read_authors_file("merging_cofficient.py")["task_wise",].values.tolist()
+        [[0.3], [0.2]]
     """
     try:
         tree = ast.parse(Path(path).read_text(encoding="utf-8"))

@@ -51,6 +51,12 @@ def evaluate(
     Raises:
         ValueError: for a setting or split that would measure an inductive fit on images it adapted on, or unusable
             batches.
+
+    Example:
+        >>> suite = am.load_suite("mini").some_images(20)
+        >>> merged = am.run_method("task_arithmetic", suite, scaling=0.3)
+        >>> am.evaluate(suite, merged).columns.tolist()
+        ['task', 'accuracy', 'n', 'entropy', 'loss', 'calibration', 'setting', 'split']
     """
     if isinstance(suite, Suite):
         setting, split = measured_on(merged, setting, split)

@@ -65,6 +65,12 @@ class Merged:
             do not tell it (masks of one bit a parameter: P / 32).
         seconds, memory: what `run_method` took to make it, seconds and bytes at the peak (see `cost.measured`; None
             where the system does not tell). A fit from the cache carries what the run that made it took.
+
+    Example:
+        >>> merged = am.merge("task_arithmetic", am.load_suite("mini").task_vectors(), scaling=0.3)
+        >>> merged.method, merged.hyper
+        ('task_arithmetic', {'scaling': 0.3})
+        >>> am.state.save("merged.safetensors", merged.state)
     """
 
     state: StateDict | None
@@ -128,6 +134,11 @@ class Fit(Merged):
 
     Arguments:
         trajectory: coefficients as used, before the first step and after every step, ``[steps + 1, K, R]``.
+
+    Example:
+        >>> fit = am.adamerge(am.load_suite("mini").some_images(20), steps=2, batch_size=4, progress=False)
+        >>> fit.trajectory.shape == (3, *fit.coefficients.values.shape)
+        True
     """
 
     trajectory: Tensor = field(default=None, repr=False)

@@ -37,7 +37,16 @@ _MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")
 
 
 def with_average(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed."""
+    """The frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed.
+
+    Example:
+        >>> frame = pd.DataFrame({"task": ["cars", "pets"], "accuracy": [90.0, 70.0], "n": [100, 100]})
+        >>> print(am.with_average(frame).to_string(index=False))
+           task  accuracy   n
+           cars      90.0 100
+           pets      70.0 100
+        Average      80.0 200
+    """
     mean = {
         column: (frame[column].sum() if column == "n" else frame[column].mean())
         if pd.api.types.is_numeric_dtype(frame[column])
@@ -60,6 +69,11 @@ def confidence_interval(
 
     Returns:
         (low, high), percent.
+
+    Example:
+        >>> low, high = am.confidence_interval(80.0, 1000)
+        >>> round(low), round(high)
+        (78, 82)
     """
     return average_confidence_interval([{"accuracy": accuracy, "n": n}], level=level, resamples=resamples, seed=seed)
 
@@ -78,6 +92,11 @@ def average_confidence_interval(
 
     Returns:
         (low, high), percent.
+
+    Example:
+        >>> low, high = am.average_confidence_interval([{"accuracy": 90.0, "n": 1000}, {"accuracy": 70.0, "n": 1000}])
+        >>> low < 80 < high
+        True
     """
     frame = pd.DataFrame(rows)
     if "task" in frame and "Average" in set(frame["task"]):

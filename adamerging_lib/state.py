@@ -23,7 +23,15 @@ StateDict = Mapping[str, Tensor]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be merged or read; the message names the file or key and the mend."""
+    """A checkpoint that cannot be merged or read; the message names the file or key and the mend.
+
+    Example:
+        >>> try:
+        ...     am.TaskVectors.from_state_dicts(base, {"cars": {}})
+        ... except am.CheckpointError as error:
+        ...     print("cars" in str(error))
+        True
+    """
 
 
 def is_merged(tensor: Tensor) -> bool:

@@ -23,6 +23,11 @@ class TaskData:
         images: uint8 ``[n, 3, height, width]``, before any normalisation; of text, tokens int64 ``[n, length]``.
         labels: int64 ``[n]``, indices into ``classes``. Only evaluation and training read them.
         classes: class names in label order.
+
+    Example:
+        >>> data = am.TaskData(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("cat", "dog"))
+        >>> len(data)
+        4
     """
 
     images: Tensor
@@ -52,6 +57,11 @@ class Suite:
         assets: file name → SHA-256 of every checkpoint used.
         train: task name → training images and labels, which may be loaded only when asked for; None where the
             profile has none. Read it through `training`.
+
+    Example:
+        >>> suite = am.load_suite("mini", tasks=["digits", "signs"]).some_images(10)
+        >>> {task: len(data) for task, data in suite.test.items()}
+        {'digits': 10, 'signs': 10}
     """
 
     profile: str
@@ -146,6 +156,11 @@ def split_indices(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Returns:
         (adapt ``[n // 2]``, held_out ``[n − n // 2]``): int64 indices in ascending order.
+
+    Example:
+        >>> adapt, held_out = am.split_indices(10)
+        >>> len(adapt), len(held_out), set(adapt.tolist()) & set(held_out.tolist())
+        (5, 5, set())
     """
     if n < 2:
         raise ValueError(f"{n} images cannot be split into an adaptation and a held-out half: give at least 2")

@@ -53,6 +53,12 @@ class TaskVectors:
         statistics: tensor name → running means or variances ``[1 + K, *shape]`` of θ0 and every θ_k. They are no
             weights and have no T: every merged model gets their mean over θ_k, which is no more than a start, and
             must be recalibrated by passes over images before it is used.
+
+    Example:
+        >>> tv = am.TaskVectors.from_state_dicts(base, experts)
+        >>> state = tv.merge(torch.full((2, 1), 0.3, dtype=torch.float64), "task")  # θ0 + 0.3 (T_cars + T_pets)
+        >>> sorted(state)
+        ['body.bias', 'body.weight']
     """
 
     tasks: tuple[str, ...]

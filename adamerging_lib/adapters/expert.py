@@ -273,6 +273,12 @@ def load_adapter(path: PathLike, base: StateDict | PathLike) -> AdapterExpert:
 
     Raises:
         CheckpointError: naming file, tensor and mend, where the adapter is no plain LoRA or not of this base.
+
+    Example:
+        >>> expert = am.load_adapter("cars_lora", base="base.safetensors")
+        >>> tv = am.TaskVectors.from_state_dicts(am.state.load("base.safetensors"), {"cars": expert})
+        >>> tv.vectors["blocks.0.mlp.weight"].shape
+        torch.Size([1, 4, 4])
     """
     if not isinstance(base, Mapping):
         base = CheckpointFile(given(base))

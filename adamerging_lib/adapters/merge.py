@@ -77,6 +77,13 @@ def merge_to_adapter(
 
     Raises:
         ValueError: naming what does not fit, and the mend.
+
+    Example:
+        >>> report = am.merge_to_adapter(
+        ...     "task_arithmetic", "base.safetensors", {"cars": "cars_lora", "pets": "pets_lora"}, "both_lora", scaling=0.5
+        ... )
+        >>> sorted(path.name for path in Path("both_lora").iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
     """
     out = given(out)
     if options and options.strip:
@@ -125,6 +132,11 @@ def save_adapter(
 
     Raises:
         ValueError: naming tasks or rows that do not fit.
+
+    Example:
+        >>> experts = {name: am.load_adapter(f"{name}_lora", base="base.safetensors") for name in ("cars", "pets")}
+        >>> half = am.Coefficients(torch.full((2, 1), 0.5), ("cars", "pets"), ("all",), "task")
+        >>> report = am.save_adapter("half_lora", experts, half)
     """
     base = next(iter(experts.values())).base
     by_name = coefficients.granularity == "tensor"  # tied tensors have one row, of the first

@@ -114,6 +114,13 @@ def adapt(
     Raises:
         CheckpointError: for checkpoints that do not fit the model or each other.
         ValueError: for unusable arguments or data, before the first step wherever that can be known.
+
+    Example:
+        >>> fit = am.adapt(net, base, experts, data=data, private="head.*", steps=20, lr=0.01, progress=False)
+        >>> fit.coefficients.tasks
+        ('cars', 'pets')
+        >>> am.evaluate(fit, labelled)["task"].tolist()
+        ['cars', 'pets']
     """
     _check_names(experts, data)
     one_of("vectors", vectors, ("plain", "ties"))

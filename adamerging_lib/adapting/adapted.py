@@ -41,6 +41,12 @@ class Adapted(Fit):
         logits: its outputs → logits, see `adapt`.
         ties: name → name of the tensor that the module ties it to.
         confidence: task → mean entropy in nats on its data before and after, and the most that it could be.
+
+    Example:
+        >>> fit = am.adapt(net, base, experts, data=data, private="head.*", steps=2, progress=False)
+        >>> cars = fit.model("cars")  # an ordinary module, with the head of this task
+        >>> print(fit.coefficients.to_frame().shape)
+        (2, 2)
     """
 
     template: nn.Module = field(default=None, repr=False)
@@ -126,6 +132,12 @@ def load_adapted(folder: str | os.PathLike[str], model: nn.Module, *, logits: Lo
     Raises:
         CheckpointError: for a folder that is none, or a model that does not fit it.
         ValueError: where it was adapted with ``logits`` and none are given.
+
+    Example:
+        >>> fit = am.adapt(net, base, experts, data=data, private="head.*", steps=2, progress=False)
+        >>> _ = fit.save("merged")
+        >>> am.load_adapted("merged", net).tasks
+        ('cars', 'pets')
     """
     folder = Path(folder)
     try:

@@ -78,6 +78,12 @@ def image_batches(
 
     Raises:
         ValueError: for a folder without images.
+
+    Example:
+        >>> to_tensor = lambda image: torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+        >>> images, labels = next(iter(am.image_batches("photos", to_tensor, batch_size=4)))
+        >>> images.shape
+        torch.Size([4, 3, 8, 8])
     """
     transform = timm_transform(model) if isinstance(model, nn.Module) else model
     return DataLoader(Images(folder, transform), batch_size, shuffle=shuffle)
@@ -166,6 +172,14 @@ def text_batches(
 
     Raises:
         ValueError: for a file without texts.
+
+    Example:
+        >>> def tokenizer(texts, pairs=None, **options):  # yours is AutoTokenizer.from_pretrained(folder)
+        ...     return {"input_ids": torch.tensor([[len(text)] for text in texts])}
+        >>> labels = {"bad": 0, "good": 1}
+        >>> batch = next(iter(am.text_batches("reviews.csv", tokenizer, labels=labels, batch_size=2)))
+        >>> sorted(batch)
+        ['input_ids', 'labels']
     """
 
     def collate(rows: list[tuple[tuple[str, ...], int | None]]) -> dict[str, Tensor]:

@@ -55,6 +55,11 @@ def check(
 
     Raises:
         ValueError: no experts, two of one name, or a prefix or pattern that fits no name.
+
+    Example:
+        >>> report = am.check("base.safetensors", {"cars": "cars.safetensors", "again": "cars.safetensors"})
+        >>> report.exit_code  # 0: nothing found, 1: warnings, 2: should not be merged
+        2
     """
     start, given = time.perf_counter(), Options.of(drop, strip, cast)
     options = given

@@ -170,6 +170,12 @@ def merge_files(
 
     Raises:
         ValueError: naming what does not fit or cannot be merged, and the mend.
+
+    Example:
+        >>> experts = {"cars": "cars.safetensors", "pets": "pets.safetensors"}
+        >>> report = am.merge_files("ties", "base.safetensors", experts, "merged.safetensors", scaling=0.3, progress=False)
+        >>> sorted(am.state.load("merged.safetensors")) == sorted(am.state.load("base.safetensors"))
+        True
     """
     if is_number(drop):
         hyper, drop = {**hyper, "drop": drop}, ()

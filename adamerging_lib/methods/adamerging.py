@@ -125,6 +125,12 @@ def adamerge(
         the same numbers, less time and memory. Batches come from shuffled passes over the images, where the
         published loop shuffles anew for every step and so may see an image again before it has seen all. The text
         mentions neither the clamp, nor 500 steps, nor two batches.
+
+    Example:
+        >>> suite = am.load_suite("mini").some_images(20)
+        >>> fit = am.adamerge(suite, granularity="task", steps=2, batch_size=4, progress=False)
+        >>> fit.coefficients.values.shape  # one λ per task
+        torch.Size([8, 1])
     """
     one_of("vectors", vectors, ("plain", "ties"))
     tv = suite.task_vectors()

@@ -26,6 +26,15 @@ def merge_with(tv: TaskVectors, coefficients: Coefficients) -> Merged:
 
     Raises:
         ValueError: naming the tasks or rows that only one of the two has.
+
+    Example:
+        >>> tv = am.TaskVectors.from_state_dicts(base, experts)
+        >>> table = am.Coefficients(torch.tensor([[0.5], [0.25]]), tv.tasks, ("all",), "task")
+        >>> merged = am.merge_with(tv, table)
+        >>> moved = 0.5 * (experts["cars"]["body.weight"] - base["body.weight"])
+        >>> moved += 0.25 * (experts["pets"]["body.weight"] - base["body.weight"])
+        >>> torch.allclose(merged.state["body.weight"], base["body.weight"] + moved)
+        True
     """
     rows = tv.rows(coefficients.granularity)
     wanted, table, left_out = rows.names, coefficients, ()

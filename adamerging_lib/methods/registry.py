@@ -145,6 +145,10 @@ def methods() -> pd.DataFrame:
     """All methods: index id; columns label, needs, task_specific (numbers per task), task_id, static, source.
 
     Reference points come first, then one competition after the other, see `competitions`; within one by label.
+
+    Example:
+        >>> am.methods().loc["ties", ["label", "needs"]].tolist()
+        ['Ties-Merging', 'nothing']
     """
     columns = ["id", "label", "needs", "task_specific", "task_id", "static", "source"]
     ordered = sorted(_METHODS.values(), key=_place)
@@ -170,6 +174,11 @@ def merge(method_id: str, task_vectors: TaskVectors, **hyper: Any) -> Merged:
 
     Warns:
         UserWarning: where the models have running statistics, which are averaged and must be recalibrated.
+
+    Example:
+        >>> tv = am.TaskVectors.from_state_dicts(base, experts)
+        >>> am.merge("ties", tv, scaling=0.3, keep=0.2).tasks
+        ('cars', 'pets')
     """
     method = find(method_id)
     if method.takes != "task_vectors":

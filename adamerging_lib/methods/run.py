@@ -43,6 +43,11 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
 
     Raises:
         ValueError: for an unknown id or hyper-parameter.
+
+    Example:
+        >>> suite = am.load_suite("mini").some_images(20)
+        >>> for method in ("task_arithmetic", "tsv_m"):
+        ...     accuracy = am.evaluate(suite, am.run_method(method, suite))["accuracy"].mean()
     """
     method = find(method_id)
     check_hyper(method, hyper)

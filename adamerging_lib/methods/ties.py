@@ -88,6 +88,11 @@ def ties_split(tv: TaskVectors, keep: float = 0.2) -> TaskVectors:
 
     Source:
         AdaMerging, Section 3.2.1 (AdaMerging++); the form follows the published code, the text leaves it open.
+
+    Example:
+        >>> trimmed = am.ties_split(am.TaskVectors.from_state_dicts(base, experts), keep=0.2)
+        >>> bool((trimmed.vectors["body.weight"] == 0).any())
+        True
     """
     return tv.replace({key: entries for key, entries, _ in _agreeing(tv, survey(tv, keep=keep))})
 

@@ -58,6 +58,11 @@ def published(experiment: str | None = None, arch: str | None = None, table: int
         ValueError: a value that no published row has.
 
     Source: Yang et al., AdaMerging, ICLR 2024, Tables 1 to 7.
+
+    Example:
+        >>> table = am.published("performance", arch="ViT-B-32")
+        >>> table.query("method_id == 'layer_wise_adamerging' and task == 'Average'")["accuracy"].item()
+        80.1
     """
     rows = _read("tables.csv")
     rows.insert(rows.columns.get_loc("method") + 1, "method_id", rows["method"].map(METHOD_IDS))

@@ -33,6 +33,10 @@ class Profile:
         base: the profile of which this one changes a setting; empty where it is a world of its own. The claims page
             has no column for it beside that one's.
         without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
+
+    Example:
+        >>> am.profile("mini").tasks[:3]
+        ('scenes', 'vehicles', 'aerial')
     """
 
     name: str
@@ -140,6 +144,10 @@ def profile(name: str) -> Profile:
 
     Raises:
         ValueError: for an unknown name, with the nearest known one.
+
+    Example:
+        >>> am.profile("mini-text").summary.split(",")[0]
+        'procedural tasks on English sentences'
     """
     one_of("profile", name, PROFILES)
     return PROFILES[name]
@@ -176,6 +184,11 @@ def load_suite(name: str = "mini", *, tasks: Sequence[str] | None = None) -> Sui
     Raises:
         ValueError: for an unknown profile or task, a task named twice, or none.
         CheckpointError: for a checkpoint that is missing or does not have its checksum.
+
+    Example:
+        >>> suite = am.load_suite("mini", tasks=["digits", "signs"])
+        >>> suite.tasks
+        ('digits', 'signs')
     """
     chosen = profile(name)
     return chosen.load(check_tasks(chosen, tasks))
