@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 
 import pytest
@@ -569,6 +570,22 @@ def test_coefficients_that_were_learned_make_an_adapter_too(three, tmp_path):
     expected = am.merge_with(tv, coefficients).state
     for key, tensor in am.load_adapter(tmp_path / "out", loaded).items():
         torch.testing.assert_close(tensor, expected[key], atol=1e-6, rtol=0)
+
+
+def test_what_each_task_keeps_can_be_left_out_of_the_adapter(three, tmp_path):
+    theta, ones = three
+    loaded = st.load(theta)
+    experts = {task: am.load_adapter(one.folder, loaded) for task, one in ones.items()}
+    everything = am.TaskVectors.from_state_dicts(loaded, experts).rows("tensor").names
+    changed = [key for key in everything if any(key in expert.changes for expert in experts.values())]
+    mine, rest = changed[0], [key for key in everything if key != changed[0]]
+    coefficients = am.Coefficients(torch.ones(3, len(rest)), tuple(experts), rest, "tensor")
+    with pytest.raises(ValueError, match=rf"given for {re.escape(mine)}.*\(drop=\)"):
+        am.save_adapter(tmp_path / "out", experts, coefficients)
+    am.save_adapter(tmp_path / "out", experts, coefficients, drop=[mine])
+    assert mine not in am.load_adapter(tmp_path / "out", loaded).changes
+    with pytest.raises(ValueError, match="no tensor's name fits 'head"):
+        am.save_adapter(tmp_path / "out", experts, coefficients, drop=["head.*"])
 
 
 # What it says.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..files.align import Options
 from ..files.by_tensor import merge_by_tensor, survey
 from ..files.lazy import examine, lazy_task_vectors
 from ..files.merge import refuse_twins
+from ..files.names import dropped
 from ..files.plan import PathLike, Plan, plan_merge
 from ..methods.registry import Method, find
 from ..runtime.places import given
@@ -79,9 +80,8 @@ def merge_to_adapter(
         ValueError: naming what does not fit, and the mend.
 
     Example:
-        >>> report = am.merge_to_adapter(
-        ...     "task_arithmetic", "base.safetensors", {"cars": "cars_lora", "pets": "pets_lora"}, "both_lora", scaling=0.5
-        ... )
+        >>> adapters = {"cars": "cars_lora", "pets": "pets_lora"}
+        >>> report = am.merge_to_adapter("task_arithmetic", "base.safetensors", adapters, "both_lora", scaling=0.5)
         >>> sorted(path.name for path in Path("both_lora").iterdir())
         ['adapter_config.json', 'adapter_model.safetensors']
     """
@@ -117,7 +117,12 @@ def merge_to_adapter(
 
 
 def save_adapter(
-    folder: PathLike, experts: Mapping[str, AdapterExpert], coefficients: Coefficients, *, rank: int | None = None
+    folder: PathLike,
+    experts: Mapping[str, AdapterExpert],
+    coefficients: Coefficients,
+    *,
+    rank: int | None = None,
+    drop: Sequence[str] = (),
 ) -> AdapterReport:
     """Write θ0 + Σ_k λ_k T_k of adapters as one adapter, with given λ, such as AdaMerging learned.
 
@@ -126,6 +131,7 @@ def save_adapter(
         experts: task name → `load_adapter`, all of one base.
         coefficients: λ, of the tasks' names and of the rows that the base's task vectors have.
         rank: see `merge_to_adapter`.
+        drop: patterns of tensors that are left out, such as ``classifier.*``, which each task keeps for itself.
 
     Returns:
         What was written.
@@ -144,8 +150,13 @@ def save_adapter(
     rows = TaskVectors(tuple(experts), base, dict.fromkeys(names)).rows(coefficients.granularity)
     values = coefficients.aligned(tuple(experts), rows.names).double()
     scales = {key: values[:, rows.index[key]] for key in names}
-    if lacking := [key for key in _keys(base, experts) if key not in scales]:
-        raise ValueError(f"no coefficient is given for {few(lacking)}, which the adapters change")
+    changed = _keys(base, experts)
+    left_out = dropped(changed, drop)
+    scales = {key: values for key, values in scales.items() if key not in left_out}
+    if lacking := [key for key in changed if key not in scales and key not in left_out]:
+        raise ValueError(
+            f"no coefficient is given for {few(lacking)}, which the adapters change: give one, or leave them out (drop=)"
+        )
     parts, table = _sum(base, experts, scales, rank)
     warnings = tuple(warning for expert in experts.values() for warning in expert.warnings)
     what = {"coefficients": coefficients.granularity}
@@ -205,7 +216,7 @@ def _sum(
     rank: int | None,
 ) -> tuple[Parts, list[tuple[str, int, Tensor, int]]]:
     parts, rows = Parts(), []
-    for key in _keys(base, experts):
+    for key in (key for key in _keys(base, experts) if key in scales):
         weights = dict(zip(experts, scales[key].tolist(), strict=True))
         form = _product(key, experts)
         if form is None:

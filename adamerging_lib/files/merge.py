@@ -173,7 +173,7 @@ def merge_files(
 
     Example:
         >>> experts = {"cars": "cars.safetensors", "pets": "pets.safetensors"}
-        >>> report = am.merge_files("ties", "base.safetensors", experts, "merged.safetensors", scaling=0.3, progress=False)
+        >>> report = am.merge_files("ties", "base.safetensors", experts, "merged.safetensors", progress=False)
         >>> sorted(am.state.load("merged.safetensors")) == sorted(am.state.load("base.safetensors"))
         True
     """
