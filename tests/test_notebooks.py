@@ -17,7 +17,7 @@ from adamerging_study.book import redraw
 ROOT = Path(__file__).resolve().parents[1]
 
 # Notebooks that measure nothing and so have no record.
-NO_RECORD = {"merge_your_own"}
+NO_RECORD = {"apply", "merge_your_own"}
 
 
 def shown(cell):
@@ -43,7 +43,7 @@ def test_notebook_shows_its_record(room, tmp_path, monkeypatch):
     stored = nbformat.read(ROOT / "notebooks" / f"{room}.ipynb", as_version=4)
     monkeypatch.setenv("ADAMERGING_RESULTS", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    again = redraw.redrawn(stored, ROOT / "results" / "mini" / f"{room}.json", ROOT / "notebooks")
+    again = redraw.redrawn(stored, ROOT / "results" / rooms.face(room).world / f"{room}.json", ROOT / "notebooks")
     assert differences(stored, again) == []
 
 

@@ -155,7 +155,7 @@ def save_adapter(
     scales = {key: values for key, values in scales.items() if key not in left_out}
     if lacking := [key for key in changed if key not in scales and key not in left_out]:
         raise ValueError(
-            f"no coefficient is given for {few(lacking)}, which the adapters change: give one, or leave them out (drop=)"
+            f"no coefficient is given for {few(lacking)}, which the adapters change: give one, or leave it out (drop=)"
         )
     parts, table = _sum(base, experts, scales, rank)
     warnings = tuple(warning for expert in experts.values() for warning in expert.warnings)

@@ -108,6 +108,17 @@ def benchmarks_text() -> str:
     return table(rows, ["benchmark", "case", "quantity", "value", "against", "ratio", "device"])
 
 
+def batchnorm_text() -> str:
+    """What a merged model with BatchNorm reaches by what is done with its statistics, beside its experts."""
+    record = records.read("benchmarks/results/batchnorm.json")
+    rows = []
+    for row in record["rows"]:
+        learned, _, rest = row["case"].partition(", recalibrate=")
+        rows.append([learned, rest, *(f"{row[key]:.1f}" for key in ("value", "spread", "baseline"))])
+    spread = f"largest less smallest of {len(record['seeds'])} orders"
+    return table(rows, ["coefficients", "statistics made anew at the end", "average accuracy, %", spread, "experts"])
+
+
 def costs_text(which: str) -> str:
     """``step``: what an adaptive step costs, measured; ``study``: what the published study would take."""
     found = study_costs.measured()
@@ -176,6 +187,7 @@ DIRECTIVES = {
     "reasons-beside": reasons_beside_text,
     "run-status": status_text,
     "benchmarks": benchmarks_text,
+    "batchnorm": batchnorm_text,
     "costs": costs_text,
     "run-comparison": comparison_text,
     "worlds": worlds_text,
