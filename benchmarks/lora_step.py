@@ -1,7 +1,7 @@
 """What a step of `am.adapt` costs with LoRA adapters in their factors, beside the same experts as whole models.
 
 A ViT-B/32 of timm with random weights, and K adapters of every matrix in its blocks. In factors, λ and its gradient
-take B and A: ⟨G, B A⟩ = ⟨Bᵀ G, A⟩; whole, every expert is a task vector of 88 million numbers. Both runs are one process,
+take B and A: ⟨G, B A⟩ = ⟨Bᵀ G, A⟩; whole, every expert has 88 million numbers. Both runs are one process,
 the same images, in turn; seconds are those of one core, summed over threads: of several steps less those of none, by
 their number. Memory is the peak above what was there before.
 
