@@ -26,15 +26,15 @@ from .state import (
 )
 from .vectors.lowrank import Factors
 
-GRANULARITIES = ("task", "block", "module", "tensor")
+GRANULARITIES = ("task", "block", "module", "tensor", "component")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which tensors share a coefficient: row names, and the row of every merged tensor."""
+    """Which tensors share a coefficient: row names, and the row of every merged tensor, or its components' rows."""
 
     names: tuple[str, ...]
-    index: Mapping[str, int]
+    index: Mapping[str, int | slice]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ class TaskVectors:
 
         Arguments:
             granularity: ``task``, ``block`` (``embeddings``, ``block_0``, …, ``head``, and ``text`` where a text
-                tower came along), ``module`` (weight and bias together) or ``tensor`` (the published "layer").
+                tower came along), ``module`` (weight and bias together), ``tensor`` (the published "layer") or
+                ``component`` (of vectors that were taken apart, see `components`; one a tensor for others).
                 Blocks and their order are those of `layers`.
 
         Returns:
@@ -189,6 +190,8 @@ class TaskVectors:
             return Rows(("all",), dict.fromkeys(names, 0))
         if granularity == "tensor":
             return Rows(names, {name: row for row, name in enumerate(names)})
+        if granularity == "component":
+            return self._components()
         if granularity == "module":
             groups = {name: name.rpartition(".")[0] or name for name in names}
         elif granularity == "block":
@@ -203,6 +206,14 @@ class TaskVectors:
             order = sorted(order, key=block_order)
         place = {group: row for row, group in enumerate(order)}
         return Rows(tuple(place), {name: place[group] for name, group in groups.items()})
+
+    def _components(self) -> Rows:
+        found, index = [], {}
+        for name, t in self.vectors.items():
+            pieces = getattr(t, "pieces", None)
+            index[name] = len(found) if pieces is None else slice(len(found), len(found) + pieces)
+            found += [name] if pieces is None else [f"{name}[{j}]" for j in range(pieces)]
+        return Rows(tuple(found), index)
 
     def merge(self, coefficients: Tensor, granularity: str) -> dict[str, Tensor]:
         """θ(λ)^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l.
@@ -267,14 +278,19 @@ class TaskVectors:
         gradient = torch.zeros(shape, dtype=wide, device=first.device)
         used = [key for key in self.vectors if grads[key] is not None]
         with torch.no_grad():
-            products = []
+            products, places = [], []
             for key in used:
-                t, g = _wide(self.vectors[key]), grads[key].reshape(-1)
-                factored = isinstance(t, Factors)
-                products.append(t.products(g) if factored else t.reshape(len(t), g.numel()) @ g.to(t))
+                t, g, row = _wide(self.vectors[key]), grads[key].reshape(-1), rows.index[key]
+                if isinstance(row, slice):
+                    products.append(t.each(g))
+                else:
+                    factored = isinstance(t, Factors)
+                    own = t.products(g) if factored else t.reshape(len(t), g.numel()) @ g.to(t)
+                    products.append(own[None])
+                places += range(row.start, row.stop) if isinstance(row, slice) else [row]
             if products:
-                where = sent(torch.tensor([rows.index[key] for key in used]), gradient.device)
-                gradient.index_add_(0, where, torch.stack([product.to(gradient) for product in products]))
+                where = sent(torch.tensor(places), gradient.device)
+                gradient.index_add_(0, where, torch.cat([product.to(gradient) for product in products]))
         return gradient.t().contiguous()
 
     def check_coefficients(self, coefficients: Tensor, rows: Rows) -> None:

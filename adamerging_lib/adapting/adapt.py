@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ..coefficients import Coefficients
 from ..forward import resolve_device
 from ..learning.adaptation import Adaptation
-from ..learning.descent import initial, learn
+from ..learning.descent import learn
+from ..learning.imitation import imitation_loss
 from ..learning.objective import Loss
 from ..learning.recipes import check_setting, resolve
-from ..methods.adamerging import loss_terms, speed_terms
-from ..methods.ties import ties_split
+from ..methods.adamerging import loss_terms, speed_terms, split, started
 from ..runtime.cost import measured
 from ..runtime.values import one_of
 from .adapted import Adapted
@@ -26,7 +26,7 @@ from .batches import Batches
 from .engine import RECALIBRATE, Engine
 from .parts import Given, take_apart
 from .statistics import MODES, layers
-from .template import Logits, imitation_loss
+from .template import Logits
 
 RECIPE = {"steps": 500, "lr": 1e-3, "batches": 1}
 OBJECTIVES = ("entropy", "imitation")
@@ -46,7 +46,7 @@ def adapt(
     vectors: str = "plain",
     keep: float = 0.2,
     init: float | Tensor | Coefficients | None = None,
-    clamp: bool | str = True,
+    clamp: bool | str | None = None,
     objective: Objective = "entropy",
     combine: str | None = None,
     steps: int | None = None,
@@ -79,11 +79,14 @@ def adapt(
             per place; default: the output itself, or its ``logits``. Places that an ``attention_mask`` masks are left
             out.
         private: patterns of names such as ``"head.*"``: tensors that each task keeps for itself, of any size.
-        granularity: ``tensor`` (published as layer-wise), ``task``, ``block`` or ``module``.
-        vectors: ``plain`` T_k, or ``ties`` for Φ(T_k), the "++" variants.
+        granularity: ``tensor`` (published as layer-wise), ``task``, ``block``, ``module`` or ``component``, see
+            `adamerge`.
+        vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for the parts of TSV-M's sum.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
-        init: λ at the start (0.3): a number, a tensor ``[K, R]`` or `Coefficients`.
-        clamp: λ within [0, 1] (True), free (False), or the ``tanh`` or ``sigmoid`` of what Adam moves.
+        init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's): a number, a tensor ``[K, R]`` or
+            `Coefficients`.
+        clamp: λ within [0, 1] (True; the default but with ``tsv``), free (False), or the ``tanh`` or ``sigmoid`` of
+            what Adam moves.
         objective: ``entropy`` (published), or a mapping with the changes that `adamerge` knows (``filter``,
             ``diversity``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for regression heads;
             or a function (task, logits of a batch) → number to minimise.
@@ -123,7 +126,6 @@ def adapt(
         ['cars', 'pets']
     """
     _check_names(experts, data)
-    one_of("vectors", vectors, ("plain", "ties"))
     one_of("statistics", statistics, MODES)
     one_of("recalibrate", recalibrate, RECALIBRATE)
     check_setting(setting)
@@ -131,8 +133,9 @@ def adapt(
     run = Adaptation(options, "test", seed, setting, resolve_device(device), progress)
     model = unwrapped(model)
     parts = take_apart(model, pretrained, experts, private, factored=vectors == "plain")
-    tv = ties_split(parts.tv, keep) if vectors == "ties" else parts.tv
-    start, plain_init = initial(init, tv, tv.rows(granularity))
+    clamp = vectors != "tsv" if clamp is None else clamp
+    tv = split(parts.tv, vectors, keep)
+    start, plain_init = started(init, tv, vectors, granularity)
     hyper = {"granularity": granularity, "vectors": vectors, **options, "init": plain_init, "clamp": clamp}
     hyper |= {"keep": keep} if vectors == "ties" else {}
     hyper |= {"objective": _plain(objective), "combine": combine, "seed": seed, "setting": setting}

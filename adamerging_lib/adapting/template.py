@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from ..forward import compute_state
 from ..learning.model import Scored
@@ -161,13 +160,6 @@ def scores_of(call: Callable[..., Any], batch: Inputs, task: str, logits: Logits
     if found.dim() > 2 and isinstance(mask, Tensor) and mask.shape == found.shape[:-1]:
         found = found[mask.bool()]
     return found.flatten(0, -2)
-
-
-def imitation_loss(scores: Tensor, taught: Tensor, batches: int) -> Tensor:
-    """Σ_batches of the mean cross-entropy with the expert's prediction, or mean square where there is one output."""
-    if scores.shape[-1] == 1:
-        return F.mse_loss(scores, taught) * batches
-    return F.cross_entropy(scores, taught.softmax(-1)) * batches
 
 
 def moved(inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:

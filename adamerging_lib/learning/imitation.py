@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..forward import features, logits
+from ..forward import compute_state, features, logits, prepare_encoder
 from ..runtime.values import nearest
 from ..state import StateDict
 from ..task_vectors import Rows, TaskVectors
 
+if TYPE_CHECKING:
+    from ..suite import Suite
+    from .streams import Stream
+
+BATCH = 128
 FILTERS = ("none", "confidence")
 TARGETS = ("hard", "soft")
 HEAD = "head"
@@ -58,6 +64,43 @@ def surest(expert: Tensor, share: float) -> Tensor:
     sure = expert.softmax(-1).amax(-1)
     count = min(len(sure), math.ceil(share * len(sure)))
     return torch.zeros_like(sure, dtype=torch.bool).index_fill_(0, sure.topk(count).indices, True)
+
+
+def imitation_loss(scores: Tensor, taught: Tensor, batches: int) -> Tensor:
+    """Σ_batches of the mean cross-entropy with the expert's prediction, or mean square where there is one output.
+
+    Arguments:
+        scores: logits ``[n, classes]``.
+        taught: the expert's; further columns, which `taught_streams` fills up, do not count.
+        batches: how many.
+    """
+    if scores.shape[-1] == 1:
+        return F.mse_loss(scores, taught) * batches
+    return F.cross_entropy(scores, taught[:, : scores.shape[-1]].softmax(-1)) * batches
+
+
+def taught_streams(suite: Suite, streams: Sequence[Stream], device: torch.device) -> list[Stream]:
+    """The same streams, with what each task's expert says of its test images in the place of labels.
+
+    Arguments:
+        suite: with experts and heads.
+        streams: of its test images, one a task, in its order.
+        device: where experts run; their logits are kept beside the images.
+
+    Returns:
+        Streams whose labels are logits ``[n, most classes of a task]``, −∞ where a task has fewer.
+    """
+    most, found = max(map(len, suite.heads.values())), []
+    for task, stream in zip(suite.tasks, streams, strict=True):
+        state = compute_state(suite.experts[task], device)
+        encoder, head = prepare_encoder(suite.encoder, state, device), suite.heads[task].to(device)
+        scores = []
+        with torch.no_grad():
+            for images in stream.images.split(BATCH):
+                scores.append(logits(features(encoder, state, suite.normalise(images.to(device))), head))
+        scores = F.pad(torch.cat(scores), (0, most - len(head)), value=-torch.inf)
+        found.append(stream.with_labels(scores.to(stream.images.device)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -78,6 +79,12 @@ class Stream:
             return order if index is None else index.cpu()[order]
 
         self._pass = shuffled
+
+    def with_labels(self, labels: Tensor) -> Stream:
+        """The same batches with labels, or what stands for them: a row for each of ``images``."""
+        copied = copy.copy(self)
+        copied.labels = labels
+        return copied
 
     def indices(self, number: int) -> Tensor:
         """Which images batch ``number`` (from 0) holds, int64 ``[size]``."""

@@ -15,6 +15,7 @@ from ..forward import raw_features
 from ..learning.adaptation import Adaptation, learns
 from ..learning.combine import combiner, task_weights
 from ..learning.descent import initial, learn
+from ..learning.imitation import imitation_loss, taught_streams
 from ..learning.model import suite_source
 from ..learning.objective import entropy_loss
 from ..learning.recipes import check_count, check_positive
@@ -22,6 +23,7 @@ from ..merged import Fit
 from ..runtime.devices import dtype
 from ..runtime.values import one_of
 from ..task_vectors import TaskVectors
+from ..vectors.components import tsv_split, tsv_start
 from .registry import register
 from .ties import ties_split
 
@@ -35,8 +37,10 @@ RECIPES: dict[str, dict[str, float | int]] = {
     "mini": {"steps": 50, "lr": 1e-2, "batch_size": 16, "batches": 1},
 }
 CHECKPOINT_EVERY = 25
+IMITATION = "imitation"
 TERMS = ("filter", "diversity", "pull", "weights")
 
+_SUFFIXES = {"plain": "", "ties": "_pp", "tsv": "_tsv"}
 METHOD_IDS = {
     ("task", "plain"): "task_wise_adamerging",
     ("task", "ties"): "task_wise_adamerging_pp",
@@ -53,10 +57,10 @@ def adamerge(
     granularity: str = "tensor",
     vectors: str = "plain",
     init: float | Tensor | Coefficients | None = None,
-    clamp: bool | str = True,
+    clamp: bool | str | None = None,
     keep: float = 0.2,
     images: int | None = None,
-    objective: Mapping[str, Any] | None = None,
+    objective: str | Mapping[str, Any] | None = None,
     combine: str | None = None,
     passes: int = 1,
     autocast: str | None = None,
@@ -69,18 +73,23 @@ def adamerge(
 
     Arguments:
         suite: encoder, checkpoints, heads, and test images; labels are never read.
-        granularity: ``tensor`` (published as layer-wise), ``task`` (task-wise), ``block`` or ``module``.
-        vectors: ``plain`` T_k, or ``ties`` for Φ(T_k), the "++" variants.
+        granularity: ``tensor`` (published as layer-wise), ``task`` (task-wise), ``block``, ``module``, or, with
+            ``vectors="tsv"``, ``component``: one per singular triplet, our extension.
+        vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for each task's part of TSV-M's sum,
+            which it then starts from (with ``tensor`` or ``component``), our extension.
         batches: per task and step (2); the loss sums their mean entropies, as the published code does.
-        init: λ at the start (0.3): a number, a tensor ``[K, R]`` or `Coefficients`.
-        clamp: use λ clamped to [0, 1], with zero gradient outside, as published; or leave it free (False), or let it
-            be the ``tanh`` or ``sigmoid`` of what Adam moves, inside (−1, 1) or (0, 1) and never without gradient.
+        init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's): a number, a tensor ``[K, R]`` or
+            `Coefficients`.
+        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default but with ``tsv``,
+            which starts on the bound); or leave it free (False), or let it be the ``tanh`` or ``sigmoid`` of what Adam
+            moves, inside (−1, 1) or (0, 1) and never without gradient.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
         images: adapt on a fixed pool of so many images a task instead of all; pools of one seed are nested.
         objective: changes of the objective, by name. ``filter`` (EATA and SAR: 0.4): only images whose entropy is
             below this share of log C count. ``diversity`` (SHOT: 1): weight of minus the entropy of a batch's mean
             prediction. ``pull``: weight of ‖λ − λ_start‖². ``weights``: task → positive weight of its loss, 1 if not
-            named; with ``combine="wpcgrad"`` its priority instead.
+            named; with ``combine="wpcgrad"`` its priority instead. Or ``imitation``: cross-entropy with the predictions
+            of each task's expert on the same unlabelled images, our extension.
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
         device: ``cpu``, ``cuda`` or ``auto``. Within a process group, see `distributed`, the tasks are spread over it.
@@ -132,29 +141,29 @@ def adamerge(
         >>> fit.coefficients.values.shape  # one λ per task
         torch.Size([8, 1])
     """
-    one_of("vectors", vectors, ("plain", "ties"))
     tv = suite.task_vectors()
     terms = loss_terms(objective, combine, tv.tasks, seed=run.seed, device=run.device)
     terms |= speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=compile)
-    if vectors == "ties":
-        tv = ties_split(tv, keep)
-    start, plain_init = initial(init, tv, tv.rows(granularity))
+    clamp = vectors != "tsv" if clamp is None else clamp
+    tv = split(tv, vectors, keep)
+    start, plain_init = started(init, tv, vectors, granularity)
     hyper = {"granularity": granularity, "vectors": vectors, **run.options, "init": plain_init, "clamp": clamp}
     hyper |= {"keep": keep} if vectors == "ties" else {}
     # What is left at its default is not recorded: it is the published method.
     hyper |= {"images": images} if images is not None else {}
-    hyper |= {"objective": dict(objective)} if objective else {}
+    hyper |= {"objective": objective if isinstance(objective, str) else dict(objective)} if objective else {}
     hyper |= {"combine": combine} if combine is not None else {}
     hyper |= {"seed": run.seed, "setting": run.setting}
     speed = {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype, "compile": compile}
     hyper |= {name: value for name, value in speed.items() if value != (1 if name == "passes" else None) and value}
+    streams = run.streams(suite, images=images)
     return learn(
         suite_source(suite),
         tv,
-        run.streams(suite, images=images),
+        taught_streams(suite, streams, run.device) if objective == IMITATION else streams,
         start,
         run=run,
-        method=METHOD_IDS.get((granularity, vectors), f"{granularity}_adamerging" + "_pp" * (vectors == "ties")),
+        method=METHOD_IDS.get((granularity, vectors), f"{granularity}_adamerging{_SUFFIXES[vectors]}"),
         hyper=hyper,
         granularity=granularity,
         clamp=clamp,
@@ -176,8 +185,41 @@ for (_granularity, _vectors), _id in METHOD_IDS.items():
     )(functools.partial(adamerge, granularity=_granularity, vectors=_vectors))
 
 
+def split(tv: TaskVectors, vectors: str, keep: float) -> TaskVectors:
+    """What λ scales: T_k, or the parts that `adamerge` knows by name.
+
+    Arguments:
+        tv: θ0 and T_k.
+        vectors: ``plain``, ``ties`` or ``tsv``.
+        keep: of Ties.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    one_of("vectors", vectors, tuple(_SUFFIXES))
+    if vectors == "ties":
+        return ties_split(tv, keep)
+    return tsv_split(tv) if vectors == "tsv" else tv
+
+
+def started(
+    init: float | Tensor | Coefficients | None, tv: TaskVectors, vectors: str, granularity: str
+) -> tuple[Tensor, Any]:
+    """λ before the first step ``[K, R]``, and the same as a plain value for the record.
+
+    Arguments:
+        init: see `adamerge`.
+        tv: of `split`.
+        vectors, granularity: likewise.
+    """
+    rows = tv.rows(granularity)
+    if vectors == "tsv" and init is None:
+        return tsv_start(tv, rows), "TSV-M"
+    return initial(init, tv, rows)
+
+
 def loss_terms(
-    objective: Mapping[str, Any] | None,
+    objective: str | Mapping[str, Any] | None,
     combine: str | None,
     tasks: Sequence[str],
     *,
@@ -189,7 +231,9 @@ def loss_terms(
     Raises:
         ValueError: naming what is unknown or unusable.
     """
-    given = dict(objective or {})
+    if isinstance(objective, str):
+        one_of("objective", objective, (IMITATION,))
+    given = {} if isinstance(objective, str) else dict(objective or {})
     if unknown := [name for name in given if name not in TERMS]:
         raise ValueError(f"objective has no {', '.join(map(repr, unknown))}; known: {', '.join(TERMS)}")
     for name in ("filter", "diversity", "pull"):
@@ -202,6 +246,8 @@ def loss_terms(
         "loss": entropy_loss(filter=given.get("filter"), diversity=given.get("diversity") or 0.0),
         "pull": given.get("pull") or 0.0,
     }
+    if objective == IMITATION:
+        terms["loss"] = imitation_loss
     if combine is not None:
         terms["combine"] = combiner(combine, tasks, seed=seed, priorities=weights if combine == "wpcgrad" else None)
     if weights and combine != "wpcgrad":
