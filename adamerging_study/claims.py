@@ -38,7 +38,7 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def verdicts_of(record: Mapping[str, Any]) -> list[Verdict]:
     """The verdicts of a record on its experiment's claims, those left out that are about other profiles."""
     numbers = numbers_of(record)
-    claims = [c for c in claims_of(record["experiment"]) if not c.only or record["profile"] in c.only]
+    claims = [c for c in claims_of(record["experiment"]) if c.concerns(record["profile"])]
     return [judge(claim, numbers) for claim in claims]
 
 

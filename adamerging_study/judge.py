@@ -63,6 +63,10 @@ class Claim:
             return f"≥ {self.low:g}"
         return f"≤ {self.high:g}" if math.isinf(self.low) else f"{self.low:g} to {self.high:g}"
 
+    def concerns(self, profile: str) -> bool:
+        """Whether the claim is about a profile's world."""
+        return not self.only or profile in self.only
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -90,7 +90,7 @@ def test_verdict_and_its_page(world):
     assert "## Paper" in text and "c (Table 1)" in text and "{bdg-success}`holds`<br>50.0 <small>(" in text
     assert "{doc}`page </notebooks/exp>`" in text
     text = directives.claims_count_text()
-    assert "| of 1 claims | holds | does" in text and "| The drawn world | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "| claims | holds | does" in text and "| The drawn world | 1 | 1 | 0 | 0 | 0 | 0 |" in text
 
 
 def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
@@ -100,7 +100,7 @@ def test_without_outcomes_the_word_rests_on_the_point_value_and_says_so(world):
     records.write(bare, world / "fresh/mini/exp.json")
     assert claims.verdict("exp", "one", "mini").point_only
     assert "{bdg-success}`holds`<br>50.0\\* |" in directives.claims_text()
-    assert "| The drawn world | 1 | 0 | 0 | 0 | 1 |" in directives.claims_count_text()
+    assert "| The drawn world | 1 | 1 | 0 | 0 | 0 | 1 |" in directives.claims_count_text()
 
 
 def test_failures_are_shown_with_their_reason(world):
@@ -113,6 +113,22 @@ def test_failures_are_shown_with_their_reason(world):
 def test_a_claim_about_another_profile_is_not_judged(world):
     claim(world / "package", {"only": ["tiny"]})
     assert claims.verdict("exp", "one", "mini") is None
+    assert "| – |" in directives.claims_text()
+    assert "| The drawn world | 0 | 0 | 0 | 0 | 0 | 0 |" in directives.claims_count_text()
+    assert directives.claims_data()[0]["worlds"] == {}
+
+
+def test_claims_can_be_cited_and_read_by_programs(world):
+    (told,) = directives.claims_data()
+    low, high = told["worlds"]["mini"]["interval"]
+    assert low < told["worlds"]["mini"]["value"] == 50.0 < high and told["worlds"]["mini"]["word"] == "holds"
+    assert told["holds_if"] == "≥ 0 points" and told["experiment"] == "exp"
+    assert f'<a id="{told["id"]}"></a>[1](#{told["id"]})' in directives.claims_text()
+
+
+def test_no_two_claims_of_papers_share_an_address():
+    ids = [claim.id for _, claim in claims.by_papers()]
+    assert len(ids) == len(set(ids))
 
 
 def test_a_fresh_record_goes_first(world):

@@ -47,8 +47,7 @@ def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
     printed = any(claim.published for claim in known)
 
     def found(claim: judge.Claim, profile: str) -> str:
-        asked = not claim.only or profile in claim.only
-        return measured(claims.verdict(room, claim.id, profile)) if asked else "–"
+        return measured(claims.verdict(room, claim.id, profile)) if claim.concerns(profile) else "–"
 
     rows = [
         [

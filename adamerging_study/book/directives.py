@@ -40,9 +40,11 @@ def claims_text() -> str:
             if claim.where.partition(",")[0] != source:
                 continue
             found = [claims.verdict(room, claim.id, profile) for profile in worlds]
+            shown = [measured(v) if claim.concerns(w) else "–" for v, w in zip(found, worlds, strict=True)]
             place = claim.where.partition(",")[2].strip()
             rows.append([
-                number, f"{claim.claim} ({place})", *map(measured, found), claim.published and f"*{claim.published}*",
+                f'<a id="{claim.id}"></a>[{number}](#{claim.id})', f"{claim.claim} ({place})", *shown,
+                claim.published and f"*{claim.published}*",
                 f"{claim.required} {claim.unit}", f"{{doc}}`page </notebooks/{room}>`",
             ])  # fmt: skip
             for profile, v in zip(worlds, found, strict=True):
@@ -60,11 +62,26 @@ def claims_count_text() -> str:
     """How many of the papers' claims got which word, one line per world."""
     known, rows = claims.by_papers(), []
     for profile, world in columns().items():
-        found = [claims.verdict(room, claim.id, profile) for room, claim in known]
+        asked = [(room, claim) for room, claim in known if claim.concerns(profile)]
+        found = [claims.verdict(room, claim.id, profile) for room, claim in asked]
         words = Counter(judge.NOT_RUN if v is None else v.word for v in found)
         alone = sum(v is not None and v.point_only for v in found)
-        rows.append([heading(world), *(words[word] for word in judge.WORDS), alone])
-    return table(rows, [f"of {len(known)} claims", *judge.WORDS, f"of these by {judge.POINT_ONLY}"])
+        rows.append([heading(world), len(asked), *(words[word] for word in judge.WORDS), alone])
+    return table(rows, ["", "claims", *judge.WORDS, f"of these by {judge.POINT_ONLY}"])
+
+
+def claims_data() -> list[dict[str, object]]:
+    """Every claim, of papers and of the study, with the verdict of each world that has a record, as plain values."""
+    found = []
+    for room, claim in claims.every():
+        told = {"experiment": room, "id": claim.id, "claim": claim.claim, "by": claim.by, "where": claim.where}
+        told |= {"holds_if": f"{claim.required} {claim.unit}", "published": claim.published or None, "worlds": {}}
+        for profile in columns():
+            v = claims.verdict(room, claim.id, profile) if claim.concerns(profile) else None
+            if v is not None and v.word != judge.NOT_RUN:
+                told["worlds"][profile] = {"word": str(v), "value": v.point, "interval": v.interval}
+        found.append(told)
+    return found
 
 
 def status_text() -> str:

@@ -8,6 +8,7 @@ over the book, and links every page to its notebook, its parameters and the othe
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 from pathlib import Path
@@ -114,6 +115,7 @@ def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
     app.connect("config-inited", _add_buttons)
+    app.connect("build-finished", _write_claims)
     app.add_role("number", number_role)
     app.add_role("interval", interval_role)
     app.add_role("published", published_role)
@@ -121,6 +123,13 @@ def setup(app) -> dict[str, object]:
     directives.setup(app)
     contents.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _write_claims(app, exception: Exception | None) -> None:
+    """`claims.json` beside the pages: all claims and verdicts for programs."""
+    if exception is None and app.builder.format == "html":
+        told = json.dumps({"claims": directives.claims_data()}, indent=1, ensure_ascii=False)
+        Path(app.outdir, "claims.json").write_text(told + "\n", encoding="utf-8")
 
 
 def _add_buttons(app, config) -> None:
