@@ -21,6 +21,7 @@ from .sample import AVERAGE
 WORLDS = {
     "the drawn world": "results/mini/leaderboard.json",
     "photographs": "book/runs/tiny/leaderboard/tiny/leaderboard.json",
+    "text": "book/runs/mini-text/leaderboard/mini-text/leaderboard.json",
 }
 CHECK = "results/mini/check.json"
 FILE = Path(doctor.__file__).with_name("evidence.csv")

@@ -48,7 +48,7 @@ class Advice:
         expect: what came out elsewhere, as sentences.
         without: experts that the command leaves out.
         options: of the command, without which the models do not fit together.
-        evidence: ``world``, ``case``, ``method``, ``accuracy`` (percent, mean over eight tasks) of the methods named.
+        evidence: ``world``, ``case``, ``method``, ``accuracy`` (percent, mean over the tasks) of the methods named.
     """
 
     method: str | None
@@ -238,13 +238,13 @@ def _why(ordered: Sequence[str], case: str, found: Geometry) -> str:
     reasons = []
     condition = " with one expert stretched" if case == STRETCHED else ""
     reasons.append(
-        f"Of the methods that need nothing but checkpoints and give one model, {ordered[0]} was best{condition} where "
-        f"this project measured them, then {ordered[1]}."
+        f"Of the methods that need nothing but checkpoints and give one model, {ordered[0]} was best{condition} on "
+        f"average over the worlds where this project measured them, then {ordered[1]}."
     )
     if _in_matrices(found) < MATRICES:
         reasons.append(
             "Methods on matrices (wudi, tsv_m) are left aside: most of this model's numbers lie in convolutions and "
-            "vectors, which they only average. The evidence is of vision transformers."
+            "vectors, which they only average. The evidence is of transformers."
         )
     elif (hours := spectral_hours(found)) > LONG:
         reasons.append(f"Methods on matrices (wudi, tsv_m) are left aside: they take some {hours:.0f} hours here.")
@@ -260,7 +260,7 @@ def _expect(known: pd.DataFrame, method: str, case: str) -> str:
         share = 100 * (at[world, case, method] - low) / (high - low)
         told.append(f"{share:.0f} % on {world} (from {low:.1f} to {at[world, case, method]:.1f}, experts {high:.1f})")
     return (
-        f"What to expect: of what eight experts gain over their base, one model by {method} kept {' and '.join(told)}. "
+        f"What to expect: of what the experts gain over their base, one model by {method} kept {' and '.join(told)}. "
         f"Your models are another world: measure. With unlabelled images of your tasks more is possible: "
         f"adamerging methods --needs 'unlabelled test images'"
     )
