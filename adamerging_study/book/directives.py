@@ -43,7 +43,7 @@ def claims_text() -> str:
             shown = [measured(v) if claim.concerns(w) else "–" for v, w in zip(found, worlds, strict=True)]
             place = claim.where.partition(",")[2].strip()
             rows.append([
-                f'<a id="{claim.id}"></a>[{number}](#{claim.id})', f"{claim.claim} ({place})", *shown,
+                f'<a id="{claim.id}" href="#{claim.id}">{number}</a>', f"{claim.claim} ({place})", *shown,
                 claim.published and f"*{claim.published}*",
                 f"{claim.required} {claim.unit}", f"{{doc}}`page </notebooks/{room}>`",
             ])  # fmt: skip
