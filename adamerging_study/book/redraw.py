@@ -34,10 +34,12 @@ import torch
 import adamerging_lib as am
 from adamerging_lib.suite import TaskData
 from adamerging_lib.worlds import corruptions
-from adamerging_lib.worlds.mini.tasks import SIZES, TASKS
+from adamerging_lib.worlds.mini.tasks import SIZES, TASKS as DRAWN
+from adamerging_lib.worlds.text.tasks import TASKS as TEXTS
 from adamerging_study import measuring
 
 kept = am.records.read({record!r})
+KNOWN = {{**DRAWN, **TEXTS}}
 suite = types.SimpleNamespace(assets=kept["assets"])
 suite.some_images = lambda *_: suite
 
@@ -45,7 +47,7 @@ suite.some_images = lambda *_: suite
 def load_suite(profile, tasks=None):
     blank = torch.zeros(SIZES["test"], 3, 1, 1, dtype=torch.uint8), torch.zeros(SIZES["test"], dtype=torch.int64)
     suite.tasks = tuple(tasks or am.profile(profile).tasks)
-    suite.test = {{name: TaskData(*blank, TASKS[name].classes if name in TASKS else ("",)) for name in suite.tasks}}
+    suite.test = {{name: TaskData(*blank, KNOWN[name].classes if name in KNOWN else ("",)) for name in suite.tasks}}
     return suite
 
 
