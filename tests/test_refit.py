@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = yaml.safe_load((ROOT / "tests/small.yml").read_text(encoding="utf-8"))
 OWN = [room for room in rooms.rooms() if hasattr(rooms.part(room, "measure"), "kept")]
 # Rooms that also read fits of the main comparison, or read no others.
-SHARED = ("coefficients", "entropy_loss", "reasons", "tinting")
+SHARED = ("coefficients", "entropy_loss", "reasons", "text", "tinting")
 LEARNED = "layer_wise_adamerging"
 
 
@@ -69,7 +69,7 @@ def test_names_are_unique_and_lead_to_one_fit(room, profile):
 
 
 def test_rooms_that_keep_nothing_want_nothing():
-    assert set(OWN) == {"performance", "generalisation", "robustness", "reasons", "tinting"}
+    assert set(OWN) == {"performance", "generalisation", "robustness", "reasons", "text", "tinting"}
     assert all(refit.names("mini", room) == [] for room in rooms.rooms() if room not in OWN)
 
 
