@@ -92,7 +92,7 @@ def executed(name, pairs, results) -> dict:
 
 
 def test_no_experiment_is_left_out():
-    assert set(TINY) == set(rooms.rooms())
+    assert set(TINY) == {room for room in rooms.rooms() if rooms.face(room).world == "mini"}  # the others: own texts
 
 
 @pytest.mark.slow
