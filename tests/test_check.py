@@ -392,6 +392,19 @@ def test_advice_follows_the_evidence(honest):
     assert am.check(pretrained, long).advice.method == far.idxmax()
 
 
+def test_advice_for_a_stretched_expert_follows_the_evidence_of_stretched_ones(honest, monkeypatch):
+    """The shipped evidence names one method in both cases; here it names two, so that each is read where it counts."""
+    pretrained, experts = honest
+    told = advice.evidence()
+    swapped = {(advice.CLEAN, "ties"): 99.0, (advice.STRETCHED, "pcb"): 99.0}
+    rows = zip(told["case"], told["method"], told["accuracy"], strict=True)
+    told = told.assign(accuracy=[swapped.get((case, method), accuracy) for case, method, accuracy in rows])
+    monkeypatch.setattr(advice, "evidence", lambda: told)
+    assert am.check(pretrained, experts).advice.method == "ties"
+    long = {**experts, "law": towards(pretrained, experts["law"], 3)}
+    assert am.check(pretrained, long).advice.method == "pcb"
+
+
 def test_methods_on_matrices_are_not_advised_for_convolutions():
     pretrained = {"conv.weight": torch.randn(16, 8, 3, 3), "fc.weight": torch.randn(4, 16)}
     experts = {name: {key: t + 0.05 * torch.randn(t.shape) for key, t in pretrained.items()} for name in "ab"}
