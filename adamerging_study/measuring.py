@@ -284,12 +284,17 @@ def begin(experiment: str, values: Mapping[str, Any]) -> Run:
             told by the annotations of the notebook's cell.
 
     Raises:
-        ValueError: for an unknown experiment, or values without parameters.
+        ValueError: for an unknown experiment, one that does not run on the profile, or values without parameters.
     """
     face = rooms.face(experiment)
     names = list(values.get("__annotations__", ()))
     if "profile" not in names:
         raise ValueError(f"no parameter 'profile: str = …' is annotated before {experiment} begins: add it, tagged so")
+    if face.only and values["profile"] not in face.only:
+        raise ValueError(
+            f"{experiment} runs on {' or '.join(face.only)}, not on {values['profile']!r}: take 'performance' or "
+            "'leaderboard', which run on all profiles"
+        )
     torch.set_num_threads(values.get("threads", 1))
     given = {name: values[name] for name in names if name not in ("threads", *face.shown)}
     options = {name: value for name, value in given.items() if name not in face.loads}

@@ -34,6 +34,7 @@ class Face:
         loads: parameters that say which suite to load, rather than how to measure it.
         tolerance: measured column → how far two runs on different machines may differ.
         world: profile of the notebook's default run.
+        only: profiles that it runs on; empty for all.
     """
 
     question: str
@@ -43,6 +44,7 @@ class Face:
     loads: tuple[str, ...] = ("profile",)
     tolerance: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 1.0})
     world: str = "mini"
+    only: tuple[str, ...] = ()
 
 
 def rooms() -> list[str]:

@@ -120,6 +120,11 @@ def test_begin_refuses_what_is_no_notebook_of_an_experiment():
         measuring.begin("performance", {"profile": "toy", "steps": 5})
 
 
+def test_begin_refuses_a_profile_that_the_experiment_is_not_about():
+    with pytest.raises(ValueError, match="text runs on mini-text, not on 'mini': take 'performance'"):
+        measuring.begin("text", values(profile="mini"))
+
+
 def test_a_record_tells_what_its_methods_need(suite):
     options = {"methods": ["zero_shot", "ties"], "test_images": 6}
     record = Run("performance", "toy", options).measure(suite)

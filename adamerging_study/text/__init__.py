@@ -11,4 +11,5 @@ EXISTING = (
 FACE = Face(
     question="What of all this holds on text: AdaMerging's gain, and the two methods whose papers claim language too?",
     world="mini-text",
+    only=("mini-text",),
 )
