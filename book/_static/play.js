@@ -37,7 +37,7 @@
   // Workers, each with some of the tasks; where the browser refuses them, the page itself computes between its events.
   function servers(header, buffer, onAnswer) {
     const engine = adamergingEngine();
-    const count = Math.max(1, Math.min(MOST_WORKERS, (navigator.hardwareConcurrency || 2) - 1, header.tasks.length));
+    const count = Math.max(1, Math.min(MOST_WORKERS, navigator.hardwareConcurrency || 1, header.tasks.length));
     const shares = (n) => Array.from({ length: n }, (_, w) => [...header.tasks.keys()].filter((k) => k % n === w));
     try {
       const source = `const serve = (${adamergingEngine})().serve(postMessage); onmessage = (e) => serve(e.data);`;
@@ -231,8 +231,8 @@
           const right = value === labels[i], was = before[task].predicted[i];
           node.className = right ? "right" : "wrong";
           node.classList.toggle("changed", was !== undefined && was !== value);
-          caption.replaceChildren(element("span", { className: "play-mark", textContent: right ? "✓ " : "✗ " }), classes[value]);
-          node.title = right ? `${classes[value]}: right` : `said: ${classes[value]}; it is: ${classes[labels[i]]}`;
+          caption.textContent = `${right ? "✓" : "✗"} ${classes[value]}`;
+          if (!right) caption.append(element("small", { textContent: `is: ${classes[labels[i]]}` }));
         });
       }
 
@@ -273,14 +273,16 @@
 
     const cards = header.tasks.map((_, k) => card(k));
     root.append(
-      element("div", { className: "play-panel" },
+      element("div", { className: "play-panel" }, element("div", { className: "play-controls" },
         element("div", { className: "play-field" }, element("label", { htmlFor: select.id, textContent: "start from" }), select),
-        element("div", { className: "play-grid" }, all.node, noise.node),
-        element("div", { className: "play-head" }, element("span", { textContent: "average over all tasks" }), bar.node, average, entropy),
-        status),
+        element("div", { className: "play-grid" }, all.node, noise.node)),
+        element("div", { className: "play-result" },
+          element("div", { className: "play-head" }, element("span", { textContent: "average over all tasks" }), bar.node, average, entropy),
+          status)),
       byDepth.node,
       element("div", { className: "play-tasks" }, ...cards.map((one) => one.node)));
     cards.forEach((one) => one.draw());
+    noise.set(0);
     start("arithmetic");
   }
 

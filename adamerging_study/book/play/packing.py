@@ -15,7 +15,7 @@ import numpy as np
 from adamerging_lib.layers import block_order
 from adamerging_lib.suite import Suite
 
-from .world import IMAGES, Choice, Rounded, depths
+from .world import Choice, Rounded, depths
 
 SHOWN = 8
 """Images per task that the page shows, the first of each."""
@@ -46,7 +46,7 @@ def pack(suite: Suite, weights: Rounded, offered: list[Choice]) -> tuple[dict[st
     header = {
         "tasks": list(suite.tasks),
         "classes": [list(suite.test[task].classes) for task in suite.tasks],
-        "images": IMAGES, "shown": SHOWN, "mean": suite.mean[0], "std": suite.std[0],
+        "images": len(suite.test[suite.tasks[0]]), "shown": SHOWN, "mean": suite.mean[0], "std": suite.std[0],
         "attentionHeads": suite.encoder.transformer.resblocks[0].attn.num_heads,
         "tensors": _tensors(suite, weights),
         "depths": _depths_in_order(suite),

@@ -7,22 +7,15 @@ them hold the same numbers for print, and for browsers without JavaScript.
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from adamerging_lib.methods.registry import find
-from adamerging_lib.runtime.cache import cached, fingerprint_code
-from adamerging_lib.state import sha256
-from adamerging_lib.worlds.zoo import SHIPPED
 
-from ... import fits
 from ...sample import AVERAGE
 from ..markdown import table
-from . import measure, packing, world
+from . import world
+from .kept import made
 
 DATA = "play-world.js"
 SCRIPTS = ("play-engine.js", "play.js", DATA)
@@ -71,24 +64,6 @@ def write_data(app, exception: Exception | None) -> None:
     """The script with the world, beside the pages, where one of them plays with it."""
     if exception is None and getattr(app.env, "adamerging_plays", False):
         Path(app.outdir, "_static", DATA).write_bytes(made()[0])
-
-
-@cache
-def made() -> tuple[bytes, list[dict[str, Any]]]:
-    """The script with the world, and what its rounding costs; kept between builds, as they take some seconds."""
-    files = [SHIPPED / "manifest.json", *sorted(fits.folder(world.PROFILE).glob("performance-*-0.safetensors"))]
-    assets = {path.name: sha256(path) for path in files}
-    parameters = {"images": world.IMAGES, "shown": packing.SHOWN}
-    tensors, plain = cached("play", parameters, assets, fingerprint_code(_make), _make)
-    return tensors["script"].numpy().tobytes(), plain["cost"]
-
-
-def _make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    suite = world.small_suite()
-    weights, offered = world.rounded(suite), world.choices(suite)
-    script = packing.script(*packing.pack(suite, weights, offered))
-    cost = measure.cost(suite, world.widened(suite, weights), offered)
-    return {"script": torch.from_numpy(np.frombuffer(script, np.uint8).copy())}, {"cost": cost}
 
 
 def _place(name: str, data: str = "") -> str:
