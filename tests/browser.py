@@ -29,6 +29,7 @@ class Page:
         command = [CHROMIUM, *flags, f"--user-data-dir={folder}", f"--window-size={width},{height}", "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._runner, self._ids, self.errors = asyncio.Runner(), itertools.count(1), []
+        self._socket = None
         try:
             self._socket = self._runner.run(self._connect(folder))
             for domain in ("Page", "Runtime", "Log"):
@@ -94,9 +95,15 @@ class Page:
 
     def close(self) -> None:
         """End the browser that this page started."""
+        if self._socket is not None:
+            self._runner.run(self._hang_up())
         self._process.terminate()
         self._process.wait(START)
         self._runner.close()
+
+    async def _hang_up(self) -> None:
+        self._socket.close()
+        await asyncio.sleep(0.1)  # so that the connection ends in this loop
 
     def __enter__(self) -> Page:
         return self
