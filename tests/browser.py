@@ -40,7 +40,9 @@ class Page:
             raise
 
     async def _connect(self, folder: Path):
-        port = wait(lambda: (folder / "DevToolsActivePort").is_file(), START) and (folder / "DevToolsActivePort")
+        port = folder / "DevToolsActivePort"
+        if not wait(lambda: port.is_file() and "\n" in port.read_text(), START):
+            raise TimeoutError(f"{CHROMIUM} opened no port within {START} s")
         address = f"http://127.0.0.1:{port.read_text().split()[0]}/json/list"
         with urllib.request.urlopen(address, timeout=START) as answer:
             target = next(one for one in json.load(answer) if one["type"] == "page")

@@ -11,6 +11,7 @@ from browser import CHROMIUM, Page
 
 from adamerging_lib import records
 from adamerging_lib.task_vectors import TaskVectors
+from adamerging_study import claims
 from adamerging_study.book.play import measure, packing, page, world
 from adamerging_study.book.play.quantise import quantise
 
@@ -104,13 +105,13 @@ def test_depths_and_coefficients_fit_the_tensors(played):
 def test_rounding_costs_little(played):
     images = len(played.suite.tasks) * SHOWN
     for row in measure.cost(played.suite, played.small, played.offered):
-        assert row["changed"] <= 0.03 * images
+        assert row["changed"] <= 0.05 * images
         assert abs(row["whole"] - row["rounded"]) <= 100 * row["changed"] / images + 1e-6
 
 
 def test_the_sweep_is_the_records():
     found = world.sweep()
-    rows = records.read(Path("results/mini/performance.json"))["rows"]
+    rows = records.read(claims.record_of("performance", world.PROFILE))["rows"]
     swept = [row for row in rows if row.get("scaling") is not None]
     assert len(swept) == sum(len(at) for of in found.values() for at in of.values()) > 100
     for row in swept:
@@ -240,6 +241,6 @@ def test_the_slider_over_the_sweep_shows_the_record(opened):
         opened.press("Home", 36)
         for scaling in found[method]:
             assert opened.run("document.querySelector('#sweep .play-slider output').textContent") == scaling
-            values = opened.run(f"{shown}(one) => [one.dataset.task, one.textContent]))")
-            assert values == {task: f"{value:.1f} %" for task, value in found[method][scaling].items()}
+            values = opened.run(f"{shown}(one) => [one.dataset.task, parseFloat(one.textContent)]))")
+            assert values == pytest.approx(found[method][scaling], abs=0.0501)
             opened.press("ArrowRight", 39)
