@@ -242,6 +242,29 @@ def test_intervals_and_verdicts_in_prose(world):
         assert wrong in error
 
 
+def test_a_number_in_prose_says_where_it_comes_from(world):
+    inliner = SimpleNamespace(reporter=SimpleNamespace(error=lambda text, line: text))
+    for role, text in (("number", "+mini/exp: gain"), ("interval", "mini/exp: gain:.2f")):
+        ((node,), _) = getattr(roles, f"{role}_role")(role, text, text, 1, inliner)
+        told, _, interval = node["explanation"].rpartition("; 95 % interval ")
+        assert told == "gain in results/mini/exp.json; default run of 2026-01-01; seed 0"
+        low, high = (float(end) for end in interval.split(" to "))
+        assert low < 50 < high
+    ((node,), _) = roles.number_role("x", "mini/exp: best", "mini/exp: best", 1, inliner)
+    assert node["explanation"].startswith("best in results/mini/exp.json")
+
+
+def test_a_number_of_another_run_says_which(world):
+    bare = record("tiny")
+    for row in bare["rows"]:
+        row.pop("right", None)
+    records.write(bare, world / "book/runs/tiny/exp/tiny/exp.json")
+    inliner = SimpleNamespace(reporter=SimpleNamespace(error=lambda text, line: text))
+    ((node,), _) = roles.number_role("x", "tiny/exp: gain", "tiny/exp: gain", 1, inliner)
+    assert "in book/runs/tiny/exp/tiny/exp.json; run tiny of" in node["explanation"]
+    assert node["explanation"].endswith("; no interval")
+
+
 def test_the_only_run_of_a_world_stands_beside_the_drawn_world(world):
     records.write(record("tiny", shift=10.0), world / "book/runs/tiny/exp/tiny/exp.json")
     text = comparisons.comparison_text("exp", "tiny")

@@ -26,6 +26,7 @@ from .answer import answer_text, findings_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
 from .forest import forest_text
 from .markdown import measured, table
+from .play.page import play_text, sweep_text
 from .summary import averages_text, gains_text, winners_text
 from .worlds import columns, heading
 
@@ -210,6 +211,8 @@ DIRECTIVES = {
     "worlds": worlds_text,
     "methods-table": methods_text,
     "faults-found": faults_text,
+    "play": play_text,
+    "lambda-sweep": sweep_text,
 }
 
 

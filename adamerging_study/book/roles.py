@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from docutils import nodes
 
 from adamerging_lib import records
 from adamerging_lib.published import figure1, published
+from adamerging_lib.runtime import places
 
 from .. import claims, rooms
 from ..sample import interval
@@ -18,6 +21,8 @@ from .markdown import badge_colour
 
 # A record's place, the name of a number, and how to format it: ``+tiny/robustness: gain_impulse_noise:.2f``.
 _ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
+
+NO_INTERVAL = "no interval"
 
 
 def published_role(name, rawtext, text, lineno, inliner, options=None, content=None):
@@ -41,11 +46,7 @@ def number_role(name, rawtext, text, lineno, inliner, options=None, content=None
 def interval_role(name, rawtext, text, lineno, inliner, options=None, content=None):
     """The 95 % interval of a number, as in "4.9 to 7.6"; *no interval* where the record holds no outcomes."""
 
-    def told(values: np.ndarray, style: Callable[[float], str]) -> str:
-        _, low, high = interval(values)
-        return "no interval" if low is None or high is None else f"{style(low)} to {style(high)}"
-
-    return _looked_up(rawtext, text, lineno, inliner, told)
+    return _looked_up(rawtext, text, lineno, inliner, _span)
 
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):
@@ -67,11 +68,49 @@ def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) ->
     if values is None:
         words = claims.words_of(records.read(path))
         if asked["name"] in words:
-            return [nodes.inline(rawtext, words[asked["name"]])], []
+            return [_explained(rawtext, words[asked["name"]], origin(path, asked["name"]))], []
     if values is None or math.isnan(values[0]):
         return [], [inliner.reporter.error(f"{rawtext}: the record has no such number.", line=lineno)]
     form = f"{asked['sign']}{(asked['format'] or f':.{digits(values[0])}f')[1:]}"
-    return [nodes.inline(rawtext, told(values, lambda value: f"{value:{form}}".replace("-", "−")))], []
+
+    def style(value: float) -> str:
+        return f"{value:{form}}".replace("-", "−")
+
+    span = _span(values, style)
+    about = f"{origin(path, asked['name'])}; {span if span == NO_INTERVAL else f'95 % interval {span}'}"
+    return [_explained(rawtext, told(values, style), about)], []
+
+
+def origin(path: Path, name: str) -> str:
+    """Where a number comes from: its name, record, the day of the run, and its seeds.
+
+    Arguments:
+        path: of the record.
+        name: of the number.
+    """
+    return f"{name} in {_origin(path, path.stat().st_mtime_ns)}"
+
+
+@cache
+def _origin(path: Path, stamp: int) -> str:
+    record, root = records.read(path), places.committed().parent
+    # A fresh run of the default page is named by the record that it becomes.
+    own = root / "book" / "runs" in path.parents
+    where = path.relative_to(root).as_posix() if own else f"results/{path.parent.name}/{path.name}"
+    run = f"run {path.relative_to(root / 'book' / 'runs').parts[0]}" if own else "default run"
+    seeds = ", ".join(map(str, record["seeds"]))
+    counted = f"seed{'s' * (len(record['seeds']) > 1)} {seeds}"
+    return f"{where}; {run} of {record['started'][:10]}; {counted}"
+
+
+def _span(values: np.ndarray, style: Callable[[float], str]) -> str:
+    _, low, high = interval(values)
+    return NO_INTERVAL if low is None or high is None else f"{style(low)} to {style(high)}"
+
+
+def _explained(rawtext: str, text: str, about: str) -> nodes.abbreviation:
+    """Text that tells where it comes from when the pointer rests on it."""
+    return nodes.abbreviation(rawtext, text, explanation=about, classes=["measured"])
 
 
 def digits(value: float) -> int:

@@ -17,6 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import contents, directives, notebooks
+from .play import page as play
 from .roles import interval_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
 
@@ -116,6 +117,8 @@ def setup(app) -> dict[str, object]:
     app.connect("source-read", _read_source)
     app.connect("config-inited", _add_buttons)
     app.connect("build-finished", _write_claims)
+    app.connect("html-page-context", play.add_scripts)
+    app.connect("build-finished", play.write_data)
     app.add_role("number", number_role)
     app.add_role("interval", interval_role)
     app.add_role("published", published_role)
