@@ -18,7 +18,7 @@ from adamerging_study.book.build import typed_numbers
 ROOT = Path(__file__).resolve().parents[1]
 
 # Notebooks that measure nothing and so have no record.
-NO_RECORD = {"apply", "merge_your_own"}
+NO_RECORD = {"apply", "by_hand", "merge_your_own"}
 # Experiments whose page teaches a command, step by step: there the code is what a reader comes for.
 HOW_TO = {"check"}
 
