@@ -404,7 +404,8 @@ def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters(checkout)
     page = book.present(notebook(run="long"), "book/runs/long/performance")
     head, introduction, target, defaults, injected, figure, text, beside = page.cells
     assert beside.source == "```{run-comparison} performance long\n```"
-    assert head.source.startswith("# Performance: the drawn world, run long\n") and "`steps = 1000`" in introduction.source
+    assert head.source.startswith("# Performance: the drawn world, run long\n")
+    assert "`steps = 1000`" in introduction.source
     assert "{doc}`the drawn world </notebooks/performance>`" in head.source
     assert "(sec-table-long)=" in introduction.source and "{numref}`fig-gap-long`" in introduction.source
     assert "{ref}`the table <sec-table-long>`" in introduction.source
