@@ -394,19 +394,21 @@ def test_page_of_a_default_run_links_notebook_and_parameters():
     assert nbformat.writes(given) == before
     assert "{download}`performance.ipynb <performance.ipynb>`" in page.cells[0].source
     assert "(#parameters-of-performance)" in page.cells[0].source
-    assert page.cells[1].source == "```{worlds} performance\n```"
-    assert page.cells[2].source.startswith("(parameters-of-performance)=")
-    assert "hide-input" not in page.cells[3].metadata.tags
+    _, introduction, worlds, target, parameters, *_ = page.cells
+    assert introduction.source.startswith("(sec-table)=") and worlds.source == "```{worlds} performance\n```"
+    assert target.source.startswith("(parameters-of-performance)=")
+    assert "hide-input" not in parameters.metadata.tags
 
 
 def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters(checkout):
     page = book.present(notebook(run="long"), "book/runs/long/performance")
-    head, target, defaults, injected, figure, text, beside = page.cells
+    head, introduction, target, defaults, injected, figure, text, beside = page.cells
     assert beside.source == "```{run-comparison} performance long\n```"
-    assert head.source.startswith("# Performance: the drawn world, run long\n") and "`steps = 1000`" in head.source
+    assert head.source.startswith("# Performance: the drawn world, run long\n")
+    assert "`steps = 1000`" in introduction.source
     assert "{doc}`the drawn world </notebooks/performance>`" in head.source
-    assert "(sec-table-long)=" in head.source and "{numref}`fig-gap-long`" in head.source
-    assert "{ref}`the table <sec-table-long>`" in head.source
+    assert "(sec-table-long)=" in introduction.source and "{numref}`fig-gap-long`" in introduction.source
+    assert "{ref}`the table <sec-table-long>`" in introduction.source
     assert target.source.startswith("(parameters-of-performance-long)=")
     assert "hide-input" in defaults.metadata.tags and "hide-input" in injected.metadata.tags
     assert injected.metadata.mystnb.code_prompt_show == "Show this run's parameters"
@@ -414,6 +416,56 @@ def test_page_of_a_variant_has_banner_own_labels_and_folded_parameters(checkout)
     assert figure.metadata.mystnb.figure.caption == "Gap"
     assert "$$a = b$$ (eq-a-long)" in text.source and "{eq}`eq-a-long`" in text.source
     assert "(#fig-gap-long)" in text.source and "the word fig-gap stays" in text.source
+
+
+def experiment(run=None) -> nbformat.NotebookNode:
+    """A notebook with a take-away, a lead, verdicts and the lines of a check."""
+    made = notebook(run)
+    if run:
+        made.metadata.papermill.parameters = {"profile": run}
+    take_away = "Up {number}`+mini/performance: gain` ({interval}`mini/performance: gain`), {published}`1:X:Average`."
+    made.cells.insert(1, new_markdown_cell(take_away, metadata={"tags": ["take-away"]}))
+    made.cells[-2].metadata.tags = ["lead"]
+    made.cells += [
+        new_code_cell("show(published)", metadata={"tags": ["hide-output"]}),
+        new_code_cell("Table(judge.to_frame(claims.verdicts_of(record)))"),
+        new_code_cell('print(*run.finish(record), sep="\\n")'),
+    ]
+    if not run:
+        finding = new_markdown_cell("It is up.", id="finding", metadata={"tags": ["default-only"]})
+        made.cells.insert(made.cells.index(next(c for c in made.cells if c.source == "print(1)")) + 1, finding)
+    return made
+
+
+def folded(cell) -> list[str]:
+    return [tag for tag in cell.metadata.get("tags", []) if tag.startswith("hide-")]
+
+
+def test_page_of_an_experiment_begins_with_its_result():
+    title, box, lead, finding, introduction, target, parameters, *rest = book.present(
+        experiment(), "notebooks/performance"
+    ).cells
+    assert title.source.startswith("# Performance\n") and ":class: take-away" in box.source
+    assert lead.source == "print(1)" and folded(lead) == ["hide-input"] and finding.source == "It is up."
+    assert introduction.source.startswith("## The experiment\n\n(sec-table)=")
+    assert target.source.startswith("(parameters-of-performance)=") and folded(parameters) == ["hide-input"]
+    text, published, verdicts, check = rest
+    assert "$$a = b$$" in text.source and folded(published) == ["hide-cell"]
+    assert verdicts.source == "```{worlds} performance\n```" and folded(check) == ["hide-cell"]
+
+
+def test_page_of_a_world_takes_away_its_own_numbers(checkout):
+    _, box, lead, introduction, *rest = book.present(experiment("tiny"), "book/runs/tiny/performance").cells
+    assert "Up {number}`+tiny/performance: gain` ({interval}`tiny/performance: gain`), {published}`1:X:" in box.source
+    assert lead.source == "print(1)" and introduction.source.startswith("## The experiment\n\n:::{admonition} Run tiny")
+    verdicts = next(cell for cell in rest if "verdicts_of" in cell.source)
+    assert folded(verdicts) == ["hide-cell"]
+
+
+def test_page_of_a_run_that_is_no_world_takes_nothing_away(checkout):
+    made = experiment("tiny")
+    page = book.present(made, "book/runs/long/performance")
+    assert not [cell for cell in page.cells if "take-away" in cell.source] and page.cells[1].source == "print(1)"
 
 
 def test_title_of_a_variant_says_its_world(checkout):
@@ -532,7 +584,7 @@ def test_extension_builds_a_default_page_and_its_variant_without_a_warning(tmp_p
     assert 'id="fig-gap"' in default and 'id="fig-gap-long"' in variant
     assert "Show the default parameters" in variant and "Show the default parameters" not in default
     assert "Performance: the drawn world, run long" in variant and "the drawn world, run long</span>" in default
-    assert "<small>holds at ≥ 0 points</small>" in default and "Claimed and measured" not in variant
+    assert "<small>holds at ≥ 0 points</small>" in default and "holds at ≥" not in variant
     after = (tmp_path / "html/book/claims.html").read_text()
     for page in (default, variant):
         assert '<link rel="next" title="4. Claims"' in page
@@ -575,7 +627,7 @@ def test_the_banner_of_a_run_names_the_page_on_its_findings(checkout):
     Path("book").mkdir()
     Path("book/long.md").write_text("# Long\n")
     page = book.present(notebook(run="long"), "book/runs/long/performance")
-    assert "What was found: {doc}`/book/long`." in page.cells[0].source
+    assert "What was found: {doc}`/book/long`." in page.cells[1].source
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)

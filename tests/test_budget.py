@@ -209,6 +209,15 @@ def test_levels_are_drawn_beside_the_base_run():
     assert not len(nothing.lines[1].get_xdata())
 
 
+def test_bars_are_of_the_difference_to_the_base_run(frame):
+    axes = show.one_at_a_time(frame).axes[0]
+    bars = {line.get_ydata()[0]: np.ptp(line.get_xdata()) for line in axes.lines[1:-1]}
+    named = dict(zip(axes.get_yticks(), (text.get_text() for text in axes.get_yticklabels()), strict=True))
+    assert bars.keys() == named.keys()
+    assert [width for y, width in bars.items() if named[y] == "tensor"] == [0.0]  # the base run itself
+    assert max(bars.values()) > 0
+
+
 def test_tasks_are_drawn_by_their_number_not_as_text():
     axes = show.over_tasks(made_up()).axes[0]
     lines = {line.get_color(): line for line in axes.lines}

@@ -163,7 +163,9 @@ def test_worlds_side_by_side_on_the_page_of_an_experiment(world):
         row.pop("right", None)
     records.write(bare, world / "book/runs/tiny/exp/tiny/exp.json")
     claim(world / "package", {"published": "-3.0"}, {"id": "two", "by": "study", "only": ["mini"], "at_most": 99})
-    papers, own = comparisons.worlds_text("exp").split(":::::{dropdown} The study's own claims: 1")
+    text = comparisons.worlds_text("exp")
+    assert text.startswith(":::::{dropdown} The papers' claims, in every world: 1\n")
+    papers, own = text.split(":::::{dropdown} The study's own claims, in every world: 1")
     assert "| claim | published | the drawn world | photographs |" in papers
     assert "| c<br><small>holds at ≥ 0 points</small> | *−3.0* | {bdg-success}`holds`<br>50.0 <small>(" in papers
     assert "{bdg-danger}`does not hold`<br>−10.0\\* |" in papers and "unless an asterisk says" in own
@@ -174,7 +176,8 @@ def test_worlds_side_by_side_on_the_page_of_an_experiment(world):
 def test_worlds_side_by_side_where_only_the_study_claims(world):
     claim(world / "package", {"by": "study"}, {"id": "two", "by": "study", "value": "missing"})
     text = comparisons.worlds_text("exp")
-    assert "dropdown" not in text and "asterisk" not in text and "Other runs" not in text
+    assert text.startswith(":::::{dropdown} The study's own claims, in every world: 2\n")
+    assert text.count("dropdown") == 1 and "asterisk" not in text and "Other runs" not in text
     assert "holds`<br>50.0 <small>(" in text and "| {bdg-light}`not run` |" in text
 
 
@@ -193,8 +196,7 @@ def test_a_page_links_all_its_variants_and_each_of_them_the_others(world):
             "far": "photographs at 64 px, run far",
         }.items()
     )
-    text = comparisons.worlds_text("exp")
-    assert text.endswith(f"\nOther runs of this experiment: {tiny} · {fast} · {far}")
+    assert worlds.links("exp") == f"Other runs of this experiment: {tiny} · {fast} · {far}"
     default = "{doc}`the drawn world </notebooks/exp>`"
     assert worlds.links("exp", "far") == f"Other runs of this experiment: {default} · {tiny} · {fast}"
     assert comparisons.worlds_text("merge_your_own") == ""

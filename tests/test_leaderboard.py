@@ -21,7 +21,7 @@ from adamerging_lib.methods import registry, runnable
 from adamerging_lib.published import POOLS, pool_averages
 from adamerging_lib.published import leaderboard as published_rows
 from adamerging_lib.published.competitions import BOUNDS, NEEDS, REFERENCE, competitions
-from adamerging_study import claims, judge, measuring, style
+from adamerging_study import claims, frames, judge, measuring, style
 from adamerging_study.leaderboard import numbers, show
 from adamerging_study.leaderboard.measure import measure
 from adamerging_study.sample import Sample
@@ -209,27 +209,47 @@ def boxes(axes):
     return [Text.get_window_extent(text) for text in axes.texts]  # an annotation's own counts its line too
 
 
-def test_storage_figure_puts_every_method_once_and_at_its_place(rows):
-    figure = show.over_storage(rows)
-    left, right = figure.axes
-    merging = [method for method in METHODS if method not in BOUNDS]
-    keeps = [method for method in merging if OTHERS.get(method, (0, 0, 0))[2] > 0]
-    assert names(left) == {LABELS[method] for method in merging if method not in keeps}
-    assert names(right) == {LABELS[method] for method in [*keeps, *BOUNDS]}
+def test_ranking_puts_every_method_in_a_row_of_its_own_best_on_top(rows):
+    axes = show.ranking(rows).axes[0]
     frame = show.standings(rows)
-    kept = frame.loc[keeps]
-    assert points(right) == sorted(zip(kept["storage"], kept["average"], strict=True))
-    none = frame.loc[[method for method in merging if method not in keeps], "average"]
-    assert sorted(y for _, y in points(left)) == pytest.approx(sorted(none))
-    assert right.get_xscale() == "log"
+    merging = frame[frame["competition"] != REFERENCE].sort_values("average", kind="stable")
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(merging["label"])
+    assert points(axes) == sorted(zip(merging["average"], range(len(merging)), strict=True))
+    upright = {line.get_label(): line.get_xdata()[0] for line in axes.lines if not line.get_label().startswith("_")}
+    assert upright == {LABELS[method]: frame.loc[method, "average"] for method in METHODS if method in BOUNDS}
 
 
-def test_seconds_figure_draws_all_methods_but_the_reference_points(rows):
+def test_ranking_has_an_interval_where_one_is_known(rows):
+    bars = [line for line in show.ranking(rows).axes[0].lines if len(line.get_xdata()) == 2 and line.get_lw() == 1.8]
+    half = frames.average_half_widths(rows)
+    merging = [method for method in METHODS if method not in BOUNDS]
+    assert len(bars) == half[merging].notna().sum()
+    widths = sorted((line.get_xdata()[1] - line.get_xdata()[0]) / 2 for line in bars)
+    assert widths == pytest.approx(sorted(half[merging].dropna()))
+
+
+def test_storage_figure_puts_every_method_with_parts_at_its_place(rows):
+    axes = show.over_storage(rows).axes[0]
+    frame = show.standings(rows)
+    merging = frame[frame["competition"] != REFERENCE]
+    kept, none = merging[merging["storage"] > 0], merging[(merging["storage"] == 0) & (merging["needs"] != "labels")]
+    best = f"best that keeps nothing: {none.loc[none['average'].idxmax(), 'label']}"
+    assert names(axes) == {*kept["label"], best, *(LABELS[method] for method in BOUNDS if method in METHODS)}
+    assert points(axes) == sorted(zip(kept["storage"], kept["average"], strict=True))
+    assert axes.get_xscale() == "log"
+
+
+def test_seconds_figure_draws_all_methods_and_names_those_that_matter(rows):
     axes = show.over_seconds(rows).axes[0]
     frame = show.standings(rows)
     merging = frame[frame["competition"] != REFERENCE]
     assert points(axes) == sorted(zip(merging["seconds"], merging["average"], strict=True))
-    assert names(axes) == {LABELS[method] for method in frame.index}
+    single = merging[(merging["gives"] == "one model for all tasks") & (merging["needs"] != "labels")]
+    fastest = single.sort_values(["seconds", "average"], ascending=[True, False]).iloc[0]
+    told = names(axes)
+    assert {fastest["label"], single.loc[single["average"].idxmax(), "label"]} <= told
+    assert {LABELS[method] for method in (*show.ADAMERGING, *BOUNDS) if method in METHODS} <= told
+    assert {*merging.loc[merging["gives"] == "parts for each task", "label"]} <= told
     without = show.over_seconds(rows.assign(seconds=np.where(rows["method"] == "ties", np.nan, rows["seconds"])))
     assert "Ties-Merging" not in names(without.axes[0])
 
@@ -262,7 +282,8 @@ def test_parts_for_each_task_do_not_stand_in_the_title_of_seconds():
 
 def test_a_subset_without_storage_can_be_drawn():
     figure = show.over_storage(made_up(["individual", "ties", "weight_averaging"]))
-    assert names(figure.axes[1]) == {"Individual"}
+    told = names(figure.axes[0])
+    assert "Individual" in told and len(told) == 2 and not points(figure.axes[0])
 
 
 @pytest.mark.parametrize("vision", VISION)

@@ -13,11 +13,14 @@ import pytest
 
 from adamerging_study import rooms
 from adamerging_study.book import redraw
+from adamerging_study.book.build import typed_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Notebooks that measure nothing and so have no record.
-NO_RECORD = {"apply", "merge_your_own"}
+NO_RECORD = {"apply", "by_hand", "merge_your_own"}
+# Experiments whose page teaches a command, step by step: there the code is what a reader comes for.
+HOW_TO = {"check"}
 
 
 def shown(cell):
@@ -72,8 +75,10 @@ def test_an_altered_digit_is_found():
 def test_notebook_is_fit_to_be_committed(path):
     notebook = nbformat.read(path, as_version=4)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
-    # Between title and parameters only what is said of the default run alone, how long it takes, may stand.
-    rest = [cell for cell in notebook.cells[1:3] if cell.metadata.get("tags") != ["default-only"]]
+    # Between title and parameters only what is said of the default run alone, how long it takes, may stand,
+    # and the sentences that a page begins with in the book.
+    said = (["default-only"], ["take-away"])
+    rest = [cell for cell in notebook.cells[1:4] if cell.metadata.get("tags") not in said]
     assert rest[0].cell_type == "code" and rest[0].metadata["tags"] == ["parameters"]
     assert notebook.metadata.kernelspec.name == "python3"
     # A variant's page lies elsewhere: only links from the root of the book hold on both.
@@ -89,3 +94,19 @@ def test_notebook_is_fit_to_be_committed(path):
             told = cell.metadata["mystnb"]
             assert told["figure"]["name"].startswith("fig-") and len(told["figure"]["caption"]) > 40, cell.id
             assert len(told["image"]["alt"]) > 40, cell.id
+
+
+RESULT_FIRST = [ROOT / "notebooks" / f"{room}.ipynb" for room in rooms.rooms() if room not in HOW_TO]
+RESULT_FIRST += [path for path in sorted((ROOT / "book/runs").glob("*/*.ipynb")) if path.stem not in HOW_TO]
+
+
+@pytest.mark.parametrize("path", RESULT_FIRST, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_page_of_an_experiment_says_what_to_take_away_and_what_to_see_first(path):
+    cells = nbformat.read(path, as_version=4).cells
+    tagged = {tag: [cell for cell in cells if tag in cell.metadata.get("tags", [])] for tag in ("take-away", "lead")}
+    (take_away,) = tagged["take-away"]
+    assert take_away.cell_type == "markdown" and "{number}`" in take_away.source
+    # Words that a number of another world would belie have no place in a box that all worlds share.
+    assert not typed_numbers(re.sub(r"95 %|λ = 0\.3", "", take_away.source))
+    shown = [kind for cell in tagged["lead"] for output in cell.outputs for kind in output.get("data", ())]
+    assert {"image/png", "text/html"} & set(shown)

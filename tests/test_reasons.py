@@ -100,7 +100,7 @@ def test_shares_won_back_by_hand():
     assert rho["classes"] == pytest.approx(0.5)  # of 5, 6, 8 classes with 50, −25, 100
     assert rho["individual"] == pytest.approx(-0.5) and pd.isna(rho["spearman"])
     text = show.told(frame)
-    assert text.index[-1] == "ρ with the share won back (n = 3)"
+    assert text.index[-1] == "ρ with the recovered share (n = 3)"
     assert text.iloc[-1].tolist() == ["0.50", "nan", "-0.50", "-1.00", "nan", "", ""]
     assert text[show.WON].tolist() == ["50", "-25", "–", "100", ""]
 
@@ -273,7 +273,7 @@ def test_chance_counts_orders_as_extreme():
 
 def test_worlds_side_by_side(tmp_path, monkeypatch):
     frame = show.beside({"one": records.frame(shares()), "two": records.frame(shares())})
-    assert frame.columns[:3].tolist() == ["one: expert (%)", "one: gain (points)", "one: won back (%)"]
+    assert frame.columns[:3].tolist() == ["one: expert (%)", "one: gain (points)", "one: recovered share (%)"]
     assert frame.loc["Average"].tolist()[:3] == ["75.0", "+10.1", ""]
     assert frame.loc["b"].tolist()[:3] == ["80.0", "-5.0", "-25"]
     assert frame.iloc[-1].tolist() == ["", "", "ρ = -0.50 (n = 3, p = 1.00)"] * 2

@@ -209,7 +209,7 @@ def test_single_layers_draws_the_pilot_and_two_levels(rows):
     axes = show.single_layers(rows).axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     drawn = dict(zip(names, (bar.get_width() for bar in axes.patches), strict=True))
-    assert drawn == {"head": 86.0, "proj": 85.0, "block 1.mlp.c_proj": 84.0}
+    assert drawn == {"head": 86.0, "projection": 85.0, "block 1, MLP out": 84.0}
     assert names[-1] == "head"  # on top
     assert [line.get_xdata()[0] for line in axes.lines] == [60.0, 96.0]
 

@@ -14,32 +14,35 @@ from adamerging_lib.worlds.profiles import PROFILES
 from .. import claims, judge, rooms
 from ..reasons import show as reasons
 from .markdown import measured, table
-from .worlds import TITLES, columns, links
+from .worlds import TITLES, columns
 
 _LEGEND = (
     "In brackets: the 95 % interval, off which the word is read ({doc}`/book/claims` says how). "
     "A number without one has nothing random behind it"
 )
+_TITLES = {"paper": "The papers' claims", "study": "The study's own claims"}
 _STARRED = ", unless an asterisk says that the word rests on the measured value alone"
 
 
 def worlds_text(name: str) -> str:
-    """What is claimed of an experiment beside what every world's record says, and links to its other runs.
+    """What is claimed of an experiment beside what every world's record says, folded; empty for other notebooks.
 
-    The papers' claims first; the study's own are folded away where there are both.
+    The papers' claims and the study's own are folded apart.
 
     Arguments:
-        name: a notebook; where it is no experiment there are only the links.
+        name: a notebook.
     """
     known = claims.claims_of(name) if name in rooms.rooms() else []
-    papers, own = ([claim for claim in known if claim.by == speaker] for speaker in judge.SPEAKERS)
-    parts = [_claimed(name, part) for part in (papers, own) if part]
-    if papers and own:
-        parts[1] = f":::::{{dropdown}} The study's own claims: {len(own)}\n{parts[1]}:::::\n"
-    if known:
-        legend = _LEGEND + (_STARRED if any(r"\*" in part for part in parts) else "")
-        parts = ["**Claimed and measured**\n", *parts, f"{legend}.\n"]
-    return "\n".join([*parts, links(name)])
+    if not known:
+        return ""
+    sides = {speaker: [claim for claim in known if claim.by == speaker] for speaker in judge.SPEAKERS}
+    parts = [
+        f":::::{{dropdown}} {_TITLES[speaker]}, in every world: {len(part)}\n{_claimed(name, part)}:::::\n"
+        for speaker, part in sides.items()
+        if part
+    ]
+    legend = _LEGEND + (_STARRED if any(r"\*" in part for part in parts) else "")
+    return "\n".join([*parts, f"{legend}.\n"])
 
 
 def _claimed(room: str, known: Sequence[judge.Claim]) -> str:

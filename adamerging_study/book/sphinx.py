@@ -11,12 +11,13 @@ import copy
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from . import contents, directives, notebooks
+from . import contents, directives, notebooks, result_first
 from .play import page as play
 from .roles import interval_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
@@ -32,10 +33,10 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         docname: its address in the book, without suffix: ``notebooks/NAME`` or ``book/runs/RUN/NAME``.
 
     Returns:
-        A copy with links under the title and a target before the parameters. On a default page, what was claimed and
-        measured in every world stands before that; on a variant's there are a banner with run and parameters, links to
-        the other runs, labels that end in the run's name, both parameter cells folded away, and its averages beside
-        those of the default run.
+        A copy with links under the title, to the other runs too, and a target before the parameters. On a default
+        page there is what was claimed and measured in every world; on a variant's there are a banner with run and
+        parameters, labels that end in the run's name, both parameter cells folded away, and its averages beside those
+        of the default run. Pages of experiments begin with their result, see `result_first`.
 
     Raises:
         ValueError: the notebook does not begin with a title, or has no parameters cell.
@@ -44,17 +45,18 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
     if run:
         _rename_labels(notebook, run)
     target = f"parameters-of-{name}" + (f"-{run}" if run else "")
+    early = result_first.wanted(notebook)
     cells = []
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags:
             if run:
-                _fold(cell, "Show the default parameters")
-            else:
+                result_first.fold(cell, "hide-input", "Show the default parameters")
+            elif not early:
                 cells.append(nbformat.v4.new_markdown_cell(f"```{{worlds}} {name}\n```", id="worlds"))
             cells.append(nbformat.v4.new_markdown_cell(f"({target})=\n**Parameters**", id="parameters-target"))
         elif "injected-parameters" in tags:
-            _fold(cell, "Show this run's parameters")
+            result_first.fold(cell, "hide-input", "Show this run's parameters")
         cells.append(cell)
     if len(cells) == len(notebook.cells):
         raise ValueError(f"{docname}: no cell is tagged 'parameters'; tag the one that holds them.")
@@ -62,13 +64,11 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
     if run:
         beside = f"```{{run-comparison}} {name} {run}\n```"
         notebook.cells.append(nbformat.v4.new_markdown_cell(beside, id="beside-the-default"))
-    _add_head(notebook, name, run, target, docname)
+    profile = notebook.metadata.get("papermill", {}).get("parameters", {}).get("profile", DEFAULT)
+    notebook.cells[:1] = _head(notebook, name, run, target, docname)
+    if early:
+        result_first.arrange(notebook, name, run, profile)
     return notebook
-
-
-def _fold(cell: NotebookNode, prompt: str) -> None:
-    cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
-    cell.metadata.setdefault("mystnb", NotebookNode())["code_prompt_show"] = prompt
 
 
 def _rename_labels(notebook: NotebookNode, run: str) -> None:
@@ -87,7 +87,8 @@ def _rename_labels(notebook: NotebookNode, run: str) -> None:
             cell.source = use.sub(rf"\2-{run}", cell.source)
 
 
-def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, docname: str) -> None:
+def _head(notebook: NotebookNode, name: str, run: str | None, target: str, docname: str) -> list[NotebookNode]:
+    """The first cell as two: the title with links below it, and what introduces the page, after a run's banner."""
     first = notebook.cells[0]
     title, _, rest = first.source.partition("\n")
     if first.cell_type != "markdown" or not title.startswith("# "):
@@ -98,18 +99,23 @@ def _add_head(notebook: NotebookNode, name: str, run: str | None, target: str, d
         f"[parameters](#{target})",
         f"[run it with yours]({root}book/rerun.md)",
     ]
-    head = [title]
     if run:
         values = notebook.metadata.get("papermill", {}).get("parameters", {})
         world = called(run, values.get("profile", DEFAULT))
-        head = [f"{title} {heading(world)}" if title.endswith("?") else f"{title}: {world}"]
-        banner = ", ".join(f"`{key} = {value!r}`" for key, value in values.items())
-        banner = f"{banner}; all else as in the default run."
-        if Path("book", f"{run}.md").is_file():
-            banner += f" What was found: {{doc}}`/book/{run}`."
-        head += ["", f":::{{admonition}} Run {run}", ":class: note", banner, "", links(name, run), ":::"]
-    head += ["", ":::{div} notebook-links", " · ".join(told), ":::", ""]
-    first.source = "\n".join(head) + rest
+        title = f"{title} {heading(world)}" if title.endswith("?") else f"{title}: {world}"
+        rest = f"{_banner(run, values)}\n{rest}"
+    lines = [" · ".join(told), links(name, run)]
+    head = [title, "", ":::{div} notebook-links", *(f"{line}\n" for line in lines if line), ":::"]
+    first.source = "\n".join(head)
+    return [first, nbformat.v4.new_markdown_cell(rest.strip(), id="introduction")]
+
+
+def _banner(run: str, values: Mapping[str, object]) -> str:
+    told = ", ".join(f"`{key} = {value!r}`" for key, value in values.items())
+    told = f"{told}; all else as in the default run."
+    if Path("book", f"{run}.md").is_file():
+        told += f" What was found: {{doc}}`/book/{run}`."
+    return f":::{{admonition}} Run {run}\n:class: note\n{told}\n:::\n"
 
 
 def setup(app) -> dict[str, object]:

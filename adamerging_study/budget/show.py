@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 
 from adamerging_lib.records import average_confidence_interval
 
+from ..claims import WHERE
 from ..frames import AVERAGE, labels
+from ..sample import Sample, interval
 from ..style import METHOD_DASHES, WIDTH, colour, styled
-from . import METHOD, STEPS, TASKS
+from . import FACE, METHOD, STEPS, TASKS
 
 
 def levels(rows: pd.DataFrame, factor: str) -> pd.Series:
@@ -75,10 +77,14 @@ def over_steps(rows: pd.DataFrame, steps: int) -> Figure:
 
 @styled
 def one_at_a_time(rows: pd.DataFrame) -> Figure:
-    """Average accuracy at each level of each factor, the base run as a line through all of them."""
-    places, names, start, heads = [], [], 0.0, {}
+    """Average accuracy at each level of each factor, the base run as a line through all of them.
+
+    Bars are 95 % intervals of the difference to the base run, paired image by image, around each level.
+    """
+    places, names, bars, start, heads = [], [], [], 0.0, {}
     for factor in settings(rows):
         found = levels(rows, factor)
+        bars += _against_base(rows, factor).values()
         spots = start + np.arange(len(found))
         places += zip(spots, found, strict=True)
         names += list(found.index)
@@ -87,6 +93,9 @@ def one_at_a_time(rows: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(WIDTH, 0.27 * len(places) + 0.14 * len(heads) + 0.9))
     y, x = zip(*places, strict=True) if places else ((), ())
     axes.axvline(base(rows), color="#777777", lw=1, ls="--")
+    for place, height, bar in zip(x, y, bars, strict=True):
+        if bar is not None:
+            axes.plot(place + np.array(bar), [height, height], color=colour(METHOD), lw=1.6, solid_capstyle="butt")
     axes.plot(x, y, "o", ms=6, color=colour(METHOD))
     left = axes.get_yaxis_transform()
     for factor, height in heads.items():
@@ -110,6 +119,16 @@ def over_tasks(rows: pd.DataFrame) -> Figure:
     if len(frame):
         axes.legend(frameon=False)
     return figure
+
+
+def _against_base(rows: pd.DataFrame, factor: str) -> dict[str, tuple[float, float] | None]:
+    """Level → ends of the paired interval of its difference to the base run, less that difference; None without one."""
+    sample = Sample(rows, where={**WHERE, **dict.fromkeys(FACE.factors)})
+    base, ends = sample.average(METHOD), {}
+    for level, values in sample.each("accuracy", by="level", method=..., factor=factor).items():
+        point, low, high = interval(values - base)
+        ends[level] = None if low is None or high is None else (low - point, high - point)
+    return ends
 
 
 def _varied(rows: pd.DataFrame, factor: str) -> pd.DataFrame:

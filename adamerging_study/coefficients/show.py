@@ -57,7 +57,6 @@ def seeds(rows: pd.DataFrame) -> pd.DataFrame:
     ).T.rename_axis(index="seed")
 
 
-
 @styled
 def paths(rows: pd.DataFrame) -> Figure:
     """λ of each task over steps, one panel per method; every line carries its task's name.
@@ -120,7 +119,7 @@ def profile(rows: pd.DataFrame) -> Figure:
     for axes, method in zip(grid[:, 0], methods, strict=True):
         frame = depth(rows, method)
         colours = task_colours(len(frame))
-        places = spread(frame.iloc[:, -1], 0.055 * max(frame.max().max() - frame.min().min(), 0.05))
+        places = spread(frame.iloc[:, -1], 0.08 * max(frame.max().max() - frame.min().min(), 0.05))
         for (role, line), colour, place in zip(frame.iterrows(), colours, places, strict=True):
             axes.plot(line.index, line, "-o", ms=3, color=colour)
             axes.annotate(

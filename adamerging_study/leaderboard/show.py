@@ -19,6 +19,10 @@ from ..display import Table
 from ..frames import AVERAGE, accuracies, average_half_widths, averages, headline, labelled, points
 from ..style import METHOD_DASHES, NEEDS_COLOURS, NEEDS_MARKERS, WIDTH, colour, edge_labels, styled
 
+ADAMERGING = (
+    "task_wise_adamerging", "task_wise_adamerging_pp", "layer_wise_adamerging", "layer_wise_adamerging_pp",
+)  # fmt: skip
+
 
 def standings(rows: pd.DataFrame) -> pd.DataFrame:
     """The leaderboard as numbers, a mean over seeds where there are several.
@@ -148,9 +152,36 @@ def order_in_words(rows: pd.DataFrame, pool: str, arch: str) -> list[str]:
 
 
 @styled
+def ranking(rows: pd.DataFrame) -> Figure:
+    """Average accuracy of every method, best on top, with 95 % intervals where they are known: the marker says what it
+    needs, hollow where it keeps parts for each task. Reference points are lines.
+
+    Arguments:
+        rows: rows of a leaderboard record.
+    """
+    frame, half = standings(rows), average_half_widths(rows)
+    merging = frame[frame["competition"] != REFERENCE].sort_values("average", kind="stable")
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.19 * len(merging) + 1.7))
+    for y, (method, row) in enumerate(merging.iterrows()):
+        _mark(axes, method, row, row["average"], y, xerr=half[method] if pd.notna(half[method]) else None)
+    axes.set_yticks(range(len(merging)), merging["label"], fontsize=9)
+    axes.set(xlabel="average accuracy (%)", ylim=(-0.8, len(merging) - 0.2))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#EFEFEF")
+    axes.set_axisbelow(True)
+    for method, row in frame[frame["competition"] == REFERENCE].iterrows():
+        axes.axvline(row["average"], color=colour(method), ls=METHOD_DASHES.get(method, "-"), lw=1.4, zorder=1,
+                     label=row["label"])  # fmt: skip
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper right", ncols=3, fontsize=9, frameon=False)
+    _legend(figure, merging)
+    return figure
+
+
+@styled
 def over_storage(rows: pd.DataFrame) -> Figure:
-    """Average accuracy against the numbers kept for each task: on the left those that keep nothing, a column for each
-    kind of needs; on the right the others, on a logarithmic axis. The title says who is best on either side.
+    """Average accuracy against the numbers kept for each task, on a logarithmic axis, of methods that keep any; the
+    best of those that keep nothing is a line. The title says who is best without labels on either side.
 
     Arguments:
         rows: rows of a leaderboard record.
@@ -158,21 +189,18 @@ def over_storage(rows: pd.DataFrame) -> Figure:
     frame = standings(rows)
     merging = frame[frame["competition"] != REFERENCE]
     none, some = merging[merging["storage"] == 0], merging[merging["storage"] > 0]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, _height(len(none))), sharey=True)
-    columns = none["needs"].map(dict(zip(NEEDS, range(len(NEEDS)), strict=True))).astype(float)
-    left.set(xlim=(-0.6, len(NEEDS) - 0.4), xticks=[], xlabel="nothing")
-    _decorate(figure, merging, {"nothing kept": none, "parts for each task": some})
-    right.set(xscale="log", xlabel="numbers kept for each task")
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+    _decorate(figure, some, {"nothing kept": none, "parts for each task": some})
+    axes.set(xscale="log", xlabel="numbers kept for each task", ylabel="average accuracy (%)")
     if len(some):
-        right.set_xlim(some["storage"].min() / 2.5, some["storage"].max() * 2.5)
-    right.xaxis.set_major_formatter(FuncFormatter(_short))
-    for axes, part, x in ((left, none, columns), (right, some, some["storage"])):
-        named = _points(axes, part, x)
-        references = _references(axes, frame)
-        edge_labels(axes, named if axes is left else named | references, "left" if axes is left else "right")
-    left.tick_params(axis="y", length=0, labelleft=False)
-    right.tick_params(axis="y", labelleft=True)
-    right.set_title("average accuracy (%)", loc="left", fontsize=9, fontweight="normal", x=-0.2)
+        axes.set_xlim(some["storage"].min() / 2.5, some["storage"].max() * 2.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    named, best = _points(axes, some, some["storage"]), _best(none)
+    references = _references(axes, frame)
+    if best is not None:
+        axes.axhline(best["average"], color="#9A9A9A", lw=1.4, zorder=1)
+        references[f"best that keeps nothing: {best['label']}"] = (axes.get_xlim()[1], best["average"])
+    edge_labels(axes, named | references, "right")
     return figure
 
 
@@ -180,7 +208,7 @@ def over_storage(rows: pd.DataFrame) -> Figure:
 def over_seconds(rows: pd.DataFrame) -> Figure:
     """Average accuracy against the seconds that it takes to make the model, on a logarithmic axis; hollow where a
     method keeps parts for each task, grey steps for the best single model without labels so far. The title says which
-    that is within a second and at any price.
+    that is within a second and at any price. Named are the methods on the steps, those with parts, and AdaMerging.
 
     Arguments:
         rows: rows of a leaderboard record.
@@ -188,56 +216,65 @@ def over_seconds(rows: pd.DataFrame) -> Figure:
     frame = standings(rows)
     merging = frame[(frame["competition"] != REFERENCE) & frame["seconds"].notna()]
     seconds = merging["seconds"].clip(lower=1e-3)
-    figure, axes = plt.subplots(figsize=(WIDTH, _height(len(merging) // 2 + 3)))
-    axes.set(xscale="log", xlabel="seconds of one core to make the model")
-    axes.set_xlim(seconds.min() / 2.5, seconds.max() * 1.6)  # on the left, room for the numbers of the other axis
+    figure, axes = plt.subplots(figsize=(WIDTH, 5.2))
+    axes.set(xscale="log", xlabel="seconds of one core to make the model", ylabel="average accuracy (%)")
+    axes.set_xlim(seconds.min() / 1.6, seconds.max() * 1.6)
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     single = merging[(merging["gives"] == ONE) & (merging["needs"] != "labels")]
     quick = single[seconds[single.index] <= 1]
     _decorate(figure, merging, {"one model within a second": quick, "one model at any price": single})
-    front = seconds[single.index].sort_values(kind="stable")
-    axes.step(front, merging.loc[front.index, "average"].cummax(), where="post", color="#DCDCDC", lw=4, zorder=0.3)
-    named, references = _points(axes, merging, seconds), _references(axes, frame)
-    early = seconds.rank(method="first") <= (len(seconds) + len(references)) / 2
-    edge_labels(axes, {name: named[name] for name in merging["label"][early]}, "left")
-    edge_labels(axes, {name: named[name] for name in merging["label"][~early]} | references, "right")
-    axes.tick_params(axis="y", length=0, direction="in", pad=-22, labelsize=9, labelcolor="#6A6A6A")
-    plt.setp(axes.get_yticklabels(), bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axes.set_title("average accuracy (%)", loc="left", fontsize=9, fontweight="normal")
+    order = seconds[single.index].sort_values(kind="stable").index
+    front = merging.loc[order, "average"].cummax()
+    axes.step(seconds[order], front, where="post", color="#DCDCDC", lw=4, zorder=0.3)
+    places, references = _points(axes, merging, seconds), _references(axes, frame)
+    steps = merging.loc[order, "label"][merging.loc[order, "average"] == front]
+    told = {*steps, *merging.loc[merging["gives"] == PARTS, "label"], *merging["label"][merging.index.isin(ADAMERGING)]}
+    edge_labels(axes, {name: place for name, place in places.items() if name in told} | references, "right")
     return figure
 
 
-def _height(names: int) -> float:
-    """Inches for so many names above each other, and what stands above and below them."""
-    return max(3.2, 0.165 * names) + 1.9
+def _best(frame: pd.DataFrame) -> pd.Series | None:
+    """The best method that needs no labels; None where there is none."""
+    frame = frame[frame["needs"] != "labels"]
+    return frame.loc[frame["average"].idxmax()] if len(frame) else None
 
 
 def _decorate(figure: Figure, merging: pd.DataFrame, competitions: dict[str, pd.DataFrame]) -> None:
     """Title with the best of each competition that needs no labels, and the legend of what methods need."""
     lines = ["Best without labels"]
     for name, part in competitions.items():
-        part = part[part["needs"] != "labels"]
-        if len(part):
-            best = part["average"].idxmax()
-            lines.append(f"{name}: {part.loc[best, 'label']}, {part.loc[best, 'average']:.1f}")
+        if (best := _best(part)) is not None:
+            lines.append(f"{name}: {best['label']}, {best['average']:.1f}")
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    _legend(figure, merging)
+
+
+def _legend(figure: Figure, merging: pd.DataFrame) -> None:
+    """What the methods need, by marker."""
     shown = [needs for needs in NEEDS if needs in set(merging["needs"])]
     edge = {"ls": "", "ms": 6.5, "mec": "#333333", "mew": 0.5}
     figure.legend(
         handles=[plt.Line2D([], [], marker=NEEDS_MARKERS[n], mfc=NEEDS_COLOURS[n], label=n, **edge) for n in shown],
-        title="needs, beyond checkpoints", alignment="left", title_fontsize=9, fontsize=9, ncols=2, frameon=False,
-        loc="outside lower left", handletextpad=0.2, columnspacing=1.2,
+        title="needs, beyond checkpoints; hollow: parts for each task", alignment="left", title_fontsize=9, fontsize=9,
+        ncols=2, frameon=False, loc="outside lower left", handletextpad=0.2, columnspacing=1.2,
     )  # fmt: skip
 
 
 def _points(axes: Axes, frame: pd.DataFrame, x: pd.Series) -> dict[str, tuple[float, float]]:
-    """One marker per method, hollow where it keeps parts for each task; names and places."""
+    """One marker per method; names and places."""
     for method, row in frame.iterrows():
-        filled = {"mfc": colour(method, row["needs"]), "mec": "#333333", "mew": 0.5}
-        hollow = {"mfc": "white", "mec": colour(method, row["needs"]), "mew": 1.6}
-        style = hollow if row["gives"] == PARTS else filled
-        axes.plot(x[method], row["average"], NEEDS_MARKERS[row["needs"]], ms=6.5, zorder=3, **style)
+        _mark(axes, method, row, x[method], row["average"])
     return {row["label"]: (x[method], row["average"]) for method, row in frame.iterrows()}
+
+
+def _mark(axes: Axes, method: str, row: pd.Series, x: float, y: float, xerr: float | None = None) -> None:
+    """The marker of a method, hollow where it keeps parts for each task."""
+    hue = colour(method, row["needs"])
+    filled, hollow = {"mfc": hue, "mec": "#333333", "mew": 0.5}, {"mfc": "white", "mec": hue, "mew": 1.6}
+    style = hollow if row["gives"] == PARTS else filled
+    if xerr is not None:
+        axes.plot([x - xerr, x + xerr], [y, y], color=hue, lw=1.8, solid_capstyle="butt", zorder=2)
+    axes.plot(x, y, NEEDS_MARKERS[row["needs"]], ms=6.5, zorder=3, **style)
 
 
 def _references(axes: Axes, frame: pd.DataFrame) -> dict[str, tuple[float, float]]:

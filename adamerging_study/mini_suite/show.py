@@ -128,12 +128,11 @@ def contact_sheet(images: Mapping[str, np.ndarray]) -> Figure:
 
 @styled
 def cosines(rows: pd.DataFrame) -> Figure:
-    """Cosine between task vectors, tasks × tasks; the diagonal is 1 and left out."""
+    """Cosine between task vectors, tasks × tasks, in colours from −1 to 1; the diagonal is left out."""
     frame = cosines_of(rows)
     off = frame.where(~np.eye(len(frame), dtype=bool))
-    limit = max(0.1, np.nanmax(np.abs(off.to_numpy()), initial=0.0))
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
-    heatmap(axes, off, digits=2, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    heatmap(axes, off, digits=2, cmap="RdBu_r", vmin=-1, vmax=1)
     return figure
 
 

@@ -5,7 +5,7 @@ from ..rooms import Face
 BEFORE, AFTER = "task_arithmetic", "layer_wise_adamerging"
 """The merged model before adaptation, and after it."""
 LEAST_LOSS = 1.0
-"""Points that merging must have cost a task, for a share of them to be won back."""
+"""Points that merging must have cost a task, for a recovered share of them to mean anything."""
 
 FACE = Face(
     question="On which tasks does lowering entropy win accuracy back, and what does it hang on?",

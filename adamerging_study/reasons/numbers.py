@@ -14,7 +14,7 @@ from . import AFTER, BEFORE, LEAST_LOSS
 def numbers(sample: Sample) -> dict[str, np.ndarray]:
     """``rho_…``: Spearman's correlations over tasks; averages, gains and changes of gains in points.
 
-    ``rho_telling``, ``rho_expert`` and ``rho_classes`` are of a trait with the share won back, of the tasks that had
+    ``rho_telling``, ``rho_expert`` and ``rho_classes`` are of a trait with the recovered share, of the tasks that had
     something to win back; ``rho_entropy_fell`` is of the fall in entropy with the gain. Those of measured entropy have
     no interval.
     """

@@ -1,4 +1,4 @@
-"""Tables and figures of the experiment on reasons: traits of tasks beside what adaptation won back, interventions."""
+"""Tables and figures of the experiment on reasons: traits of tasks beside what adaptation recovered, interventions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TRAITS = {
     BEFORE: "before (%)",
     "spearman": "entropy and loss before (ρ)",
 }
-WON = "share won back (%)"
+WON = "recovered share (%)"
 FELL, ADDED = "entropy fell by (nats)", "gain, gradients added up"
 
 
 def by_task(rows: pd.DataFrame, classes: int | None = None) -> pd.DataFrame:
-    """One line per task: its traits, accuracy after adaptation, and which share of its loss adaptation won back.
+    """One line per task: its traits, accuracy after adaptation, and the recovered share of its merging gap.
 
     Accuracies are means over seeds. The share is (after − before) / (expert − before); negative where adaptation cost
     accuracy. NaN where merging had cost the task less than ``LEAST_LOSS``.
@@ -47,7 +47,7 @@ def by_task(rows: pd.DataFrame, classes: int | None = None) -> pd.DataFrame:
 
 
 def told(rows: pd.DataFrame) -> pd.DataFrame:
-    """`by_task` as text; the last line is Spearman's correlation of every trait with the share won back."""
+    """`by_task` as text; the last line is Spearman's correlation of every trait with the recovered share."""
     frame = by_task(rows)
     text = pd.DataFrame({
         **{title: frame[trait].map("{:.1f}".format) for trait, title in TRAITS.items()},
@@ -57,18 +57,18 @@ def told(rows: pd.DataFrame) -> pd.DataFrame:
     text[TRAITS["classes"]] = frame["classes"].map("{:.0f}".format)
     text[TRAITS["spearman"]] = frame["spearman"].map("{:.2f}".format)
     found, count = correlations(rows), frame[WON].notna().sum()
-    text.loc[f"ρ with the share won back (n = {count})"] = [f"{found[trait]:.2f}" for trait in TRAITS] + ["", ""]
+    text.loc[f"ρ with the recovered share (n = {count})"] = [f"{found[trait]:.2f}" for trait in TRAITS] + ["", ""]
     return text
 
 
 def correlations(rows: pd.DataFrame) -> pd.Series:
-    """Spearman's correlation over tasks of each trait with the share won back; NaN where one of the two is constant."""
+    """Spearman's correlation over tasks of each trait with the recovered share; NaN where one of them is constant."""
     frame = by_task(rows).dropna(subset=[WON])
     return pd.Series({trait: _rho(frame[trait], frame[WON]) for trait in TRAITS})
 
 
 def beside(worlds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Worlds with the same tasks side by side, as text: a task's expert, what adaptation gained, the share won back.
+    """Worlds with the same tasks side by side, as text: a task's expert, what adaptation gained, the recovered share.
 
     The last two lines are averages over tasks, and Spearman's correlation of the expert's accuracy with the share,
     with the number of tasks and the `chance` of it.
@@ -87,7 +87,7 @@ def beside(worlds: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         columns[f"{name}: expert (%)"] = [*frame["individual"].map("{:.1f}".format), ""]
         columns[f"{name}: gain (points)"] = [*frame["gain"].map("{:+.1f}".format), ""]
         shares = frame[WON].drop(AVERAGE).map(lambda value: "–" if pd.isna(value) else f"{value:.0f}")
-        columns[f"{name}: won back (%)"] = [*shares, "", f"ρ = {rho:.2f} (n = {len(told)}, p = {p:.2f})"]
+        columns[f"{name}: recovered share (%)"] = [*shares, "", f"ρ = {rho:.2f} (n = {len(told)}, p = {p:.2f})"]
     return pd.DataFrame(columns, index=[*frame.index, "expert and share"]).rename_axis("task")
 
 
@@ -176,7 +176,7 @@ def traded_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def traits(rows: pd.DataFrame) -> Figure:
-    """Share of the loss that adaptation won back against each trait, one mark per task."""
+    """Recovered share of the merging gap against each trait, one mark per task."""
     frame, rho = by_task(rows).dropna(subset=[WON]), correlations(rows)
     figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 5.0), sharey=True)
     for axes, (trait, title) in zip(grid.flat, TRAITS.items(), strict=False):
@@ -194,7 +194,7 @@ def traits(rows: pd.DataFrame) -> Figure:
     last.axis("off")
     handles, names = grid.flat[0].get_legend_handles_labels()
     last.legend(handles, names, loc="center", frameon=False, fontsize=9)
-    figure.supylabel("share of the loss won back (%)", fontsize=10.5)
+    figure.supylabel("recovered share of the merging gap (%)", fontsize=10.5)
     return figure
 
 

@@ -82,7 +82,7 @@ def single_layers(rows: pd.DataFrame) -> Figure:
     """Average accuracy by the one layer that is tinted, λ left at its start; levels of Task Arithmetic and experts."""
     bars = pilot(rows)[::-1]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.34 * len(bars) + 1.1))
-    axes.barh([name.replace(RESBLOCKS, "block ") for name in bars.index], bars, color=TINT)
+    axes.barh([_layer_name(name) for name in bars.index], bars, color=TINT)
     for method, name in (("task_arithmetic", "no layer"), ("individual", "experts")):
         level = average(rows, method)
         axes.axvline(level, color=colour(method), ls="--", lw=1.2)
@@ -117,3 +117,11 @@ def filtering(rows: pd.DataFrame) -> Figure:
     axes.set(xlabel="rounds over the tasks", ylabel="share of the images (%)", ylim=(None, 101))
     axes.legend(frameon=False, loc="lower right")
     return figure
+
+
+def _layer_name(layer: str) -> str:
+    """What a reader calls a layer: ``…resblocks.5.mlp.c_proj`` is "block 5, MLP out"."""
+    block, _, inside = layer.removeprefix(RESBLOCKS).partition(".")
+    if not layer.startswith(RESBLOCKS):
+        return {"proj": "projection"}.get(layer, layer)
+    return f"block {block}, {'MLP out' if inside == 'mlp.c_proj' else inside}"
