@@ -23,6 +23,7 @@ from .. import claims, judge, rooms
 from .. import costs as study_costs
 from ..check import show as check
 from .answer import answer_text, findings_text
+from .changes import changes_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
 from .forest import forest_text
 from .markdown import measured, table
@@ -210,6 +211,7 @@ DIRECTIVES = {
     "worlds": worlds_text,
     "methods-table": methods_text,
     "faults-found": faults_text,
+    "changes": changes_text,
 }
 
 
