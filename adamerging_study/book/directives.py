@@ -25,6 +25,8 @@ from ..check import show as check
 from .answer import answer_text, findings_text
 from .changes import changes_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
+from .edition import citation_text
+from .experiments import experiments_text
 from .forest import forest_text
 from .markdown import measured, table
 from .summary import averages_text, gains_text, winners_text
@@ -211,7 +213,9 @@ DIRECTIVES = {
     "worlds": worlds_text,
     "methods-table": methods_text,
     "faults-found": faults_text,
+    "experiments": experiments_text,
     "changes": changes_text,
+    "how-to-cite": citation_text,
 }
 
 
