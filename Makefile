@@ -26,7 +26,7 @@ RUN ?=
 P ?=
 export NOTEBOOK RUN P PDF
 
-.PHONY: help book html pdf test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
+.PHONY: help book html pdf archive test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -52,6 +52,9 @@ html: $(STAMP) ## build the book from the committed runs, without running anythi
 pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _build/book.pdf
 	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
 	$(PY) -m adamerging_study.book.build pdf _build/singlehtml "$$PDF"
+
+archive: html ## one file with checksums, to deposit: sources, records, kept fits, built pages: _build/archive
+	$(PY) -m adamerging_study.book.archive $(HTML) _build/archive
 
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest -n $(CORES) --dist loadfile \
