@@ -26,7 +26,7 @@ RUN ?=
 P ?=
 export NOTEBOOK RUN P PDF
 
-.PHONY: help book html pdf test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
+.PHONY: help book html pdf archive look test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -53,6 +53,9 @@ pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _b
 	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
 	$(PY) -m adamerging_study.book.build pdf _build/singlehtml "$$PDF"
 
+archive: html ## one file with checksums, to deposit: sources, records, kept fits, built pages: _build/archive
+	$(PY) -m adamerging_study.book.archive $(HTML) _build/archive
+
 test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
 	$(PY) -m pytest -n $(CORES) --dist loadfile \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
@@ -61,6 +64,9 @@ gpu: $(STAMP) ## on a machine with a CUDA GPU: its tests, and what a step costs 
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make gpu: torch sees no CUDA GPU here, so nothing was run; all other targets do without.")'
 	$(PY) -m pytest -m gpu tests
 	$(PY) benchmarks/gpu.py
+
+look: $(STAMP) ## the built pages in a headless Chromium, wide and narrow, light and dark: contrast, alt texts, keyboard
+	$(PY) -m pytest -q -rs -n $(CORES) -m slow tests/test_look.py
 
 test-assets: $(STAMP) ## tests on real images and their experts, where ADAMERGING_ASSETS names a folder with them
 	$(PY) -m pytest -q -rs -m assets tests
@@ -108,7 +114,7 @@ zoo: $(STAMP) ## train a shipped world's checkpoints anew, into _build/zoo: WORL
 
 lock: ## pin what a fresh environment with all extras gets today
 	rm -rf _build/lock && "$(PYTHON)" -m venv _build/lock
-	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,slurm,test,text]'
+	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,look,slurm,test,text]'
 	{ sed '/^#/!d' requirements.lock; _build/lock/bin/pip freeze --all --exclude-editable \
 		| grep -vE '^(pip|nvidia-|cuda-|triton)' | sed -E 's/\+cpu$$//'; } > _build/requirements.lock
 	mv _build/requirements.lock requirements.lock

@@ -23,7 +23,10 @@ from .. import claims, judge, rooms
 from .. import costs as study_costs
 from ..check import show as check
 from .answer import answer_text, findings_text
+from .changes import changes_text
 from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
+from .edition import citation_text
+from .experiments import experiments_text
 from .forest import forest_text
 from .markdown import measured, table
 from .play.page import play_text, sweep_text
@@ -213,6 +216,9 @@ DIRECTIVES = {
     "faults-found": faults_text,
     "play": play_text,
     "lambda-sweep": sweep_text,
+    "experiments": experiments_text,
+    "changes": changes_text,
+    "how-to-cite": citation_text,
 }
 
 

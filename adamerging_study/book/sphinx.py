@@ -12,17 +12,22 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
 from . import contents, directives, notebooks, result_first
+from .edition import Edition, edition, footer, repository
 from .play import page as play
 from .roles import interval_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
+
+CITED = "book/report"
+"""The page that says how to cite the study."""
 
 
 def present(notebook: NotebookNode, docname: str) -> NotebookNode:
@@ -122,6 +127,7 @@ def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
     app.connect("config-inited", _add_buttons)
+    app.connect("html-page-context", partial(_add_foot, edition()))
     app.connect("build-finished", _write_claims)
     app.connect("html-page-context", play.add_scripts)
     app.connect("build-finished", play.write_data)
@@ -135,22 +141,32 @@ def setup(app) -> dict[str, object]:
 
 
 def _write_claims(app, exception: Exception | None) -> None:
-    """`claims.json` beside the pages: all claims and verdicts for programs."""
+    """`claims.json` beside the pages: all claims and verdicts for programs, and the edition that they are of."""
     if exception is None and app.builder.format == "html":
-        told = json.dumps({"claims": directives.claims_data()}, indent=1, ensure_ascii=False)
+        found = {"edition": edition().to_dict(), "claims": directives.claims_data()}
+        told = json.dumps(found, indent=1, ensure_ascii=False)
         Path(app.outdir, "claims.json").write_text(told + "\n", encoding="utf-8")
 
 
 def _add_buttons(app, config) -> None:
-    """Buttons to source, issues and Binder, where the build is told the repository's address (the workflows do)."""
-    if repository := os.environ.get("ADAMERGING_REPOSITORY"):
+    """Buttons to source, issues and Binder, where the build is told the repository's address."""
+    if address := repository():
         config.html_theme_options |= {
-            "repository_url": repository,
+            "repository_url": address,
             "repository_branch": os.environ.get("GITHUB_REF_NAME", "main"),
             "use_repository_button": True,
             "use_issues_button": True,
             "launch_buttons": {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"},
         }
+
+
+def _add_foot(found: Edition, app, docname: str, template: str, context: dict, doctree) -> None:
+    """At the foot of every page: the edition, and the way to the section that says how to cite it."""
+    cited = None
+    if CITED in app.env.found_docs:
+        page = "" if app.builder.name == "singlehtml" else app.builder.get_relative_uri(docname, CITED)
+        cited = f"{page}#how-to-cite"
+    context["theme_extra_footer"] = footer(found, cited)
 
 
 def _read_source(app, docname: str, source: list[str]) -> None:

@@ -1,0 +1,47 @@
+"""The list of experiments: what each asks, how long it takes, where it was run, and what became of its claims."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from adamerging_lib import records
+
+from .. import claims, rooms
+from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED
+from .markdown import table
+from .worlds import columns, heading
+
+
+def experiments_text() -> str:
+    """A table of every experiment that has a record: question, minutes, and per world the count of each word."""
+    worlds = columns()
+    rows = []
+    for room in rooms.rooms():
+        found = {profile: claims.record_of(room, profile) for profile in worlds}
+        default = found.get(rooms.face(room).world)
+        if default is None:
+            continue
+        asked = f"{{doc}}`/notebooks/{room}`<br>{rooms.face(room).question}"
+        rows.append([asked, minutes(records.read(default)["seconds"]), *(_counted(room, *at) for at in found.items())])
+    return (
+        f"{table(rows, ['experiment', 'minutes', *map(heading, worlds.values())])}\n"
+        f"Under each world: on how many claims of the experiment, the papers' and the study's own, the word is "
+        f"*{HOLDS}* / *{UNDECIDED}* / *{FAILS}*, with a link to that run. Minutes: wall-clock time of the default run, "
+        "which reads fits that are kept.\n"
+    )
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as whole minutes."""
+    return "< 1" if seconds < 60 else f"{seconds / 60:.0f}"
+
+
+def _counted(room: str, profile: str, record: Path | None) -> str:
+    if record is None:
+        return "–"
+    words = Counter(verdict.word for verdict in claims.verdicts_at(record))
+    told = " / ".join(str(words[word]) for word in (HOLDS, UNDECIDED, FAILS))
+    told += f", {words[NOT_RUN]} not run" if words[NOT_RUN] else ""
+    page = f"notebooks/{room}" if rooms.face(room).world == profile else f"book/runs/{profile}/{room}"
+    return f"{{doc}}`{told} </{page}>`" if Path(f"{page}.ipynb").is_file() else told
