@@ -49,18 +49,18 @@ html: $(STAMP) ## build the book from the committed runs, without running anythi
 	$(BUILD) .
 	@echo "The book: $(HTML)/index.html"
 
-pdf: $(STAMP) ## the whole book as one PDF, by a headless Chromium or Chrome: _build/book.pdf
+pdf: $(STAMP) ## print the whole book into one PDF, with a headless Chromium or Chrome: _build/book.pdf
 	$(VENV)/bin/jupyter-book build --all --builder singlehtml .
 	$(PY) -m adamerging_study.book.build pdf _build/singlehtml "$$PDF"
 
 archive: html ## one file with checksums, to deposit: sources, records, kept fits, built pages: _build/archive
 	$(PY) -m adamerging_study.book.archive $(HTML) _build/archive
 
-test: $(STAMP) ## unit tests, and every notebook run again and compared with its committed outputs
+test: $(STAMP) ## run the unit tests, and every notebook again, compared with its committed outputs
 	$(PY) -m pytest -n $(CORES) --dist loadfile \
 		--nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/sanitize.cfg
 
-gpu: $(STAMP) ## on a machine with a CUDA GPU: its tests, and what a step costs there, into benchmarks/results
+gpu: $(STAMP) ## on a machine with a CUDA GPU: run the tests for it and measure a step, into benchmarks/results
 	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make gpu: torch sees no CUDA GPU here, so nothing was run; all other targets do without.")'
 	$(PY) -m pytest -m gpu tests
 	$(PY) benchmarks/gpu.py
@@ -68,24 +68,24 @@ gpu: $(STAMP) ## on a machine with a CUDA GPU: its tests, and what a step costs 
 look: $(STAMP) ## the built pages in a headless Chromium, wide and narrow, light and dark: contrast, alt texts, keyboard
 	$(PY) -m pytest -q -rs -n $(CORES) -m slow tests/test_look.py
 
-test-assets: $(STAMP) ## tests on real images and their experts, where ADAMERGING_ASSETS names a folder with them
+test-assets: $(STAMP) ## run the tests on real images and their experts, where ADAMERGING_ASSETS names a folder with them
 	$(PY) -m pytest -q -rs -m assets tests
 
-lint: $(STAMP) ## ruff, notebooks included; the workflows too where actionlint is installed
+lint: $(STAMP) ## run ruff, notebooks included; check the workflows too where actionlint is installed
 	$(PY) -m ruff check .
 	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not installed: workflows not linted"; fi
 
-check-offline: $(STAMP) ## the built pages load nothing from the network
+check-offline: $(STAMP) ## check that the built pages load nothing from the network
 	$(PY) -m adamerging_study.book.build check-offline $(HTML)
 
-check-book: $(STAMP) ## every number shown: tables and figures from records, prose by look-up, claims as stated
+check-book: $(STAMP) ## check every number shown: tables and figures from records, prose by look-up, claims as stated
 	$(PY) -m adamerging_study.book.build check-prose
 	$(PY) -m pytest -q tests/test_notebooks.py tests/test_claims.py
 
-parameters: $(STAMP) ## which parameters a notebook has: NOTEBOOK=performance
+parameters: $(STAMP) ## list the parameters of a notebook: NOTEBOOK=performance
 	@$(PY) -m adamerging_study.book.rerun parameters $(if $(NOTEBOOK),"$$NOTEBOOK")
 
-rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"
+rerun: $(STAMP) ## run a notebook with your parameters, as a page of its own: NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"
 	@test -n "$$NOTEBOOK" && test -n "$$RUN" || { echo 'make rerun NOTEBOOK=performance RUN=long P="steps=1000 seeds=3,4"'; exit 2; }
 	$(PY) -m adamerging_study.book.rerun try "$$NOTEBOOK" "$$RUN" --given "$$P" --by "$(SNAKEMAKE)"
 	$(PY) -m adamerging_study.book.rerun publish "$$NOTEBOOK" "$$RUN"
@@ -94,16 +94,16 @@ rerun: $(STAMP) ## a variant becomes a page: NOTEBOOK=performance RUN=long P="st
 unrun: $(STAMP) ## take a variant out of the book: NOTEBOOK=performance RUN=long
 	$(PY) -m adamerging_study.book.rerun remove "$$NOTEBOOK" "$$RUN"
 
-accept: $(STAMP) ## fresh notebooks and records become the committed ones; the README's picture and the graph follow
+accept: $(STAMP) ## make fresh notebooks and records the committed ones; the README's picture and the graph follow
 	$(PY) -m adamerging_study.book.build accept
 	$(PY) -m adamerging_study.evidence
 	$(PY) -m adamerging_study.book.pictures results/mini/performance.json book/_static/readme.png
 	$(PY) -m snakemake --quiet all --dag -- default variants | $(PY) -m adamerging_study.book.pictures - book/_static/workflow.png
 
-check-fits: $(STAMP) ## the first steps of every kept fit lead along its path: WORLD=mini EXPERIMENT=performance
+check-fits: $(STAMP) ## replay the first steps of every kept fit: WORLD=mini EXPERIMENT=performance
 	$(PY) -m adamerging_study.refit check $(FITS)
 
-refit: $(STAMP) ## kept fits made anew, into results/: WORLD=mini EXPERIMENT=performance DEVICE=cuda; resumes
+refit: $(STAMP) ## make kept fits anew, into results/; resumes: WORLD=mini EXPERIMENT=performance DEVICE=cuda
 	@$(PY) -m adamerging_study.refit names $(FITS) >/dev/null
 	$(PY) -m snakemake fits --quiet rules host --cores $(CORES) \
 		--config world=$(WORLD) device=$(DEVICE) $(if $(EXPERIMENT),experiment=$(EXPERIMENT))
@@ -112,7 +112,7 @@ refit: $(STAMP) ## kept fits made anew, into results/: WORLD=mini EXPERIMENT=per
 zoo: $(STAMP) ## train a shipped world's checkpoints anew, into _build/zoo: WORLD=mini-text; ZOO=--install to ship them
 	$(PY) -m adamerging_lib zoo --profile $(WORLD) $(if $(filter mini,$(WORLD)),--workers $(CORES)) $(ZOO)
 
-lock: ## pin what a fresh environment with all extras gets today
+lock: ## pin the versions that a fresh environment with all extras gets today
 	rm -rf _build/lock && "$(PYTHON)" -m venv _build/lock
 	_build/lock/bin/pip install --quiet -c <(grep -E '^(torch|torchvision|open_clip_torch)==' requirements.lock) -e '.[book,clip,look,slurm,test,text]'
 	{ sed '/^#/!d' requirements.lock; _build/lock/bin/pip freeze --all --exclude-editable \

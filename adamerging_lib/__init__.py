@@ -1,4 +1,4 @@
-"""AdaMerging, reproduced: merge fine-tuned models, learn how much of each to take, and measure what comes out."""
+"""AdaMerging, reproduced: merge fine-tuned models, learn how much of each to take, and measure the result."""
 
 from __future__ import annotations
 

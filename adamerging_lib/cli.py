@@ -19,14 +19,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Method: TypeAlias = Annotated[str, typer.Option(metavar="ID", help="the method, as `adamerging methods` lists")]
+Method: TypeAlias = Annotated[str, typer.Option(metavar="ID", help="the method, one of `adamerging methods`")]
 Pairs: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="a hyper-parameter of it, as `adamerging methods ID` lists"),
+    typer.Option("--set", metavar="NAME=VALUE", help="a hyper-parameter of the method, see `adamerging methods ID`"),
 ]
-World: TypeAlias = Annotated[str, typer.Option("--profile", metavar="NAME", help="for which profile, such as clip-b32")]
+World: TypeAlias = Annotated[str, typer.Option("--profile", metavar="NAME", help="the profile, such as clip-b32")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda or auto")]
-DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and stop")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="show what would be done, and exit")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="say the version, and stop")
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="show the version, and exit")
     ] = False,
 ) -> None:
     pass
@@ -54,15 +54,15 @@ _MERGE = (
     "  adamerging merge --method ties --pretrained base.safetensors \\\n"
     "    --expert mnist=a.safetensors --expert svhn=b.safetensors \\\n"
     "    --out merged.safetensors --set keep=0.2\n\n"
-    "All files are safetensors files of one architecture, any architecture; the experts were fine-tuned from the "
-    "pretrained one. A checkpoint in several files is named by its .safetensors.index.json or its folder. An expert "
-    "can be the folder of a LoRA adapter (peft) of the pretrained model. Where the models do not fit together, the "
-    "message says which of --drop, --strip and --cast lets the merge go on. Nothing is ever overwritten without "
-    "--force, and the inputs never."
+    "All files are safetensors files of one architecture, whichever it is; the experts were fine-tuned from the "
+    "pretrained model. For a checkpoint in several files, name its .safetensors.index.json or its folder. An expert "
+    "can be the folder of a LoRA adapter (peft) of the pretrained model. If the models do not fit together, the "
+    "message says which of --drop, --strip and --cast makes them fit. Nothing is overwritten without --force, and the "
+    "inputs never are."
 )
 
 _DROP = "leave tensors out of all models and of the result, such as 'classifier.*'; may be given more than once"
-_STRIP = "take a prefix off the names where most have it, such as model.; may be given more than once"
+_STRIP = "remove a prefix from the names where most have it, such as model.; may be given more than once"
 
 
 @app.command(epilog=_MERGE)
@@ -72,21 +72,23 @@ def merge(
     experts: Annotated[
         list[str],
         typer.Option(
-            "--expert", metavar="NAME=FILE", help="a fine-tuned model, or the folder of a LoRA adapter; once for each"
+            "--expert", metavar="NAME=FILE", help="a fine-tuned model, or the folder of a LoRA adapter; repeat for each"
         ),
     ],
     out: Annotated[
-        str, typer.Option(metavar="FILE", help="file to write; a folder, where the method keeps one model per task")
+        str, typer.Option(metavar="FILE", help="file to write; a folder if the method keeps one model per task")
     ],
     pairs: Pairs = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help=_DROP)] = None,
     strip: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_STRIP)] = None,
     cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
     dry_run: DryRun = False,
-    force: Annotated[bool, typer.Option("--force", help="replace an output that exists")] = False,
-    adapter: Annotated[bool, typer.Option("--adapter", help="experts are LoRA adapters: write one, a folder")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing output")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="experts are LoRA adapters: write one adapter, a folder")
+    ] = False,
     rank: Annotated[
-        int | None, typer.Option(parser=positive, metavar="R", help="with --adapter: cut it to this rank")
+        int | None, typer.Option(parser=positive, metavar="R", help="with --adapter: truncate it to this rank")
     ] = None,
 ) -> None:
     """Merge checkpoint files."""
@@ -104,14 +106,14 @@ _CHECK = (
     "Example:\n"
     "  adamerging check --pretrained base.safetensors \\\n"
     "    --expert mnist=a.safetensors --expert svhn=b.safetensors\n\n"
-    "Files, folders and adapters, as for merge; every tensor is read once. Exit code: 0 where nothing is wrong, 1 "
-    "after warnings, 2 where they cannot be merged, or should not be. Without --pretrained less can be said."
+    "Files, folders and adapters, as for merge; every tensor is read once. Exit code: 0 if nothing is wrong, 1 "
+    "after warnings, 2 if the models cannot or should not be merged. Without --pretrained, less can be checked."
 )
 
 
 @app.command(epilog=_CHECK)
 def check(
-    experts: Annotated[list[str], typer.Option("--expert", metavar="NAME=FILE", help="a model; once for each")],
+    experts: Annotated[list[str], typer.Option("--expert", metavar="NAME=FILE", help="a model; repeat for each")],
     pretrained: Annotated[
         str | None, typer.Option(metavar="FILE", help="what all experts were fine-tuned from")
     ] = None,
@@ -120,7 +122,7 @@ def check(
     cast: Annotated[bool, typer.Option("--cast", help="cast experts to the types of the pretrained model")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON, for programs")] = False,
 ) -> None:
-    """Say what is wrong with models before they are merged, and how to merge them."""
+    """Find out what is wrong with models before they are merged, and how to merge them."""
     from .command.check import check_experts
     from .files.align import Options
 
@@ -131,9 +133,9 @@ def check(
 _KIND = "auto, hf, task_vectors, head, adapter or state_dict, which keeps any model's tensors as they are"
 
 
-_KEY = "the entry of IN that holds the weights, such as model.ema; . is all of IN; by default the only one there is"
+_KEY = "the entry of IN that holds the weights, such as model.ema; . means all of IN; by default the only entry"
 _LEFT_OUT = "with state_dict: leave tensors out, such as 'classifier.*'; may be given more than once"
-_SHORTENED = "with state_dict: take a prefix off the names, such as model."
+_SHORTENED = "with state_dict: remove a prefix from the names, such as model."
 _CONVERT = (
     "Examples:\n"
     "  adamerging convert finetuned.pt mnist.safetensors\n"
@@ -189,9 +191,9 @@ _FETCH = (
     "Examples:\n"
     "  adamerging fetch --profile clip-b32 --dry-run\n"
     "  adamerging fetch --profile tiny-hub --tasks mnist,eurosat\n\n"
-    "The files go below $ADAMERGING_ASSETS (by default adamerging/assets of the user's cache folder), as they lie on "
-    "the hub. An interrupted run is taken up by the next; files that are there are checked against the hub's digests, "
-    "not fetched again, and never replaced without --force."
+    "The files go below $ADAMERGING_ASSETS (by default adamerging/assets in the user's cache folder), laid out as on "
+    "the hub. After an interruption, run the command again to resume; files that are there are checked against the "
+    "hub's digests, not fetched again, and never replaced without --force."
 )
 
 
@@ -204,9 +206,9 @@ def fetch(
     only: Annotated[str | None, typer.Option(metavar="KIND", help="models or datasets: one of the two")] = None,
     splits: Annotated[str | None, typer.Option(metavar="A,B", help=_SPLITS)] = None,
     dry_run: DryRun = False,
-    force: Annotated[bool, typer.Option("--force", help="replace files that are not the hub's")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace files that differ from the hub's")] = False,
 ) -> None:
-    """Fetch models and data sets of a profile from the hub."""
+    """Fetch the models and data sets of a profile from the hub."""
     from .command.fetch import fetch_profile
 
     fetch_profile(profile, tasks=tasks, only=only, splits=splits, dry_run=dry_run, force=force)
@@ -217,10 +219,10 @@ _ZOO = (
     "  adamerging zoo --profile tiny --bfloat16\n"
     "  adamerging zoo --profile mini --workers 2\n"
     "  adamerging zoo --profile mini-text\n\n"
-    "The models of a tiny profile go below adamerging/zoo of the user's cache folder; images and pretrained weights "
-    "are taken from $ADAMERGING_ASSETS, where `adamerging fetch --profile tiny-hub` puts what that profile needs. An "
-    "interrupted run is taken up by the next. The profiles mini and mini-text ship their models; `--profile mini` "
-    "trains them from nothing, into _build/zoo."
+    "The models of a tiny profile go below adamerging/zoo in the user's cache folder; images and pretrained weights "
+    "are taken from $ADAMERGING_ASSETS, where `adamerging fetch --profile tiny-hub` puts what that profile needs. "
+    "After an interruption, run the command again to resume. The profiles mini and mini-text ship their models; "
+    "`--profile mini` trains them from scratch, into _build/zoo."
 )
 
 
@@ -235,7 +237,7 @@ def zoo(
     ] = None,
     device: Device = "auto",
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="tiny profiles: train in it, faster where the hardware has it")
+        bool, typer.Option("--bfloat16", help="tiny profiles: train in bfloat16, faster where the hardware has it")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="mini, mini-text: work folder; _build/zoo by default")
@@ -258,15 +260,15 @@ _ADAPT = (
     "  adamerging adapt --profile mini --out merged.safetensors\n"
     "  torchrun --nproc-per-node 2 -m adamerging_lib adapt --profile clip-b32 \\\n"
     "    --out merged.safetensors --set recipe=paper --set checkpoint=run.pt\n\n"
-    "A run of --model that is killed goes on where it was when it is started again; one of --profile from its "
-    "checkpoint, where one is named. Data needs no labels; --test does: one folder of images per class, or a column "
-    "label. Nothing that is given is executed."
+    "An interrupted run of --model resumes when it is started again; one of --profile resumes from its checkpoint, if "
+    "one is named. Data needs no labels; --test does: one folder of images per class, or a column 'label'. Nothing in "
+    "the given files is executed."
 )
 _OUT = "--model: folder to write; --profile: .safetensors file, coefficients go to a .json"
-_DATA = "unlabelled: folder of images, or .txt, .csv, .tsv, .json or .jsonl of texts; once for each expert"
+_DATA = "unlabelled: folder of images, or .txt, .csv, .tsv, .json or .jsonl of texts; repeat for each expert"
 _SET = "--profile: a hyper-parameter of the method; --model: a further argument of am.adapt, such as statistics=batch"
 Named: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--expert", metavar="NAME=PATH", help="--model: an expert; once for each")
+    list[str] | None, typer.Option("--expert", metavar="NAME=PATH", help="--model: an expert; repeat for each")
 ]
 
 
@@ -294,17 +296,19 @@ def adapt(
         str | None,
         typer.Option(metavar="WHAT", help="--model: entropy, imitation, or a JSON object"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="--model: of Adam; 500 by default")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="--model: steps of Adam; 500 by default")] = None,
     batch_size: Annotated[
         int | None, typer.Option(parser=positive, metavar="N", help="--model: inputs per batch; 16 by default")
     ] = None,
-    columns: Annotated[str | None, typer.Option(metavar="A,B", help="--model: columns of a text, or of a pair")] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B", help="--model: column of the text, or columns of a pair")
+    ] = None,
     pairs: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET)] = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="--model: replace an earlier result")] = False,
 ) -> None:
-    """Learn merging coefficients on unlabelled data, of your own model or of a world; torchrun spreads the tasks."""
+    """Learn merging coefficients from unlabelled data, for your own model or in a world; torchrun spreads the tasks."""
     from .command.adapt import adapt_profile, choose
 
     own = {
@@ -330,7 +334,7 @@ def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="a checkpoint")],
     tensors: Annotated[bool, typer.Option("--tensors", help="list every tensor")] = False,
 ) -> None:
-    """Say what is in a checkpoint file."""
+    """Show what is in a checkpoint file."""
     from .command.actions import inspect_file
 
     inspect_file(file, tensors)

@@ -70,7 +70,7 @@ class Coefficients:
         return frame.rename_axis(index="row", columns="task")
 
     def aligned(self, tasks: tuple[str, ...], rows: tuple[str, ...]) -> Tensor:
-        """Values ``[K, R]`` in the order of other names; a ValueError names what is missing or too many."""
+        """Values ``[K, R]`` in the order of the given names; a ValueError names what is missing or superfluous."""
         for what, own, wanted in (("task", self.tasks, tasks), ("row", self.rows, rows)):
             if difference := set(own) ^ set(wanted):
                 raise ValueError(f"coefficients and model differ in their {what} names: {sorted(difference)[:5]}")
@@ -94,7 +94,7 @@ class Coefficients:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: naming the file, where it is no coefficient table or does not fit together.
+            ValueError: the file is no coefficient table, or its parts do not fit together; names the file.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def read_authors_file(path: str | os.PathLike[str]) -> dict[tuple[str, ...], Coe
         after the open_clip model, tasks after the paper.
 
     Raises:
-        ValueError: where the file is missing, is not Python, or holds no table.
+        ValueError: the file is missing, is not Python, or holds no table.
 
     Example:
         >>> _ = Path("merging_cofficient.py").write_text("task_wise = [[1, 0.3, 0.2]]")

@@ -29,14 +29,14 @@ def evaluate(
     batch_size: int | None = None,
     outcomes: bool = False,
 ) -> pd.DataFrame:
-    """Measure a merged model on every task of a suite, one code path for all methods; or an adapted model on batches.
+    """Measure a merged model on every task of a suite, or an adapted model on batches; the same code for all methods.
 
     Arguments:
         suite: encoder, heads, and labelled test images; or what `adapt` returned.
         merged: task → labelled batches, (inputs, labels) or dicts with ``labels``, for what `adapt` returned; else
-            shared or task-specific weights; its own heads and adapters, where it has them, take part.
+            shared or task-specific weights; the model's own heads and adapters, if any, are used.
         setting: ``transductive`` (measured on the images that adaptation may have used, as in the paper) or
-            ``inductive`` (adapted on one half, measured on the other). Default: the setting that an adaptive method
+            ``inductive`` (adapted to one half, measured on the other). Default: the setting that an adaptive method
             was fitted in, transductive for all others.
         split: ``all`` or ``held_out``. Default: ``held_out`` in the inductive setting, else ``all``.
         device: ``cpu``, ``cuda`` or ``auto``.
@@ -49,8 +49,8 @@ def evaluate(
         calibration (expected calibration error, percent), setting, split.
 
     Raises:
-        ValueError: for a setting or split that would measure an inductive fit on images it adapted on, or unusable
-            batches.
+        ValueError: the setting or split would measure an inductive fit on images that it adapted to, or batches are
+            unusable.
 
     Example:
         >>> suite = am.load_suite("mini").some_images(20)

@@ -1,6 +1,6 @@
 """What the name of a tensor tells: which block it lies in, how deep that block lies, and what the tensor does there.
 
-`SCHEMES` is the one table of names, and whoever needs them asks here. A row says how a family of models names its
+`SCHEMES` is the one table of names, and all code that needs them asks here. A row says how a family of models names its
 tensors:
 
 * ``models``: whose names these are, for the reader.
@@ -285,7 +285,7 @@ def units(names: Iterable[str]) -> Iterator[Units]:
 
 
 def tower_names(blocks: int) -> tuple[str, ...]:
-    """Tensors of an open_clip vision tower with so many blocks, in its order."""
+    """Tensors of an open_clip vision tower with that many blocks, in its order."""
     return (
         *("class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.weight", "ln_pre.bias"),
         *resblock_names(blocks),
@@ -294,7 +294,7 @@ def tower_names(blocks: int) -> tuple[str, ...]:
 
 
 def resblock_names(blocks: int) -> tuple[str, ...]:
-    """Tensors of so many of open_clip's transformer blocks, in its order."""
+    """Tensors of that many of open_clip's transformer blocks, in its order."""
     modules = ("ln_1", "attn.in_proj_", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
     inside = [_tensor(module, kind) for module in modules for kind in ("weight", "bias")]
     return tuple(f"{RESBLOCKS}{number}.{name}" for number in range(blocks) for name in inside)

@@ -1,4 +1,4 @@
-"""What every method returns: weights, shared or one set a task, and what made them."""
+"""What every method returns: weights, shared or one set per task, and what made them."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class Merged:
         tasks: tasks merged.
         task_states: task → whole state dict, where the weights are task-specific; may be a lazy `PerTask`.
         overrides: task → the few tensors that replace the shared state's for that task.
-        coefficients: λ, where the method has one a row and task.
+        coefficients: λ, where the method has one per row and task.
         heads: task → head weight ``[classes, dim]`` that replaces the suite's.
         biases: task → bias ``[classes]`` of the head, where it has one.
-        history: one row a step, for adaptive methods.
-        forward: how images become features where one pass through the encoder is not all (adapters, routers): a
-            function at the top of a module of this package, see `Forward`.
+        history: one row per step, for adaptive methods.
+        forward: how images become features where that takes more than a pass through the encoder (adapters, routers):
+            a function at the top of a module of this package, see `Forward`.
         extra: the tensors that ``forward`` needs beyond the state, by name.
-        storage: numbers of 32 bits kept per task beyond one encoder and the zero-shot heads, where the fields above
-            do not tell it (masks of one bit a parameter: P / 32).
-        seconds, memory: what `run_method` took to make it, seconds and bytes at the peak (see `cost.measured`; None
-            where the system does not tell). A fit from the cache carries what the run that made it took.
+        storage: 32-bit numbers kept per task beyond one encoder and the zero-shot heads, where the fields above
+            do not say it (masks of one bit per parameter: P / 32).
+        seconds, memory: what `run_method` took to make it: seconds, and bytes at the peak (see `cost.measured`; None
+            where the system does not say). A fit from the cache carries the values of the run that made it.
 
     Example:
         >>> merged = am.merge("task_arithmetic", am.load_suite("mini").task_vectors(), scaling=0.3)
@@ -96,18 +96,18 @@ class Merged:
             raise ValueError(f"{self.method}: overrides replace tensors of a shared state, and there is none")
 
     def state_dict(self, task: str | None = None) -> dict[str, Tensor]:
-        """The encoder's state dict; for a task where the method has task-specific weights.
+        """The encoder's state dict; where the method has task-specific weights, that of the given task.
 
-        A shared encoder serves any task, also one that was not merged.
+        A shared encoder serves any task, even one that was not merged.
 
         Raises:
-            ValueError: where the weights are task-specific and the task is not given or unknown.
+            ValueError: the weights are task-specific, and the task is not given or unknown.
         """
         if self.task_states is None:
             return {**self.state, **(self.overrides or {}).get(task, {})}
         if task not in self.task_states:
             problem = "needs a task" if task is None else f"has no weights for task {task!r}"
-            raise ValueError(f"{self.method} keeps one encoder a task and {problem}; one of {', '.join(self.tasks)}")
+            raise ValueError(f"{self.method} keeps one encoder per task and {problem}; one of {', '.join(self.tasks)}")
         return dict(self.task_states[task])
 
     def features(self, encoder: nn.Module, state: StateDict, images: Tensor, task: str | None = None) -> Tensor:
@@ -119,7 +119,7 @@ class Merged:
 
     @property
     def task_storage(self) -> float:
-        """Numbers of 32 bits that it keeps per task beyond one encoder and the zero-shot heads; a mean over tasks."""
+        """32-bit numbers kept per task beyond one encoder and the zero-shot heads; a mean over tasks."""
         if self.storage is not None:
             return float(self.storage)
         kept = [*(self.overrides or {}).values(), self.heads or {}, self.biases or {}, self.extra or {}]

@@ -61,7 +61,7 @@ def confidence_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of one accuracy over its test images, percent.
 
-    Resampling n outcomes of which a share p̂ is right draws exactly Binomial(n, p̂)/n, so no outcomes are needed.
+    Resampling n outcomes, of which a share p̂ is right, draws exactly Binomial(n, p̂)/n, so no outcomes are needed.
 
     Arguments:
         accuracy: percent, 0 to 100.
@@ -88,7 +88,7 @@ def average_confidence_interval(
     """Bootstrap interval of the unweighted mean accuracy over tasks, images resampled within each task.
 
     Arguments:
-        rows: one a task with ``accuracy`` (percent) and ``n``; no ``Average`` row.
+        rows: one per task with ``accuracy`` (percent) and ``n``; no ``Average`` row.
 
     Returns:
         (low, high), percent.
@@ -113,7 +113,7 @@ def rows_of(frame: pd.DataFrame, *, average: bool = True, **identity: Any) -> li
     """Rows of a record from a frame of `evaluate`, with the ``Average`` row, each marked with ``identity``.
 
     Arguments:
-        frame: one row a task.
+        frame: one row per task.
         average: add the unweighted mean over tasks.
         identity: what the rows are about: method, condition, group, seed, scaling, …
     """
@@ -188,7 +188,7 @@ def check(record: Mapping[str, Any], where: str = "record") -> None:
 
 
 def write(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Check and write a record, all or nothing; one row a line, so that a diff shows what moved."""
+    """Check and write a record, all or nothing; one row per line, so that a diff shows what moved."""
     check(record, os.path.basename(path))
     head = {key: value for key, value in record.items() if key != "rows"}
     text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")

@@ -23,7 +23,7 @@ StateDict = Mapping[str, Tensor]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be merged or read; the message names the file or key and the mend.
+    """A checkpoint that cannot be merged or read; the message names the file or key, and what to do.
 
     Example:
         >>> try:
@@ -123,7 +123,7 @@ def _check_alike(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) ->
 
 
 def left_out(key: str) -> str:
-    """The mend for a tensor that is no weight."""
+    """What to do about a tensor that is no weight."""
     return f"what is no weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
 
 

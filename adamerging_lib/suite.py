@@ -20,7 +20,7 @@ class TaskData:
     """Labelled images of one task, decoded once.
 
     Arguments:
-        images: uint8 ``[n, 3, height, width]``, before any normalisation; of text, tokens int64 ``[n, length]``.
+        images: uint8 ``[n, 3, height, width]``, before any normalisation; for text, tokens int64 ``[n, length]``.
         labels: int64 ``[n]``, indices into ``classes``. Only evaluation and training read them.
         classes: class names in label order.
 
@@ -43,10 +43,10 @@ class Suite:
     """One profile, loaded.
 
     Arguments:
-        profile: its name (``mini``, ``tiny``, ``clip-b32``, ...).
+        profile: the profile's name (``mini``, ``tiny``, ``clip-b32``, ...).
         encoder: image encoder as a template; its own weights are never used, every call goes through
             ``torch.func.functional_call(encoder, state_dict, (images,))`` on normalised float images and returns
-            features ``[n, dim]``, not normalised; of text, on tokens.
+            features ``[n, dim]``, not normalised; for text, on tokens.
         pretrained: state dict of θ0.
         experts: task name → state dict of θ_k, in the suite's task order.
         joint: state dict of the joint-training model (Traditional MTL), or None where the profile has none.
@@ -55,7 +55,7 @@ class Suite:
         mean, std: per-channel normalisation of images in [0, 1]; None for inputs that the encoder takes as they are,
             such as tokens.
         assets: file name → SHA-256 of every checkpoint used.
-        train: task name → training images and labels, which may be loaded only when asked for; None where the
+        train: task name → training images and labels, which may be loaded lazily; None where the
             profile has none. Read it through `training`.
 
     Example:
@@ -89,7 +89,7 @@ class Suite:
         """Training images of the suite's tasks; labels are for the methods that say they need them.
 
         Raises:
-            ValueError: where the profile has no training images, or none of a task.
+            ValueError: the profile has no training images, or none for one of the tasks.
         """
         if missing := [task for task in self.tasks if task not in (self.train or {})]:
             raise ValueError(
@@ -98,10 +98,10 @@ class Suite:
         return {task: self.train[task] for task in self.tasks}
 
     def subset(self, tasks: Sequence[str]) -> Suite:
-        """The suite with some of its tasks, in the order given, and without the joint model, which knows all of them.
+        """The suite with only some of its tasks, in the order given, and without the joint model, which knows all.
 
         Raises:
-            ValueError: for a task that it does not have.
+            ValueError: the suite does not have one of the tasks.
         """
         if unknown := [task for task in tasks if task not in self.experts]:
             raise ValueError(f"the suite has no task {unknown[0]!r}; it has {', '.join(self.tasks)}")
@@ -109,16 +109,16 @@ class Suite:
         return replace(self, **parts, joint=None)
 
     def some_images(self, count: int | None, seed: int = 0) -> Suite:
-        """The suite with a seeded draw of so many test images a task, the same ones of a task however it is corrupted.
+        """The suite with a seeded draw of test images, the same ones of a task however it is corrupted.
 
         Arguments:
-            count: images a task; all of a task that has no more, or for None.
+            count: images per task; None, or a task with fewer: all of them.
             seed: of the draw.
         """
         if count is None:
             return self
         if count < 1:
-            raise ValueError(f"{count} test images a task leave nothing to measure: give at least 1, or None for all")
+            raise ValueError(f"{count} test images per task leave nothing to measure: give at least 1, or None for all")
         test = {}
         for task, data in self.test.items():
             order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
@@ -129,7 +129,7 @@ class Suite:
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device.
 
-        Without mean and std, images are what they were.
+        Without mean and std, images are left unchanged.
         """
         return images if self.mean is None else normalise(images, self.mean, self.std)
 

@@ -43,15 +43,15 @@ class TaskVectors:
 
     Arguments:
         tasks: K task names.
-        pretrained: state dict of θ0, all keys; of statistics (see below) not θ0's but what merged models get.
+        pretrained: state dict of θ0, all keys; statistics (see below) are not θ0's but those that merged models get.
         vectors: tensor name → T ``[K, *shape]`` of every tensor that is merged, in θ0's order, float32 or float64;
-            narrower ones, made by `to`, are widened one at a time where they are used. Of adapters, `adapt` has
+            narrower ones, made by `to`, are widened one at a time where they are used. For adapters, `adapt` has
             `Factors` there, which merges and gradients take as they are. Not merged, and copied from θ0, are whole
-            numbers, tensors without entries, counters, buffers that a library derives from its configuration, and what
-            is not finite but the same in all models, such as masks of −∞.
+            numbers, empty tensors, counters, buffers that a library derives from its configuration, and what
+            is not finite but equal in all models, such as masks of −∞.
         tied: name → name of the tensor whose values it has in θ0 and every θ_k; merged once, under one coefficient.
         statistics: tensor name → running means or variances ``[1 + K, *shape]`` of θ0 and every θ_k. They are no
-            weights and have no T: every merged model gets their mean over θ_k, which is no more than a start, and
+            weights and have no T: every merged model gets their mean over θ_k, which is only a starting point, and
             must be recalibrated by passes over images before it is used.
 
     Example:
@@ -114,13 +114,13 @@ class TaskVectors:
         )
 
     def only(self, names: Iterable[str]) -> TaskVectors:
-        """The task vectors of some tensors of θ0, as of a model that has no others."""
+        """The task vectors restricted to some tensors of θ0, as of a model that has no others."""
         parts = {part: getattr(self, part) for part in ("pretrained", "vectors", "tied", "statistics")}
         names = list(names)
         return replace(self, **{part: {n: of[n] for n in names if n in of} for part, of in parts.items()})
 
     def subset(self, tasks: Sequence[str]) -> TaskVectors:
-        """The task vectors of some tasks, in the order given."""
+        """The task vectors of only some tasks, in the order given."""
         if unknown := [task for task in tasks if task not in self.tasks]:
             raise ValueError(f"no task vector for {', '.join(map(repr, unknown))}; known: {', '.join(self.tasks)}")
         if not tasks or len(set(tasks)) != len(tasks):
@@ -152,10 +152,10 @@ class TaskVectors:
         widen: bool = False,
         vectors_dtype: torch.dtype | None = None,
     ) -> TaskVectors:
-        """On another device; ``widen`` also casts half-precision tensors of θ0 to float32, to compute with.
+        """The same on another device; ``widen`` also casts half-precision tensors of θ0 to float32, for computing.
 
         Arguments:
-            device: where to; default: as they are.
+            device: the device; default: leave them where they are.
             widen: see above.
             vectors_dtype: keep the vectors T_k, and only these, in this type.
         """
@@ -174,12 +174,12 @@ class TaskVectors:
         )
 
     def rows(self, granularity: str) -> Rows:
-        """Coefficient rows: one for all (task), one a transformer block, one a module, or one a tensor.
+        """Coefficient rows: one for all (task), one per transformer block, one per module, or one per tensor.
 
         Arguments:
             granularity: ``task``, ``block`` (``embeddings``, ``block_0``, …, ``head``, and ``text`` where a text
                 tower came along), ``module`` (weight and bias together), ``tensor`` (the published "layer") or
-                ``component`` (of vectors that were taken apart, see `components`; one a tensor for others).
+                ``component`` (of vectors that were taken apart, see `components`; one per tensor for others).
                 Blocks and their order are those of `layers`.
 
         Returns:
@@ -269,7 +269,7 @@ class TaskVectors:
             Gradient ``[K, R]``.
         """
         if missing := self.vectors.keys() - grads.keys():
-            raise ValueError(f"no gradient for {sorted(missing)[:5]}: give one a merged tensor, None where unused")
+            raise ValueError(f"no gradient for {sorted(missing)[:5]}: give one per merged tensor, None where unused")
         return self._gradient(grads, self.rows(granularity))
 
     def _gradient(self, grads: Mapping[str, Tensor | None], rows: Rows) -> Tensor:

@@ -15,7 +15,7 @@ ONE_CORE = "one CPU core"  # whose seconds the benchmark counts on a CPU
 ARCHS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
 TASKS = (8, 20)
 
-# The published recipe: 500 steps, each of two batches of 16 images a task.
+# The published recipe: 500 steps, each of two batches of 16 images per task.
 STEPS, IMAGES_A_TASK = 500, 32
 # Test images of the paper's eight tasks, and of the four whose images it corrupts: Cars, EuroSAT, RESISC45, GTSRB.
 EIGHT, FOUR = 87_470, 8_041 + 2_700 + 6_300 + 12_630
@@ -136,8 +136,8 @@ def study_rows(found: Sequence[Measured]) -> list[list[str]]:
 
 
 def _hours(part: Part, found: Iterable[Measured]) -> float | None:
-    """Hours of a part, from seconds an image of a step and of a forward; None where they were not measured."""
-    # Where several numbers of images a step were measured, the cheapest.
+    """Hours of a part, from seconds per image of a step and of a forward; None where they were not measured."""
+    # Where several numbers of images per step were measured, the cheapest.
     seconds = [
         part.adapted_images * m.rows["plain"]["value"] / m.images
         + part.evaluated_images * m.rows["forward"]["value"] / m.images

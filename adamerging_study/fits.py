@@ -3,8 +3,8 @@
 A fit of the paper's recipe takes minutes on a core, and what it finds is small: coefficients. They lie in
 ``results/PROFILE/fits/NAME.safetensors``: every step of the first 25, every 50th after them, and the last; with the
 parameters of the fit and digests of all data that it saw. Of Model Tinting the tinted heads are kept too.
-`measuring.fit` takes a kept fit in the place of a new one where both agree, and whoever doubts it replays it: the first
-steps, computed anew, must lead along the kept path.
+`measuring.fit` takes a kept fit in the place of a new one where both agree, and anyone who doubts it can replay it: the
+first steps, computed anew, must lead along the kept path.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def folder(profile: str) -> Path:
 
 
 def digests(suite: Suite) -> dict[str, str]:
-    """Digests of everything of a suite that a fit depends on, but for the names of the encoder's classes."""
+    """Digests of everything of a suite that a fit depends on, except the names of the encoder's classes."""
     return {name: digest for name, digest in fingerprint_suite(suite).items() if name != "encoder"}
 
 

@@ -193,7 +193,7 @@ class Run:
         experiment: its name, that of its room and its record.
         profile: ``mini``, ``tiny``, …
         options: what `measure` of the room is given.
-        loaded: parameters that said which suite to load, but for the profile.
+        loaded: parameters that said which suite to load, without the profile.
         evaluated: kept evaluations, and those that the run used.
     """
 

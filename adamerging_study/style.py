@@ -56,7 +56,7 @@ TASK_COLOURS = ("#0072B2", "#B8860B", "#00795B", "#C44E00", "#B0508A", "#7A4B22"
 
 
 def task_colours(count: int) -> list[str]:
-    """Colours of so many tasks, in the suite's order; beyond eight they repeat."""
+    """Colours of that many tasks, in the suite's order; beyond eight they repeat."""
     return [TASK_COLOURS[i % len(TASK_COLOURS)] for i in range(count)]
 
 

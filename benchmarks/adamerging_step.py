@@ -1,8 +1,8 @@
 """What one layer-wise AdaMerging step costs, in seconds and in memory, beside other ways to the same gradient.
 
-The gradient of λ needs one merge and one inner product with the task vectors a step, both linear in the number of
-parameters, beside a forward and backward whose cost grows with the images too. FusionBench merges once a step with a
-graph and back-propagates through that merge once a task; the published scripts merge anew for every forward. (They do
+The gradient of λ needs one merge and one inner product with the task vectors per step, both linear in the number of
+parameters, beside a forward and backward whose cost grows with the images too. FusionBench merges once per step with a
+graph and back-propagates through that merge once per task; the published scripts merge anew for every forward. (They do
 so on the CPU and keep all these merges until one backward. Here each is done on the device, and its backward follows at
 once, which takes less of both.)
 
@@ -46,7 +46,7 @@ CLASSES = (397, 196, 45, 10, 10, 43, 10, 47, 100, 10, 102, 37, 10, 2, 7, 101, 10
 
 @dataclass(frozen=True)
 class Case:
-    """One encoder; ``batches`` × ``batch_size`` images a task and step."""
+    """One encoder; ``batches`` × ``batch_size`` images per task and step."""
 
     encoder: Callable[[], nn.Module]
     side: int
@@ -141,7 +141,7 @@ def merge_with_graph(objective: Objective, used: Tensor) -> dict[str, Tensor]:
 
 
 def backward_a_task(objective: Objective, raw: Tensor, images: Tensor, batches: int) -> Tensor:
-    """The gradient by one merge a step, back-propagated through once a task: FusionBench's way."""
+    """The gradient by one merge per step, back-propagated through once per task: FusionBench's way."""
     leaf = raw.detach().clone().requires_grad_()
     state, count = merge_with_graph(objective, leaf.clamp(0, 1)), len(images) // len(objective.model.heads)
     for part, head in zip(images.split(count), objective.model.heads, strict=True):
@@ -215,9 +215,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batches", type=int, help="batches a task and step; default: the paper's 2, 1 for mini")
+    parser.add_argument("--batches", type=int, help="batches per task and step; default: the paper's 2, 1 for mini")
     parser.add_argument("--batch-size", type=int, help="default: the paper's 16")
-    parser.add_argument("--passes", type=int, default=1, help="forward and backward passes a step")
+    parser.add_argument("--passes", type=int, default=1, help="forward and backward passes per step")
     parser.add_argument("--autocast", choices=["bfloat16"])
     parser.add_argument("--vectors-dtype", choices=["bfloat16"])
     parser.add_argument("--compile", action="store_true", help="the encoder through torch.compile")

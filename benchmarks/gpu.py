@@ -22,7 +22,7 @@ def calls() -> list[list[str]]:
     """Arguments of the benchmark, one call each: a process of its own begins with an empty GPU."""
     found = []
     for case, tasks, speed in itertools.product(CASES, TASKS, SPEED):
-        # All images of a step at once fill more than any GPU for the larger towers; a pass a task does not.
+        # All images of a step at once fill more than any GPU for the larger towers; a pass per task does not.
         passes = [] if case == "ViT-B-32" else ["--passes", str(tasks)]
         found.append(["--device", "cuda", "--case", case, "--tasks", str(tasks), *passes, *speed])
     return found

@@ -610,7 +610,7 @@ def _nan(batch):
         ({"statistics": "train"}, "statistics 'train' is unknown"),
         ({"recalibrate": True}, "recalibrate True is unknown"),
         ({"objective": "labels"}, "objective 'labels' is unknown"),
-        ({"objective": 3}, "objective=3 is none"),
+        ({"objective": 3}, "objective=3 is unknown"),
         ({"objective": {"diverse": 1}}, "objective has no 'diverse'"),
         ({"passes": 3}, "passes=3 is more than one a task"),
         ({"steps": -1}, "steps=-1"),

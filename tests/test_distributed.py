@@ -115,7 +115,7 @@ def test_different_checkpoints_and_too_few_tasks_are_refused_on_every_rank(ranks
         told = (ranks[0] / f"different-{rank}.txt").read_text()
         assert "see different checkpoints" in told and "[6, 0]" in told
         told = (ranks[0] / f"few-{rank}.txt").read_text()
-        assert told == "1 tasks cannot be spread over 2 processes: start at most one a task"
+        assert told == "1 tasks cannot be spread over 2 processes: start at most one per task"
 
 
 def test_nothing_is_cached_within_a_group(ranks):

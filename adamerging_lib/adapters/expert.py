@@ -83,7 +83,7 @@ class AdapterExpert(Mapping[str, Tensor]):
         base: θ0.
 
     Raises:
-        CheckpointError: naming file, tensor and mend, where the adapter is no plain LoRA or not of this base.
+        CheckpointError: the adapter is no plain LoRA, or not of this base; names file, tensor and what to do.
     """
 
     def __init__(self, source: AdapterSource, base: StateDict) -> None:
@@ -272,7 +272,7 @@ def load_adapter(path: PathLike, base: StateDict | PathLike) -> AdapterExpert:
         Name → θ0 + s·B A, made when asked for, in the base's order and dtypes. Task vectors of it are s·B A itself.
 
     Raises:
-        CheckpointError: naming file, tensor and mend, where the adapter is no plain LoRA or not of this base.
+        CheckpointError: the adapter is no plain LoRA, or not of this base; names file, tensor and what to do.
 
     Example:
         >>> expert = am.load_adapter("cars_lora", base="base.safetensors")

@@ -64,20 +64,21 @@ def merge_to_adapter(
 ) -> AdapterReport:
     """Merge LoRA adapters of one base into one LoRA adapter, which peft loads.
 
-    A linear method gives Σ_k λ_k s_k B_k A_k, of the summed rank; any other method is merged whole and needs a rank.
+    A linear method gives Σ_k λ_k s_k B_k A_k, whose rank is the sum of the ranks; any other method merges whole
+    matrices and needs a rank.
 
     Arguments:
         method: id of a method that needs nothing but checkpoints and makes one model.
         pretrained: file of θ0.
         experts: task name → folder of an adapter, or (name, folder) pairs.
         out: folder to write.
-        rank: cut every module to this rank, by singular values; default: nothing is cut.
-        force: whether an adapter that lies in ``out`` is replaced.
-        options: what is left out where adapters have tensors of their own, such as heads: ``Options.of(drop=[…])``.
+        rank: truncate every module to this rank, by singular values; default: no truncation.
+        force: replace an adapter that is already in ``out``.
+        options: what to leave out where adapters have their own tensors, such as heads: ``Options.of(drop=[…])``.
         hyper: the method's keyword arguments.
 
     Raises:
-        ValueError: naming what does not fit, and the mend.
+        ValueError: names what does not fit, and what to do.
 
     Example:
         >>> adapters = {"cars": "cars_lora", "pets": "pets_lora"}
@@ -124,20 +125,20 @@ def save_adapter(
     rank: int | None = None,
     drop: Sequence[str] = (),
 ) -> AdapterReport:
-    """Write θ0 + Σ_k λ_k T_k of adapters as one adapter, with given λ, such as AdaMerging learned.
+    """Write θ0 + Σ_k λ_k T_k of adapters as one adapter, with given λ, such as those AdaMerging learned.
 
     Arguments:
-        folder: to write; an adapter that lies there is replaced.
+        folder: where to write; an adapter that is already there is replaced.
         experts: task name → `load_adapter`, all of one base.
         coefficients: λ, of the tasks' names and of the rows that the base's task vectors have.
         rank: see `merge_to_adapter`.
-        drop: patterns of tensors that are left out, such as ``classifier.*``, which each task keeps for itself.
+        drop: patterns of tensors to leave out, such as ``classifier.*``, which each task keeps for itself.
 
     Returns:
         What was written.
 
     Raises:
-        ValueError: naming tasks or rows that do not fit.
+        ValueError: names the tasks or rows that do not fit.
 
     Example:
         >>> experts = {name: am.load_adapter(f"{name}_lora", base="base.safetensors") for name in ("cars", "pets")}

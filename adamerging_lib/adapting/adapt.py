@@ -64,59 +64,60 @@ def adapt(
     callback: Callable[[int, Tensor], None] | None = None,
     progress: bool = True,
 ) -> Adapted:
-    """AdaMerging of any model: learn on unlabelled data how much of each expert every tensor takes.
+    """AdaMerging for any model: learn from unlabelled data how much of each expert goes into every tensor.
 
     Arguments:
-        model: the template, any module; its weights are not used and it is not changed. Parameters must come from it
-            (``torch.func.functional_call``).
-        pretrained: θ0: a state dict, a file, or a folder; none is executed. It may lack what is private.
+        model: the template, any module; its weights are not used, and it is not changed. Its forward pass must use its
+            own parameters (``torch.func.functional_call``).
+        pretrained: θ0: a state dict, a file, or a folder; no code in it is executed. It may lack private tensors.
         experts: task → θ_k of the same kinds, or the folder of a LoRA adapter. Where all are adapters, their factors
             are never multiplied out: memory of K adapters, not of K models.
-        data: task → batches of it, anything that can be iterated over: tensors, tuples that begin with the input, or
-            dicts of tensors (as of Hugging Face; keyword arguments). Labels are never used. What can be gone through
-            only once is read into memory, as many batches as the run takes.
+        data: task → its batches, anything that can be iterated over: tensors, tuples that begin with the input, or
+            dicts of tensors (keyword arguments, as for Hugging Face models). Labels are never used. What
+            can be iterated over only once is read into memory, as many batches as the run needs.
         logits: (task, the model's output) → logits ``[n, classes]``, or ``[n, places, classes]`` with one prediction
             per place; default: the output itself, or its ``logits``. Places that an ``attention_mask`` masks are left
             out.
-        private: patterns of names such as ``"head.*"``: tensors that each task keeps for itself, of any size.
+        private: patterns of names such as ``"head.*"``: tensors, of any size, that each task keeps for itself.
         granularity: ``tensor`` (published as layer-wise), ``task``, ``block``, ``module`` or ``component``, see
             `adamerge`.
         vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for the parts of TSV-M's sum.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
-        init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's): a number, a tensor ``[K, R]`` or
+        init: λ at the start (0.3; with ``tsv``, the λ at which the sum is TSV-M's): a number, a tensor ``[K, R]`` or
             `Coefficients`.
-        clamp: λ within [0, 1] (True; the default but with ``tsv``), free (False), or the ``tanh`` or ``sigmoid`` of
+        clamp: λ within [0, 1] (True; the default except with ``tsv``), free (False), or the ``tanh`` or ``sigmoid`` of
             what Adam moves.
         objective: ``entropy`` (published), or a mapping with the changes that `adamerge` knows (``filter``,
             ``diversity``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for regression heads;
             or a function (task, logits of a batch) → number to minimise.
         combine: join the tasks' gradients by a rule instead of adding them up, see `adamerge`.
-        steps: of Adam (500).
-        lr: of Adam (1e-3).
-        batches: of each task and step (1); the published scripts take 2 of 16 images, here batches are as given.
-        seed: of what loaders draw from torch's generator (shuffling) while they are iterated over here.
-        setting: ``transductive``, or ``inductive``: adapt on one half of each task's inputs, chosen by their bytes,
-            so that `evaluate` can measure on the other.
+        steps: number of steps of Adam (500).
+        lr: learning rate of Adam (1e-3).
+        batches: number of batches per task and step (1); the published scripts take 2 of 16 images, here the batch size
+            is that of ``data``.
+        seed: for what loaders draw from torch's generator (shuffling) while they are iterated over here.
+        setting: ``transductive``, or ``inductive``: adapt to one half of each task's inputs, chosen by their bytes,
+            so that `evaluate` can measure on the other half.
         statistics: BatchNorm while λ is learned: ``batch`` (each batch's own), ``mixed`` (half of it, half the experts'
-            average) or ``none`` (their average). Statistics never have coefficients. The default, and that of
-            ``recalibrate``, are what `benchmarks/batchnorm.py` measured as best; models without BatchNorm know none.
-        recalibrate: BatchNorm's statistics made anew at the end, on the data: for each ``task``, ``shared`` by all, or
+            average) or ``none`` (the experts' average). Statistics never have coefficients. The default, and that of
+            ``recalibrate``, are what `benchmarks/batchnorm.py` measured as best; models without BatchNorm have none.
+        recalibrate: BatchNorm's statistics recomputed at the end, on the data: for each ``task``, ``shared`` by all, or
             ``none``. ``auto``: for each task where tasks keep private tensors, so that the task is known anyway,
             else shared.
-        passes: forward and backward passes that share a step, at most one a task (1); more need less memory.
-        autocast: ``bfloat16`` computes the model's products in it.
-        vectors_dtype: ``bfloat16`` keeps T_k in it on the device.
+        passes: forward and backward passes that share a step, at most one per task (1); more need less memory.
+        autocast: ``bfloat16`` computes the model's matrix products in that type.
+        vectors_dtype: ``bfloat16`` keeps T_k in that type on the device.
         device: ``cpu``, ``cuda`` or ``auto``. Within a process group, see `distributed`, the tasks are spread over it.
-        checkpoint: file to keep the run in every 25 steps; a run that finds it goes on from there.
-        callback: called after every step with (steps done, λ as used ``[K, R]``).
+        checkpoint: file in which the run is saved every 25 steps; a run that finds it resumes from there.
+        callback: called after every step with (number of steps done, λ as used ``[K, R]``).
         progress: show a bar on stderr.
 
     Returns:
         Adapted: ``model(task)``, ``save(folder)``, ``explain()``, ``coefficients``, ``history``.
 
     Raises:
-        CheckpointError: for checkpoints that do not fit the model or each other.
-        ValueError: for unusable arguments or data, before the first step wherever that can be known.
+        CheckpointError: checkpoints do not fit the model or each other.
+        ValueError: arguments or data are unusable; raised before the first step wherever that can be known.
 
     Example:
         >>> fit = am.adapt(net, base, experts, data=data, private="head.*", steps=20, lr=0.01, progress=False)
@@ -199,7 +200,7 @@ def _terms(objective: Objective, combine: str | None, tasks: Sequence[str], run:
     elif callable(objective):
         terms["loss"] = tuple(_own_loss(objective, task) for task in tasks)
     elif named is None:
-        raise ValueError(f"objective={objective!r} is none: give 'entropy', 'imitation', a mapping or a function")
+        raise ValueError(f"objective={objective!r} is unknown: give 'entropy', 'imitation', a mapping or a function")
     return terms
 
 

@@ -34,13 +34,13 @@ PRIVATE = "private"
 
 @dataclass(frozen=True)
 class Adapted(Fit):
-    """A merged model of one's own, with each task's private part in ``overrides``.
+    """What `adapt` returns: a merged model, with each task's private part in ``overrides``.
 
     Arguments:
-        template: the module that was given; its weights are not used.
-        logits: its outputs → logits, see `adapt`.
+        template: the module that was given to `adapt`; its weights are not used.
+        logits: its output → logits, see `adapt`.
         ties: name → name of the tensor that the module ties it to.
-        confidence: task → mean entropy in nats on its data before and after, and the most that it could be.
+        confidence: task → mean entropy in nats on its data before and after, and the highest possible entropy.
 
     Example:
         >>> fit = am.adapt(net, base, experts, data=data, private="head.*", steps=2, progress=False)
@@ -75,7 +75,7 @@ class Adapted(Fit):
         return filled(self.template, compute_state(self.state_dict(task), torch.device("cpu")), self.ties)
 
     def explain(self) -> Explanation:
-        """What was learned: in words (print it), as a table, and as a heatmap when asked for."""
+        """What was learned: in words (print it), as a table, or as a heatmap."""
         from .explain import explained
 
         return explained(self)
@@ -84,12 +84,12 @@ class Adapted(Fit):
         """Write everything into a folder, all or nothing; `load_adapted` reads it.
 
         Arguments:
-            folder: to be made: ``shared.safetensors``, ``private/TASK.safetensors``, ``coefficients.json``,
+            folder: to be created, with ``shared.safetensors``, ``private/TASK.safetensors``, ``coefficients.json``,
                 ``trajectory.safetensors``, and ``adapted.json`` with what was done.
             force: replace a folder that an earlier call wrote.
 
         Raises:
-            ValueError: where something is there that must not be replaced.
+            ValueError: something is there that must not be replaced.
         """
         folder = Path(folder)
         check_free(folder, force)
@@ -125,13 +125,13 @@ def load_adapted(folder: str | os.PathLike[str], model: nn.Module, *, logits: Lo
     """Read what `Adapted.save` wrote.
 
     Arguments:
-        folder: that it wrote.
-        model: the template: the same module as was adapted, of any weights.
-        logits: as was given to `adapt`.
+        folder: the folder that `Adapted.save` wrote.
+        model: the template: the same module as was adapted, with any weights.
+        logits: the function that was given to `adapt`, if any.
 
     Raises:
-        CheckpointError: for a folder that is none, or a model that does not fit it.
-        ValueError: where it was adapted with ``logits`` and none are given.
+        CheckpointError: the folder is not one of these, or the model does not fit it.
+        ValueError: the model was adapted with ``logits``, and none are given.
 
     Example:
         >>> fit = am.adapt(net, base, experts, data=data, private="head.*", steps=2, progress=False)

@@ -165,7 +165,7 @@ class Batches:
                 return found
 
     def one_pass(self, most: int | None = None) -> Iterator[Inputs]:
-        """The batches of the first pass, at most so many."""
+        """The batches of the first pass, at most that many."""
         self._begin(0)
         while most is None or self._next < most:
             found = self._advance()

@@ -32,7 +32,7 @@ def adapted_predictions(
         ValueError: for unusable batches, labels that do not fit, or logits that are not finite.
     """
     if not isinstance(fit, Adapted):
-        raise ValueError(f"a {type(fit).__name__} is measured on nothing: give a suite, or what am.adapt returned")
+        raise ValueError(f"a {type(fit).__name__} cannot be measured: give a suite, or what am.adapt returned")
     if not isinstance(data, Mapping) or not data:
         raise ValueError("give labelled batches by task: {task: batches of (inputs, labels)}")
     for task in data:

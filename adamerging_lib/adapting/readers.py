@@ -68,8 +68,8 @@ def image_batches(
     """Batches of the images below a folder, with labels where each class has a sub-folder.
 
     Arguments:
-        folder: of images, of any depth.
-        model: a timm model, whose own preprocessing is taken; or a function, PIL image → tensor.
+        folder: folder of images, with sub-folders of any depth.
+        model: a timm model, whose own preprocessing is used; or a function, PIL image → tensor.
         batch_size: images per batch.
         shuffle: in each pass.
 
@@ -130,7 +130,7 @@ class Texts(Dataset):
 
     def _text(self, row: Mapping[str, Any], name: str, i: int) -> str:
         if not isinstance(found := row.get(name), str):
-            raise ValueError(f"row {i + 1} of {self.file} has no text under {name!r}: mend or drop it")
+            raise ValueError(f"row {i + 1} of {self.file} has no text under {name!r}: fill it in or drop it")
         return found
 
     def _label(self, row: Mapping[str, Any], name: str, i: int, labels: Mapping[str, int]) -> int:
@@ -159,16 +159,16 @@ def text_batches(
     batch_size: int = 16,
     shuffle: bool = True,
 ) -> DataLoader:
-    """Batches of the texts of a file, tokenised and padded, with labels where it has a column of them.
+    """Batches of the texts in a file, tokenised and padded, with labels where the file has a column of them.
 
     Arguments:
         file, columns, labels, labelled: see `Texts`.
-        tokenizer: of Hugging Face.
+        tokenizer: a tokenizer of Hugging Face.
         batch_size: texts per batch.
         shuffle: in each pass.
 
     Returns:
-        A loader of dicts of tensors; ``labels`` among them where there are some.
+        A loader of dicts of tensors, with ``labels`` where there are some.
 
     Raises:
         ValueError: for a file without texts.

@@ -190,7 +190,7 @@ def vision_tower(source: Source) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def check_finite(tensors: StateDict, path: Path) -> None:
-    """Raise CheckpointError where a number is NaN or Inf, but for masks of −∞."""
+    """Raise CheckpointError where a number is NaN or Inf, except in masks of −∞."""
     for key, tensor in tensors.items():
         if is_merged(tensor) and not is_finite(tensor) and not is_mask(tensor):
             raise CheckpointError(f"{key!r} of {path} holds NaN or Inf: the checkpoint is broken, fetch it again")

@@ -132,7 +132,7 @@ def open_model(name: str, batch_size: int, columns: Sequence[str] | None = None)
         return Own(model, lambda path, labels: image_batches(path, model, batch_size=batch_size, shuffle=not labels))
     if kind == "transformers" and rest:
         return _transformers(Path(rest), batch_size, columns)
-    raise ValueError(f"model {name!r} is of no kind that is known: give timm:NAME or transformers:FOLDER")
+    raise ValueError(f"model {name!r} is of no known kind: give timm:NAME or transformers:FOLDER")
 
 
 def _transformers(folder: Path, batch_size: int, columns: Sequence[str] | None) -> Own:

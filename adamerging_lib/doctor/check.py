@@ -40,21 +40,21 @@ def check(
     cast: bool = False,
     progress: bool = False,
 ) -> Report:
-    """Say what is wrong with a base and its experts before they are merged, and what to do.
+    """Find out what is wrong with a base and its experts before they are merged, and what to do about it.
 
-    Every weight is read once, one name at a time, so that the memory is that of one tensor of every model.
+    Every weight is read once, one name at a time, so that memory holds only one tensor of every model.
 
     Arguments:
-        pretrained: θ0, as a file, a folder or a state dict; None where it is not at hand.
+        pretrained: θ0, as a file, a folder or a state dict; None if it is not at hand.
         experts: name → θ_k: files, folders, adapters (beside θ0) or state dicts; or (name, model) pairs.
         drop, strip, cast: where models do not fit together, see `files.align.Options`.
         progress: show a progress bar on stderr, where that is a terminal.
 
     Returns:
-        What was found: print it, or see `Report`. What is wrong with a model is a finding, not an error.
+        The findings: print them, or see `Report`. A faulty model is a finding, not an error.
 
     Raises:
-        ValueError: no experts, two of one name, or a prefix or pattern that fits no name.
+        ValueError: there are no experts, two have the same name, or a prefix or pattern fits no name.
 
     Example:
         >>> report = am.check("base.safetensors", {"cars": "cars.safetensors", "again": "cars.safetensors"})

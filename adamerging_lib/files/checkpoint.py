@@ -140,7 +140,7 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Errors of a header, as errors that name the file and the mend."""
+    """Errors of a header, as errors that name the file and what to do."""
     try:
         yield
     except Short as error:

@@ -69,7 +69,7 @@ def _place(path: Path) -> str:
 
 def _missing(path: Path) -> str:
     if path.is_symlink():
-        return f"{path} is a link to {os.readlink(path)}, where there is no file: fetch it again, or mend the link"
+        return f"{path} is a link to {os.readlink(path)}, where there is no file: fetch it again, or correct the link"
     started = [f"{path.name}{end}" for end in (".incomplete", ".part", ".aria2", ".crdownload")]
     if there := [name for name in started if path.with_name(name).is_file()]:
         return f"no checkpoint at {path}, but the unfinished download {there[0]}: finish it, or fetch it again"

@@ -107,7 +107,7 @@ def _refuse_equal(lies: Geometry) -> None:
 
 
 def _warnings(plan: Plan, lies: Geometry) -> tuple[str, ...]:
-    """What `adamerging check` says too, but for what needs a pass of its own."""
+    """What `adamerging check` says too, except what needs its own pass."""
     warnings = [*plan.warnings, *(str(finding) for finding in look(lies) if finding.level != NOTE)]
     if plan.statistics and plan.method.id != "zero_shot":
         warnings.append(recalibrate(plan.statistics))
@@ -158,10 +158,10 @@ def merge_files(
 
     Arguments:
         method, pretrained, experts, out, force: as of `plan_merge`.
-        drop: patterns of names to be left out of all models and of the result, such as ``classifier.*``; a number is
+        drop: patterns of names to leave out of all models and of the result, such as ``classifier.*``; a number is
             the hyper-parameter of that name, which `dare` has.
-        strip: prefixes to be taken off the names where most have them, such as ``model.``.
-        cast: cast the experts' floats to the types of θ0's.
+        strip: prefixes to remove from names where most names have them, such as ``model.``.
+        cast: cast the experts' floats to θ0's types.
         progress: show progress bars on stderr, where that is a terminal.
         hyper: the method's keyword arguments.
 
@@ -169,7 +169,7 @@ def merge_files(
         What was merged.
 
     Raises:
-        ValueError: naming what does not fit or cannot be merged, and the mend.
+        ValueError: names what does not fit or cannot be merged, and what to do.
 
     Example:
         >>> experts = {"cars": "cars.safetensors", "pets": "pets.safetensors"}

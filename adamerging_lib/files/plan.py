@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Bytes of one output, but for its header."""
+        """Bytes of one output, without its header."""
         return sum(t.nbytes for t in self.pretrained.layout.values())
 
     @property

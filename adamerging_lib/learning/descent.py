@@ -48,7 +48,8 @@ def learn(
     Arguments:
         source: of the model that is run.
         tv: θ0 and the vectors that λ scales.
-        streams: one a task, in the order of ``tasks``, as the model draws from; with labels where the loss needs them.
+        streams: one per task, in the order of ``tasks``, as the model draws from; with labels where the loss needs
+            them.
         start: λ before the first step, as used, ``[K, R]``.
         run: device and progress, and the options ``steps``, ``lr`` and ``batches``.
         method: id of the result.

@@ -1,4 +1,4 @@
-"""The objective of Tinting: the merged model imitates each individual model, in λ and in one layer a task."""
+"""The objective of Tinting: the merged model imitates each individual model, in λ and in one layer per task."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def taught_streams(suite: Suite, streams: Sequence[Stream], device: torch.device
 
     Arguments:
         suite: with experts and heads.
-        streams: of its test images, one a task, in its order.
+        streams: of its test images, one per task, in its order.
         device: where experts run; their logits are kept beside the images.
 
     Returns:

@@ -72,7 +72,7 @@ class Objective:
         pull: weight of the pull to the start.
         start: λ_start ``[K, R]``, for the pull.
         combine: joins the K tasks' gradients instead of summing them.
-        passes: forward and backward passes a step, each of some tasks; ``combine`` takes one a task in any case.
+        passes: forward and backward passes per step, each of some tasks; ``combine`` takes one per task in any case.
         spread: K, where the tasks are spread over a group of processes and ``model`` and ``weights`` are only this
             one's; None where it has all.
     """

@@ -51,7 +51,7 @@ class Stream:
 
     Arguments:
         images: uint8 ``[n, 3, h, w]``.
-        size: images a batch.
+        size: images per batch.
         task: name, part of the seed.
         seed: of all streams of a run.
         index: int64, the images that may be drawn; default all.
@@ -115,11 +115,11 @@ def task_streams(
     Arguments:
         suite: with heads and test images.
         tasks: whose streams, in this order.
-        size: images a batch.
+        size: images per batch.
         seed: of the streams and of the pool.
         setting: ``transductive`` (all test images) or ``inductive`` (the adaptation half of them).
         device: where they will be used; images that fit there are kept there.
-        images: draw from a fixed pool of so many images a task. The pools of one seed are nested: the 8 images of
+        images: draw from a fixed pool of this many images per task. The pools of one seed are nested: the 8 images of
             ``images=8`` are among those of ``images=16``.
         labelled: images with labels to draw from instead of the test images, such as ``suite.training()``; the
             setting splits test images only.
@@ -153,5 +153,5 @@ def task_streams(
 def _draw(index: Tensor, count: int, *, task: str, seed: int) -> Tensor:
     check_count("images", count)
     if count > len(index):
-        raise ValueError(f"images={count}, but task {task!r} has {len(index)} to draw from: ask for at most so many")
+        raise ValueError(f"images={count}, but task {task!r} has {len(index)} to draw from: ask for at most that many")
     return index[torch.randperm(len(index), generator=seeded("pool", seed, task))[:count]]

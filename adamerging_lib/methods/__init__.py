@@ -1,4 +1,4 @@
-"""Merging methods: one file a method, one registry, one calling convention."""
+"""Merging methods: one file per method, one registry, one calling convention."""
 
 from __future__ import annotations
 

@@ -60,10 +60,10 @@ def adarank(
         start: ``task_arithmetic``, or ``cart``: θ0 is the experts' mean and T_k = θ_k − mean.
         scaling: every λ at the start; default 0.3, for ``cart`` 2.3. λ is not clamped.
         rank: share of the components of every matrix kept at the start, the largest; default 1, for ``cart`` 0.16.
-        temperature: of the scores; Adam makes up for it but for its ε.
+        temperature: of the scores; Adam cancels it, except for its ε.
 
     Returns:
-        The shared encoder, λ a tensor and task, history (step, loss = Σ_k mean entropy in nats, one column a task,
+        The shared encoder, λ per tensor and task, history (step, loss = Σ_k mean entropy in nats, one column per task,
         kept = share of components before the step).
 
     Raises:
@@ -136,7 +136,7 @@ class Components:
     Arguments:
         tv: θ0 and T_k, the split matrices among them.
         rest: the same without the vectors of the split matrices.
-        rows: one coefficient a tensor.
+        rows: one coefficient per tensor.
         factors: matrix name → (U diag(s) ``[K, m, r]``, Vᵀ ``[K, r, n]``).
     """
 

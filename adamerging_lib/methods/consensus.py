@@ -81,7 +81,7 @@ def consensus_vector(tv: TaskVectors, threshold: float | Mapping[str, float], ac
     label="TALL-masks",
     needs="nothing",
     source="Wang et al. 2024 (TALL-masks)",
-    task_specific="P/32 + P/K (one bit a parameter; one more vector for all tasks)",
+    task_specific="P/32 + P/K (one bit per parameter; one more vector for all tasks)",
     task_id=True,
     static=False,
     streams=True,
@@ -95,7 +95,7 @@ def tall_masks(tv: TaskVectors, *, threshold: float | Mapping[str, float] = THRE
             0.6 on labelled validation images; 0.4 is the middle of that grid.
 
     Returns:
-        One encoder a task, made when asked for from θ0, τ and K masks.
+        One encoder per task, made when asked for from θ0, τ and K masks.
 
     Raises:
         ValueError: for negative or missing thresholds.
@@ -107,7 +107,7 @@ def tall_masks(tv: TaskVectors, *, threshold: float | Mapping[str, float] = THRE
         Nothing with given thresholds; at inference the task.
 
     Cost:
-        K·P comparisons; memory of τ and K·P bytes of masks. Kept: one bit a parameter and task, and τ.
+        K·P comparisons; memory of τ and K·P bytes of masks. Kept: one bit per parameter and task, and τ.
 
     Published:
         More than 99 % of the individual models' accuracy (pool P3, abstract); averages: none found.

@@ -69,7 +69,7 @@ def doge_ta(
     Touches: weights of attention and MLP inside transformer blocks; every matrix where no name speaks of a block.
         All other tensors stay as in θ0.
     Needs: checkpoints only.
-    Cost: 2 K m n a step and matrix, and K + 1 SVDs: 9 s for the mini suite, 4 min for eight ViT-B/32 (one core).
+    Cost: 2 K m n per step and matrix, and K + 1 SVDs: 9 s for the mini suite, 4 min for eight ViT-B/32 (one core).
     Published: none found.
 
     Source:
@@ -148,7 +148,7 @@ def _descend(
     """Δ ``[1, m, n]``, or Δ_k ``[K, m, n]``.
 
     With D = Σ_i λ_i Δ_i the gradient is −2 λ_i Σ_j r_j T_j, row by row, r_j = ⟨T_j, T_j − Σ_i λ_i T_i − D⟩: two
-    products with the task vectors a step, and no graph.
+    products with the task vectors per step, and no graph.
     """
     rows = t.transpose(0, 1).contiguous()  # [m, K, n]
     # What does not change with Δ, once instead of in every step: ⟨T_j, T_j − Σ_i λ_i T_i⟩.

@@ -50,7 +50,7 @@ def doge_am(
     Arguments:
         suite: encoder, checkpoints, heads, and test images; labels are never read.
         keep: share of entries that each M_k keeps, see `doge_vectors`.
-        iterations: steps of DOGE's own descent a matrix.
+        iterations: steps of DOGE's own descent per matrix.
         init: λ at the start (0.3), as in `adamerge`.
         clamp: as in `adamerge`; the port leaves λ free.
         checkpoint: file to keep the run in, as in `adamerge`.

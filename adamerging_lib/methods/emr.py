@@ -39,7 +39,7 @@ def survey(tv: TaskVectors, *, rescale: str, **_: Any) -> list[float]:
     label="EMR-Merging",
     needs="nothing",
     source="Huang et al. 2024",
-    task_specific="P/32 + 1 + P/K (one bit a parameter, one number; one more vector for all tasks)",
+    task_specific="P/32 + 1 + P/K (one bit per parameter, one number; one more vector for all tasks)",
     task_id=True,
     static=False,
     streams=survey,
@@ -55,7 +55,7 @@ def emr(tv: TaskVectors, whole: list[float] | None = None, *, rescale: str = "te
             matrix. ``global``, as the paper writes: ‖T_k‖₁ / ‖M_k ⊙ τ‖₁.
 
     Returns:
-        One encoder a task, made when asked for from θ0, τ, K masks and K numbers.
+        One encoder per task, made when asked for from θ0, τ, K masks and K numbers.
 
     Raises:
         ValueError: for an unknown rescaling.
@@ -67,8 +67,8 @@ def emr(tv: TaskVectors, whole: list[float] | None = None, *, rescale: str = "te
         Nothing; at inference the task.
 
     Cost:
-        A few passes over K·P entries; memory of τ and K·P bytes of masks. Kept: one bit a parameter and task, one
-        number a task, and τ.
+        A few passes over K·P entries; memory of τ and K·P bytes of masks. Kept: one bit per parameter and task, one
+        number per task, and τ.
 
     Published:
         88.74 at ViT-B/32, 91.28 at ViT-B/16, 93.73 at ViT-L/14 (pool P1, the authors' logs).

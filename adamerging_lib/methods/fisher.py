@@ -52,7 +52,7 @@ def fisher(
 
     Arguments:
         suite: encoder, checkpoints, heads and training images; labels are never read.
-        images: training images a task (256).
+        images: training images per task (256).
         mc_samples: 0 for the whole sum over classes; n for n classes drawn from p(·|x) a image instead.
         coverage: share of a task's Σ μ that the sum keeps, in (0, 1], largest first; 1 is exact to the last class.
         normalise: w_k = 1 / (‖F_k‖ + floor), so that every task weighs alike; otherwise w_k = 1.
@@ -72,7 +72,7 @@ def fisher(
         Unlabelled training images of every task.
 
     Cost:
-        K · images forward passes, and a backward pass for every eigenvector kept (mini: 2 an image at 0.99, 11 at 1)
+        K · images forward passes, and a backward pass for every eigenvector kept (mini: 2 per image at 0.99, 11 at 1)
         or class drawn. Memory: 3 P beside the task vectors, and per-sample gradients of 2²⁵ numbers or one P.
 
     Published:

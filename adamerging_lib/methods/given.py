@@ -11,21 +11,21 @@ from ..task_vectors import TaskVectors
 
 
 def merge_with(tv: TaskVectors, coefficients: Coefficients) -> Merged:
-    """θ^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l with given λ, matched by the names of tasks and rows.
+    """Merge with given coefficients: θ^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l, λ matched by the names of tasks and rows.
 
-    A table of the authors names its rows after their image encoder: ``visual.…`` and the six text leftovers, whose
+    A table of AdaMerging's authors names its rows after their image encoder: ``visual.…`` and six text leftovers, whose
     coefficients never had a gradient. Task vectors of the vision tower alone use the former and leave the latter out.
-    For their ++ tables give the task vectors after Ties (`ties_split`), as AdaMerging++ does.
+    For their ++ tables, give the task vectors after Ties (`ties_split`), as AdaMerging++ does.
 
     Arguments:
-        tv: θ0 and T_k, of the tasks that the table names, in any order.
+        tv: θ0 and T_k for the tasks that the table names, in any order.
         coefficients: λ, such as one of `read_authors_file`, or loaded by `Coefficients.load`.
 
     Returns:
         The merged model, with the coefficients as used; ``hyper`` lists the rows left out.
 
     Raises:
-        ValueError: naming the tasks or rows that only one of the two has.
+        ValueError: names the tasks or rows that only one of the two has.
 
     Example:
         >>> tv = am.TaskVectors.from_state_dicts(base, experts)

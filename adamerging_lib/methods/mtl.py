@@ -64,8 +64,8 @@ def joint_training(
         Labelled training images of every task.
 
     Cost:
-        One forward and backward of all images a step. With ``combine`` one backward a task, each of its own images, K
-        gradients in memory (K·P), and a K×K problem solved on the CPU, which a GPU waits for.
+        One forward and backward of all images per step. With ``combine``, one backward per task, each of its own
+        images, K gradients in memory (K·P), and a K×K problem solved on the CPU, for which a GPU waits.
 
     Published:
         Joint training: eight-task average at ViT-B/32 88.9 (P1), 88.6 (P2). None found for the other rules.
@@ -172,7 +172,7 @@ def labelled_batches(suite: Suite, run: Adaptation) -> Callable[[str, int], tupl
 def task_losses(
     suite: Suite, encoder: nn.Module, state: StateDict, images: Tensor, labels: Tensor, heads: Sequence[Tensor]
 ) -> Tensor:
-    """Mean cross-entropies ``[len(heads)]`` of one batch a head, all in one forward."""
+    """Mean cross-entropies ``[len(heads)]`` of one batch per head, all in one forward."""
     size = len(images) // len(heads)
     unit = features(encoder, state, suite.normalise(images)).split(size)
     parts = zip(unit, heads, labels.split(size), strict=True)

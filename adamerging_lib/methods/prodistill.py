@@ -55,14 +55,14 @@ def prodistill(
 
     Arguments:
         suite: encoder, checkpoints and training images; labels are never read.
-        images: training images a task (64).
+        images: training images per task (64).
         epochs: passes over the K · images images, for each block (100); 0 leaves λ where it starts.
-        batch_size: images a step, of all tasks mixed (128).
+        batch_size: images per step, of all tasks mixed (128).
         init: λ at the start, and of all that lies outside blocks for good (0.3).
         seed: of the choice of images and of the shuffles.
 
     Returns:
-        The shared encoder, with a ``history`` of one row a block and epoch: step, block, loss (mean squared error of
+        The shared encoder, with a ``history`` of one row per block and epoch: step, block, loss (mean squared error of
         a token's entry over the epoch).
 
     Raises:
@@ -86,7 +86,7 @@ def prodistill(
         Xu et al. 2025 (Progressive Layer-wise Distillation); recipe from the published script.
 
     Differs from the published code:
-        Targets are computed once a block instead of once a step, and ∂L/∂λ_k = ∂L/∂θ ⊙ T_k without a graph through
+        Targets are computed once per block instead of once per step, and ∂L/∂λ_k = ∂L/∂θ ⊙ T_k without a graph through
         the merge: the same numbers, less time and memory.
     """
     if not (is_number(init) and math.isfinite(init)):

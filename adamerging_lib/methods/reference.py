@@ -1,4 +1,4 @@
-"""Reference points: no fine-tuning, one model a task, and joint training."""
+"""Reference points: no fine-tuning, one model per task, and joint training."""
 
 from __future__ import annotations
 

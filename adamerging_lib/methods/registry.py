@@ -142,9 +142,9 @@ def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
 
 
 def methods() -> pd.DataFrame:
-    """All methods: index id; columns label, needs, task_specific (numbers per task), task_id, static, source.
+    """All methods, indexed by id: columns label, needs, task_specific (numbers per task), task_id, static, source.
 
-    Reference points come first, then one competition after the other, see `competitions`; within one by label.
+    Reference points come first, then one competition after another, see `competitions`; within one, sorted by label.
 
     Example:
         >>> am.methods().loc["ties", ["label", "needs"]].tolist()
@@ -161,7 +161,7 @@ def _place(method: Method) -> tuple[int, int, str]:
 
 
 def merge(method_id: str, task_vectors: TaskVectors, **hyper: Any) -> Merged:
-    """Merge by a method that needs nothing but checkpoints.
+    """Merge with a method that needs nothing but checkpoints.
 
     Arguments:
         method_id: one of `methods`.

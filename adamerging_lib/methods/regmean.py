@@ -51,7 +51,7 @@ def regmean(
 
     Arguments:
         suite: encoder, checkpoints and training images; labels are never read.
-        images: training images a task (256).
+        images: training images per task (256).
         off_diagonal: factor of G's off-diagonal entries, in [0, 1]; 1 is no shrinkage.
         mlp_only: average attention's maps too, as published results whose hooks missed nn.MultiheadAttention did.
         seed: of the choice of images.
@@ -124,7 +124,7 @@ def regmean_pp(
 
     Arguments:
         suite: encoder, checkpoints and training images; labels are never read.
-        images: training images a task (256).
+        images: training images per task (256).
         off_diagonal: factor of G's off-diagonal entries, in [0, 1]; 1 is no shrinkage.
         mlp_only: average attention's maps.
         last_norm: what becomes of normalisation behind the blocks: ``average`` of the experts', as of all that is no

@@ -34,8 +34,8 @@ def run_method(method_id: str, suite: Suite, *, cache: bool = True, **hyper: Any
     Arguments:
         method_id: one of `methods`.
         suite: encoder, checkpoints, heads, images.
-        cache: keep and reuse the fits of adaptive methods. The key holds parameters, all data, and the code. Within a
-            process group nothing is kept.
+        cache: keep and reuse the fits of adaptive methods. The key is made from parameters, all data, and the code.
+            Within a process group nothing is kept.
         hyper: the method's keyword arguments.
 
     Returns:

@@ -46,7 +46,7 @@ def supermerge(
 
     Arguments:
         suite: encoder, checkpoints, heads, and labelled training images.
-        images: labelled images a task, drawn once (256); None for all. The paper says "a small validation set".
+        images: labelled images per task, drawn once (256); None for all. The paper says "a small validation set".
         hierarchical: merge the tasks in pairs, then the results in pairs, and so on, so that the device never holds
             more than two task vectors.
         granularity: ``tensor`` (published), ``task``, ``block`` or ``module``.
@@ -68,8 +68,8 @@ def supermerge(
         A few labelled training images of every task.
 
     Cost:
-        As AdaMerging: one forward and backward of all images a step, memory (K + 3)·P. Hierarchical: ⌈log2 K⌉ times the
-        images, memory 5·P on the device.
+        As AdaMerging: one forward and backward of all images per step, memory (K + 3)·P. Hierarchical: ⌈log2 K⌉ times
+        the images, memory 5·P on the device.
 
     Published:
         None found for the eight CLIP tasks.

@@ -1,4 +1,4 @@
-"""Representation Surgery: a small adapter a task takes the merged features towards the individual model's."""
+"""Representation Surgery: a small adapter per task takes the merged features towards the individual model's."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def surgery(
         seed: of the image streams and of D_k at the start, per task.
 
     Returns:
-        The base's encoder with an adapter a task; ``history``, one row an update (step, loss: the sum of the mean
-        distances, and one column a task). A task that was not merged gets no adapter.
+        The base's encoder with an adapter per task; ``history``, one row per update (step, loss: the sum of the mean
+        distances, and one column per task). A task that was not merged gets no adapter.
 
     Raises:
         ValueError: for an unknown base, one that has adapters of its own, or unusable arguments.
@@ -100,7 +100,7 @@ def surgery(
         Yang et al. 2024 (Representation Surgery for Multi-Task Model Merging), Section 4; numbers from its logs.
 
     Differs from the published code:
-        Features are computed once an image, not in every update, and the K adapters, which share nothing, move at
+        Features are computed once per image, not in every update, and the K adapters, which share nothing, move at
         once: the same numbers. D_k starts from the seed and the task's name. Batches come from shuffled passes, where
         the published loop shuffles anew for every round. Adam leaves the other tasks' adapters alone, as under
         torch ≥ 2; the published numbers were made under older versions, whose ``zero_grad`` leaves gradients of zero

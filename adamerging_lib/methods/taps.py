@@ -73,7 +73,7 @@ def taps(
         Labelled training images of every task, and the task's identity at inference.
 
     Cost:
-        One forward and backward of all images a step, each task under weights of its own; memory 4·K·P with Adam.
+        One forward and backward of all images per step, each task under weights of its own; memory 4·K·P with Adam.
 
     Published:
         None found for the eight CLIP tasks.

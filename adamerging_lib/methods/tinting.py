@@ -1,4 +1,4 @@
-"""Model Tinting: coefficients and one layer a task, learned together from the individual models' predictions."""
+"""Model Tinting: coefficients and one layer per task, learned together from the individual models' predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 RECIPES: dict[str, dict[str, float | int]] = {
-    # Both released scripts; 500 epochs of one update a task are 4,000 updates for eight tasks.
+    # Both released scripts; 500 epochs of one update per task are 4,000 updates for eight tasks.
     "paper": {"epochs": 500, "lr": 1e-2, "batch_size": 32},
     # Sized for two CPU cores and the small encoder.
     "mini": {"epochs": 30, "lr": 1e-2, "batch_size": 32},
@@ -58,7 +58,7 @@ def tinting(
         learn: ``both``, ``coefficients`` alone (no layer is tinted), or ``layer`` alone (λ stays at init).
         targets: ``hard`` predictions of the individual model, or its ``soft`` probabilities.
         top_p: None, or the share of every batch, in (0, 1], that counts: where the individual model is surest.
-        epochs: rounds over the tasks in shuffled order (500), each with one batch and one update a task.
+        epochs: rounds over the tasks in shuffled order (500), each with one batch and one update per task.
         lr: learning rate of Adam (1e-2), of λ and φ alike.
         init: λ at the start (0.3; the authors take 0.1 for 14 and 20 tasks).
         seed: of the image streams and the order of tasks, the only chance in the method.
@@ -86,7 +86,7 @@ def tinting(
         successor's, SyMerge (Jung et al. 2026), whose text has soft labels too.
 
     Differs from the published code:
-        Pseudo-labels are computed once an image instead of in every update, and the gradient of λ is the inner
+        Pseudo-labels are computed once per image instead of in every update, and the gradient of λ is the inner
         product ⟨∂L/∂θ^l, T_k^l⟩: the same numbers. A batch that the filter empties makes no update, where the
         published mean over nothing is NaN. Only the head as a layer was released; other layers follow the text. Adam
         leaves other tasks' layers alone, as under torch ≥ 2; under older versions its momentum moves them. Batches

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 RECIPES: dict[str, dict[str, float | int]] = {
-    # The authors' repository: 1,000 steps of Adam on one batch of 16 a task, cosine schedule to zero.
+    # The authors' repository: 1,000 steps of Adam on one batch of 16 per task, cosine schedule to zero.
     "paper": {"steps": 1000, "lr": 1e-4, "batch_size": 16},
     # Sized for two CPU cores and the small encoder.
     "mini": {"steps": 30, "lr": 1e-3, "batch_size": 16},
@@ -69,14 +69,14 @@ def wemoe(
 
     Returns:
         A state with the static merge, and θ0 in the MLPs' places, so use it through `Merged.features` only; routers
-        and the MLPs' task vectors beside it; ``history`` (step, loss: the sum in nats, mean entropy a task).
+        and the MLPs' task vectors beside it; ``history`` (step, loss: the sum in nats, mean entropy per task).
 
     Raises:
         ValueError: for unusable arguments, an encoder without such MLPs, or entropies that are NaN.
 
     Touches: all tensors; MLPs by the image.
     Needs: unlabelled test images; at inference no task beyond the head.
-    Cost: K·P_mlp multiplications an image for its weights, beside a forward's tokens·P_mlp; adaptation, as
+    Cost: K·P_mlp multiplications per image for its weights, beside a forward's tokens·P_mlp; adaptation, as
         AdaMerging, one forward and backward of steps·K batches, tasks one after another. Keeps all MLP task vectors:
         573.96 M numbers for eight ViT-B/32, text tower included, of which 7.16 M are routers'.
     Published: 89.4 at ViT-B/32 (pool P1); 89.2 / 91.5 / 93.8 at B/32, B/16, L/14 (pool P2); one router layer 88.3 (P1).
@@ -152,7 +152,7 @@ def mlp_vectors(encoder: nn.Module, tv: TaskVectors) -> dict[str, dict[str, Tens
         keys = [key for key in tv.pretrained if key.startswith(f"{mlp}.") and tv.tied.get(key, key) in tv.vectors]
         vectors[mlp] = {key.removeprefix(f"{mlp}."): tv.vectors[tv.tied.get(key, key)] for key in keys}
     if not vectors or not all(vectors.values()):
-        raise ValueError("wemoe mixes modules named 'mlp', one a transformer block, and the encoder has none")
+        raise ValueError("wemoe mixes modules named 'mlp', one per transformer block, and the encoder has none")
     if any(getattr(module, "batch_first", True) is False for module in encoder.modules()):
         raise ValueError("wemoe needs images first: build the encoder's attention with batch_first=True")
     return vectors

@@ -53,7 +53,7 @@ def wudi(tv: TaskVectors, only: Collection[str] | None = None, *, rule: str = "p
 
     Touches: see ``rule``.
     Needs: checkpoints only.
-    Cost: one eigendecomposition n × n a matrix, and 2 K m n² for A and B: 1 s for the mini suite,
+    Cost: one eigendecomposition n × n per matrix, and 2 K m n² for A and B: 1 s for the mini suite,
         4 min for eight ViT-B/32 (one core).
     Published: none found for the closed form; see `wudi_adam`.
 

@@ -66,7 +66,7 @@ def zipit(
 
     Arguments:
         suite: encoder, checkpoints and training images; labels are never read.
-        images: training images a task; all tasks' images run through every expert.
+        images: training images per task; all tasks' images run through every expert.
         seed: of the choice of images.
 
     Returns:
@@ -84,7 +84,7 @@ def zipit(
         Unlabelled training images of every task.
 
     Cost:
-        2 (K − 1) K · images forward passes; one assignment problem a block and part, D³ at worst. Memory: one D×D
+        2 (K − 1) K · images forward passes; one assignment problem per block and part, D³ at worst. Memory: one D×D
         correlation matrix in float64 a part.
 
     Published:
@@ -112,7 +112,7 @@ def unit_matches(
         suite, images, seed, device, progress: as for `zipit`.
 
     Returns:
-        One row an expert but the first, block and kind: ``task, block, kind, units, in_place`` (share).
+        One row per expert but the first, block and kind: ``task, block, kind, units, in_place`` (share).
     """
     run = Adaptation(images="train", seed=seed, device=resolve_device(device), progress=progress)
     return _aligned(suite, run, images)[2]

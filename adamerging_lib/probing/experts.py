@@ -1,4 +1,4 @@
-"""What fixed encoders say of images, computed once an image: features, and the individual models' logits."""
+"""What fixed encoders say of images, computed once per image: features, and the individual models' logits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def encode(suite: Suite, state: StateDict, images: Tensor, *, device: torch.devi
         state: state dict of the encoder.
         images: uint8 ``[n, 3, h, w]``, on any device.
         device: where it runs.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Returns:
         Features ``[n, dim]`` on the device, float32 or wider.

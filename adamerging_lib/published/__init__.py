@@ -43,12 +43,12 @@ POOLS = {
 
 
 def published(experiment: str | None = None, arch: str | None = None, table: int | None = None) -> pd.DataFrame:
-    """Published accuracies of Tables 1 to 7, one row a number.
+    """Published accuracies of Tables 1 to 7, one row per number.
 
     Arguments:
-        experiment: keep ``performance``, ``generalization-1``, ``generalization-2`` or ``robustness``.
-        arch: keep ``ViT-B-32``, ``ViT-B-16`` or ``ViT-L-14``.
-        table: keep one table of the paper, 1 to 7.
+        experiment: keep only ``performance``, ``generalization-1``, ``generalization-2`` or ``robustness``.
+        arch: keep only ``ViT-B-32``, ``ViT-B-16`` or ``ViT-L-14``.
+        table: keep only one table of the paper, 1 to 7.
 
     Returns:
         Columns ``table, arch, experiment, condition, method, method_id, group, task, accuracy`` (percent, as printed)

@@ -32,7 +32,7 @@ def fits(annotation: object, value: object) -> bool:
 
     Arguments:
         annotation: such as ``list[str]`` or ``"float | Mapping[str, float] | None"``. What it names beside Python's
-            plain types is left to whoever takes the value: everything fits.
+            plain types is left to the function that takes the value: everything fits.
         value: the value.
     """
     return _fits(_tree(annotation), value)

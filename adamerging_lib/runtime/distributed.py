@@ -2,7 +2,7 @@
 
 Where a process group is initialised, as by `adapt`, `learn` and the methods built on it (AdaMerging, DOGE AM and
 SuperMerge) give every rank its tasks' images, forward and backward passes; the ranks add up their gradients of λ, K·R
-numbers a step. Everything else, the merge and Adam among it, each rank does by itself, on equal numbers. Without a
+numbers per step. Everything else, the merge and Adam among it, each rank does by itself, on equal numbers. Without a
 group nothing here does anything.
 """
 
@@ -39,7 +39,7 @@ def own(count: int) -> range:
         return range(count)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if count < ranks:
-        raise ValueError(f"{count} tasks cannot be spread over {ranks} processes: start at most one a task")
+        raise ValueError(f"{count} tasks cannot be spread over {ranks} processes: start at most one per task")
     return range(rank * count // ranks, (rank + 1) * count // ranks)
 
 

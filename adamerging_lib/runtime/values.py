@@ -47,7 +47,7 @@ class Parameter:
 
 
 def describe(known: Mapping[str, Parameter]) -> str:
-    """The known parameters, one a line: name, type, default, comment."""
+    """The known parameters, one per line: name, type, default, comment."""
     return "\n".join(
         f"  {name}: {entry.type} = {entry.default!r}" + (f"  # {entry.help}" if entry.help else "")
         for name, entry in known.items()
@@ -75,7 +75,7 @@ def check(owner: object, known: Mapping[str, Parameter], values: Mapping[str, ob
 def parse(owner: object, known: Mapping[str, Parameter], pairs: Iterable[str]) -> dict[str, object]:
     """``["steps=1000", "tasks=digits,signs"]`` → typed values, checked.
 
-    A text stays a text where the default is one, but for quotes around all of it; anything else is read as a Python
+    A text stays a text where the default is one, except for quotes around all of it; anything else is read as a Python
     literal (``1e-3``, ``None``, ``True``, ``[1, 2]``) whose texts need no quotes (``[digits,signs]``), and a list or a
     dictionary may also be written without its brackets. What a space took apart inside of one is put together again.
 

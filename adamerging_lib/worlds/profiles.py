@@ -29,9 +29,9 @@ class Profile:
         tasks: its tasks, in order.
         recipe: the AdaMerging recipe that fits its hardware.
         load: tasks → suite.
-        further: tasks that it has beside, taken when they are named.
-        base: the profile of which this one changes a setting; empty where it is a world of its own. The claims page
-            has no column for it beside that one's.
+        further: additional tasks, used only when they are named.
+        base: the profile of which this one changes one setting; empty where it is its own world. The claims page
+            has no separate column for it.
         without: method ids that it has no checkpoints for; a re-run leaves them out of a notebook's own list.
 
     Example:
@@ -174,16 +174,16 @@ def check_tasks(profile: Profile, tasks: Sequence[str] | None = None) -> tuple[s
 
 
 def load_suite(name: str = "mini", *, tasks: Sequence[str] | None = None) -> Suite:
-    """Everything of a profile: encoder, θ0, θ_k, joint model, heads and test images.
+    """Load everything that a profile has: encoder, θ0, θ_k, joint model, heads and test images.
 
     Arguments:
         name: profile id.
-        tasks: some of its tasks, in the order wanted; see `check_tasks`. All by default; of a clip profile the
+        tasks: some of its tasks, in the order wanted; see `check_tasks`. All by default; for a clip profile, the
             paper's eight, and ``hub.FOURTEEN`` or ``hub.TWENTY`` name the larger suites.
 
     Raises:
-        ValueError: for an unknown profile or task, a task named twice, or none.
-        CheckpointError: for a checkpoint that is missing or does not have its checksum.
+        ValueError: an unknown profile or task, a task named twice, or no task.
+        CheckpointError: a checkpoint is missing or does not have its checksum.
 
     Example:
         >>> suite = am.load_suite("mini", tasks=["digits", "signs"])

@@ -17,11 +17,11 @@ from .markdown import measured, table
 from .worlds import TITLES, columns
 
 _LEGEND = (
-    "In brackets: the 95 % interval, off which the word is read ({doc}`/book/claims` says how). "
-    "A number without one has nothing random behind it"
+    "In brackets: the 95 % interval from which the verdict follows ({doc}`/book/claims` says how). "
+    "A number without an interval involves no chance"
 )
 _TITLES = {"paper": "The papers' claims", "study": "The study's own claims"}
-_STARRED = ", unless an asterisk says that the word rests on the measured value alone"
+_STARRED = ", unless an asterisk says that the verdict rests on the measured value alone"
 
 
 def worlds_text(name: str) -> str:

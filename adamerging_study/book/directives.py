@@ -146,9 +146,10 @@ def costs_text(which: str) -> str:
     if which == "study":
         header, *rows = study_costs.study_rows(found)
         return table(rows, header)
-    targets = ["plain (≤ 1.15)", "backward a task (≥ 3)", "merge a forward (≥ 10)", "memory, (K + 3) encoders (≤ 1)"]
-    header = ["arch", "K", "device", "numbers", "images", "seconds a step", "GB at the peak", *targets]
-    return table(study_costs.step_rows(found), header)
+    header = ["arch", "K", "device", "numbers", "images", "seconds per step", "GB at the peak"]
+    targets = ["plain (≤ 1.15)", "backward per task (≥ 3)", "merge per forward (≥ 10)"]
+    targets.append("memory, (K + 3) encoders (≤ 1)")
+    return table(study_costs.step_rows(found), header + targets)
 
 
 def methods_text() -> str:

@@ -172,7 +172,7 @@ def kept_fits(name: str, values: Mapping[str, object]) -> list[Path]:
 
 
 def listing(name: str) -> str:
-    """The parameters of notebook ``name``, one a line."""
+    """The parameters of notebook ``name``, one per line."""
     return describe(notebooks.parameters(template(name)))
 
 

@@ -98,5 +98,5 @@ def hide(suite: Suite, unseen: Sequence[str]) -> Suite:
 
 
 def all_splits(tasks: Sequence[str], size: int = 2) -> list[list[str]]:
-    """Every choice of so many unseen tasks: 28 pairs of eight."""
+    """Every choice of that many unseen tasks: 28 pairs of eight."""
     return [list(unseen) for unseen in itertools.combinations(tasks, size)]

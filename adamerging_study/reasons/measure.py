@@ -87,7 +87,7 @@ def kept(
     device: str = "cpu",
     **learning: Any,
 ) -> Iterator[Wanted]:
-    """The fits that a run with these parameters reads where they are kept, but for those of the main comparison.
+    """The fits that a run with these parameters reads where they are kept, except those of the main comparison.
 
     Arguments:
         scales, classes, rules, test_images, seeds, device, learning: as in `measure`.

@@ -33,7 +33,7 @@ def measure(
         suite: what to merge, and the test texts.
         methods: method ids.
         epochs: rounds of Tint and Tint++ over the tasks.
-        recipe: of every other method that learns, but for the four of AdaMerging.
+        recipe: of every method that learns, except the four of AdaMerging.
         test_images: test texts drawn per task; 0 for all.
         setting, device: as in `measuring.measure`.
         seeds: of the order of texts.

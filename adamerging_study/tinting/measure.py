@@ -85,7 +85,7 @@ def kept(
     device: str = "cpu",
     **_: Any,
 ) -> Iterator[Wanted]:
-    """The fits that a run with these parameters reads where they are kept, but for those of the main comparison.
+    """The fits that a run with these parameters reads where they are kept, except those of the main comparison.
 
     Arguments:
         recipe, epochs, adamerging_steps, adamerging_lr, adamerging_batches: as in `measure`, like all that follow.

@@ -1,7 +1,7 @@
 """`adamerging fetch`: what a profile needs from the Hugging Face Hub, told first, then fetched, resumed and verified.
 
 The files lie as they lie on the hub, ``<root>/models/<owner>/<name>/…`` and ``<root>/datasets/<owner>/<name>/…``:
-whoever has them already may put them there by hand. The hub is the one that HF_ENDPOINT names.
+those that you have already can be put there by hand. The hub is the one that HF_ENDPOINT names.
 
 Why not ``hf_hub_download(local_dir=…)``? With huggingface_hub 2.4.0, against a mirror: a download that is interrupted
 leaves nothing, and the next run asks for all of it again; half a file of somebody else is fetched anew; another file of
@@ -73,7 +73,7 @@ def ask(repositories: Iterable[Repository]) -> Iterator[File]:
         except hub.errors.GatedRepoError as error:
             raise ValueError(f"{repository.page} wants its terms accepted there, and `hf auth login` here") from error
         except hub.errors.RepositoryNotFoundError as error:
-            raise ValueError(f"the hub at {_endpoint()} has no repository {repository.id!r} to be had") from error
+            raise ValueError(f"the hub at {_endpoint()} offers no repository {repository.id!r}") from error
         except Exception as error:  # whatever the network and its client meet
             raise ConnectionError(f"{type(error).__name__}: {_first_line(error)}") from error
         entries = {entry.rfilename: entry for entry in info.siblings}

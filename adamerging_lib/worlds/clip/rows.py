@@ -188,7 +188,7 @@ def _tar_images(path: Path, task: ClipTask, rows: np.ndarray) -> Iterator[tuple[
 
 
 def _members(path: Path, extension: str) -> Iterator[tuple[str, bytes]]:
-    """Name without extension, and content, of the files of one kind in the archive's order: one a row."""
+    """Name without extension, and content, of the files of one kind in the archive's order: one per row."""
     with tarfile.open(path) as archive:
         for member in archive:
             key, _, found = Path(member.name).name.partition(".")

@@ -61,7 +61,7 @@ def task_images(
         split: ``train``, ``test``, or one of the task's corrupted ones, such as ``motion_blur``.
         root: the assets folder; the files lie in ``datasets/<repository>`` below it, as in the repository.
         size: of the images, pixels.
-        count: a seeded draw of so many images, decoded alone; all where there are no more. The same draw as
+        count: number of images of a seeded draw, the only ones decoded; all where there are no more. The same draw as
             `Suite.some_images` makes of all of them.
         seed: of the draw.
         progress: a bar on terminals.

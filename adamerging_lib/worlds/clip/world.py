@@ -23,7 +23,7 @@ from .tasks import TASKS
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """What CLIP's own images were normalised by."""
-TRAINING_POOL = 2000  # images a task: what merging methods get of the training images
+TRAINING_POOL = 2000  # images per task: what merging methods get of the training images
 
 T = TypeVar("T")
 

@@ -176,7 +176,7 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def report(manifest: Mapping[str, Any], shipped: Mapping[str, Any] | None) -> str:
-    """Average accuracies of a zoo beside the shipped one's, one line a model."""
+    """Average accuracies of a zoo beside the shipped one's, one line per model."""
     lines = []
     for method, tasks in manifest["accuracies"].items():
         mean = sum(tasks.values()) / len(tasks)

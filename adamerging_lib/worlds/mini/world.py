@@ -16,7 +16,7 @@ from ..heads import zero_shot_head
 from ..zoo import SHIPPED, load_checkpoint, load_clip, read_manifest
 from .tasks import SIZES, TASKS, render
 
-TRAINING_POOL = 2000  # images a task: what merging methods get of the experts' 4,000
+TRAINING_POOL = 2000  # images per task: what merging methods get of the experts' 4,000
 
 
 class TrainingImages(Mapping[str, TaskData]):
@@ -77,7 +77,7 @@ def mini_images(task: str, split: str, count: int | None = None) -> TaskData:
     Arguments:
         task: task id.
         split: ``train``, ``validation`` or ``test``.
-        count: the first so many images; the split's own size by default.
+        count: number of images, from the first; the split's own size by default.
 
     Raises:
         ValueError: unknown task or split.

@@ -75,7 +75,7 @@ def text_data(task: str, split: str, tokenizer: Tokenizer, count: int | None = N
         task: task id.
         split: ``train``, ``validation`` or ``test``.
         tokenizer: makes the tokens.
-        count: the first so many texts; the split's own size by default.
+        count: number of texts, from the first; the split's own size by default.
 
     Raises:
         ValueError: unknown task or split.

@@ -1,7 +1,7 @@
 """`adamerging zoo --profile tiny`: fine-tune the experts of a tiny profile and its joint model, on this machine.
 
 Every model resumes where it was cut off, a finished one is not trained again, and one that another process is at is
-left to it. At 96 px a core learns from 56 images a second, 92 in bfloat16 where it has that: on two cores, by two
+left to it. At 96 px a core learns from 56 images per second, 92 in bfloat16 where it has that: on two cores, by two
 processes side by side, everything takes an hour and three quarters, or one.
 """
 

@@ -4,11 +4,11 @@ A pack lies at ``<assets>/tiny-hub/NAME_jpg128.npz``, in the layout of JPEG file
 square (the short side brought to 128, as `clip.pixels` does for CLIP, and the centre cut out), quality 95 with colours
 at full resolution, which small digits need. Once a pack is there, the hub's files of that set are not needed any more.
 
-About 4,000 training and 2,000 test images a task, each from its own split on the hub: 400 and 200 a class where there
-are ten (EuroSAT, SVHN, MNIST), 93 and 47 of GTSRB, 89 and 44 of RESISC45, all 80 and 40 of DTD. By that rule SUN397
-would have 10 of each of its 397 classes for training and Cars 20 of 196; no class has fewer than 25 (if the set has
-them: some of Cars have 24), which is about 9,900 and 4,900 images, and 5 and 10 a class for testing. More would cost
-room and gain little: the recipe shows these two experts 128,000 views, thirteen of each of SUN397's images.
+About 4,000 training and 2,000 test images per task, each from its own split on the hub: 400 and 200 per class where
+there are ten (EuroSAT, SVHN, MNIST), 93 and 47 of GTSRB, 89 and 44 of RESISC45, all 80 and 40 of DTD. By that rule
+SUN397 would have 10 of each of its 397 classes for training and Cars 20 of 196; no class has fewer than 25 (if the set
+has them: some of Cars have 24), which is about 9,900 and 4,900 images, and 5 and 10 per class for testing. More would
+cost room and gain little: the recipe shows these two experts 128,000 views, thirteen of each of SUN397's images.
 
 The draw is seeded, and the same files give the same images; their bytes are those of one version of Pillow.
 """
@@ -76,7 +76,7 @@ def draw(labels: np.ndarray, classes: Sequence[str], count: int) -> np.ndarray:
     Arguments:
         labels: of all rows.
         classes: names in label order.
-        count: images a class.
+        count: images per class.
 
     Raises:
         ValueError: naming the classes that have no image.

@@ -5,7 +5,7 @@
 holds is its maker's choice; the folder behind the book's runs was made from what public repositories hold, and so
 
 * SVHN's place is CIFAR-10's: of SVHN's digits there are 801 for training, too few for an expert;
-* SUN397's place is that of the older set of 15 scenes, grey pictures, 100 a class for training;
+* SUN397's place is that of the older set of 15 scenes, grey pictures, 100 per class for training;
 * Cars has all 196 classes with 10 training images each, RESISC45 14 of 45 classes, DTD 10 of 47 with 80 each;
 * MNIST's splits are both drawn from its official test images, and GTSRB's from its training tracks, none in both.
 """

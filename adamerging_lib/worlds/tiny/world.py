@@ -39,7 +39,7 @@ LOGIT_SCALE = 30.0
 is likewise the one that its training found best."""
 TIMM_EPS = 1e-6
 """Of timm's layer norms; the other profiles' weights are of a model with 1e-12."""
-TRAINING_POOL = 2000  # images a task: what merging methods get of the training images
+TRAINING_POOL = 2000  # images per task: what merging methods get of the training images
 
 
 def load_tiny(name: str, tasks: Sequence[str]) -> Suite:
@@ -124,7 +124,7 @@ def _asset_name(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of an asset, computed once a process."""
+    """SHA-256 of an asset, computed once per process."""
     state = path.stat()
     return _digest(path, state.st_mtime_ns, state.st_size)
 
