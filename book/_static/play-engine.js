@@ -56,7 +56,7 @@ function adamergingEngine() {
 
   // ------------------------------------------------------------------------------------------------ arithmetic
 
-  // y[M, N] = x[M, K] W[N, K]ᵀ + bias, compiled by wat2wasm from play-linear.wat: ten times as fast as the same in JavaScript.
+  // y[M, N] = x[M, K] W[N, K]ᵀ + bias, compiled by wat2wasm from play-linear.wat, which gains much over JavaScript.
   const LINEAR =
     "AGFzbQEAAAABEAJgAXsBfWAHf39/f39/fwACDwEDb3duBm1lbW9yeQIAAQMDAgABBwoBBmxpbmVhcgABCoUFAhkAIAD9HwAgAP0fAZIgAP0fAiAA" +
     "/R8DkpIL6AQCB38LeyAGQQJ0IQkDQEEAIQgDQCABIAcgCWxqIQogAiAIIAlsaiELIAogCWohDP0MAAAAAAAAAAAAAAAAAAAAACEO/QwAAAAAAAAA" +
@@ -193,7 +193,7 @@ function adamergingEngine() {
       }
     }
 
-    // `| 0` keeps addresses whole numbers for the compiler; without it this takes more time than all products of matrices.
+    // Softmax attention, head by head; `| 0` keeps addresses whole numbers for the compiler.
     function attention(out, qkv, count) {
       const length = (width / header.attentionHeads) | 0, row = (3 * width) | 0, scale = 1 / Math.sqrt(length);
       const shares = new Float64Array(tokens);
@@ -285,8 +285,7 @@ function adamergingEngine() {
   // Answers {id, coefficients, share, tasks}: the first images of each task, then the next ones. Between two parts it looks
   // whether something newer was asked for. It works alike in a worker and in the page itself.
   function serve(post) {
-    let world = null, latest = -1;
-    let images = 0;
+    let world = null, latest = -1, images = 0;
     const pause = () => new Promise((resolve) => setTimeout(resolve));
     async function answer({ id, coefficients, share, tasks }) {
       world.merge(coefficients);
