@@ -227,7 +227,7 @@ def over_seconds(rows: pd.DataFrame) -> Figure:
     front = merging.loc[order, "average"].cummax()
     axes.step(seconds[order], front, where="post", color="#DCDCDC", lw=4, zorder=0.3)
     places, references = _points(axes, merging, seconds), _references(axes, frame)
-    steps = merging.loc[order, "label"][merging.loc[order, "average"] == front]
+    steps = merging.loc[front.index[~front.duplicated()], "label"]  # the first at each height: ties would crowd
     told = {*steps, *merging.loc[merging["gives"] == PARTS, "label"], *merging["label"][merging.index.isin(ADAMERGING)]}
     edge_labels(axes, {name: place for name, place in places.items() if name in told} | references, "right")
     return figure
