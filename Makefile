@@ -26,7 +26,7 @@ RUN ?=
 P ?=
 export NOTEBOOK RUN P PDF
 
-.PHONY: help book html pdf archive look test test-assets gpu lint check-offline check-book check-fits zoo rerun unrun parameters accept refit lock clean distclean
+.PHONY: help book html pdf archive look test test-assets gpu lint check-offline check-book check-fits grid check-grid zoo rerun unrun parameters accept refit lock clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -102,6 +102,12 @@ accept: $(STAMP) ## make fresh notebooks and records the committed ones; the REA
 
 check-fits: $(STAMP) ## replay the first steps of every kept fit: WORLD=mini EXPERIMENT=performance
 	$(PY) -m adamerging_study.refit check $(FITS)
+
+grid: $(STAMP) ## learn what is missing of an experiment whose outcomes are kept; resumes: WORLD=mini EXPERIMENT=gain
+	$(PY) -m adamerging_study.traces make $(WORLD) $(or $(EXPERIMENT),gain)
+
+check-grid: $(STAMP) ## compute the first losses of every kept outcome anew: WORLD=mini EXPERIMENT=gain
+	$(PY) -m adamerging_study.traces check $(WORLD) $(or $(EXPERIMENT),gain)
 
 refit: $(STAMP) ## make kept fits anew, into results/; resumes: WORLD=mini EXPERIMENT=performance DEVICE=cuda
 	@$(PY) -m adamerging_study.refit names $(FITS) >/dev/null

@@ -161,14 +161,15 @@ def filled(name: str, values: Mapping[str, object], known: Mapping[str, Paramete
 
 
 def kept_fits(name: str, values: Mapping[str, object]) -> list[Path]:
-    """Files of the kept fits that a run may read: of its experiment, and of the main comparison, which others read too.
+    """Files of the kept fits and outcomes that a run may read: of its experiment, and the main comparison's fits.
 
     Arguments:
         name: the notebook.
         values: the parameters given.
     """
-    folder = Path("results", str(values.get("profile", rooms.face(name).world)), "fits")
-    return sorted(path for room in {name, "performance"} for path in folder.glob(f"{room}-*.safetensors"))
+    folder = Path("results", str(values.get("profile", rooms.face(name).world)))
+    fits = [path for room in {name, "performance"} for path in folder.glob(f"fits/{room}-*.safetensors")]
+    return sorted([*fits, *folder.glob(f"traces/{name}/*.json")])
 
 
 def listing(name: str) -> str:

@@ -1,0 +1,29 @@
+"""What AdaMerging's gain is made of: where it starts, how fine its coefficients are, what it minimises."""
+
+from ..rooms import Face
+
+METHOD = "adapted"
+"""The ``method`` of all rows of a cell of the grid; its factors tell which."""
+WEIGHTS = "weights"
+GRAINS = {"tensor": "per tensor", "component": "per component", WEIGHTS: "all weights"}
+"""What is learned, from coarse to fine."""
+STARTS = {
+    "task_arithmetic": "Task Arithmetic", "ties": "Ties-Merging", "iso_c": "Iso-C", "tsv_m": "TSV-M", "wudi": "WUDI",
+}  # fmt: skip
+"""The merged model at the first step."""
+OBJECTIVES = {
+    "entropy": "entropy", "diverse": "entropy, diverse", "imitation": "imitation", "hard_imitation": "imitation, hard",
+    "sure_imitation": "imitation, where the expert is surer", "labels": "labels",
+}  # fmt: skip
+"""What is minimised."""
+
+FACE = Face(
+    question="Where does AdaMerging's gain come from: the start, the number of coefficients, or the objective?",
+    factors={
+        "start": "the merged model that learning starts from",
+        "grain": "what is learned: a coefficient per tensor or per singular component, or all weights",
+        "objective": "what is minimised",
+        "images": "unlabelled images per task that are learned from; 0 for all that may be",
+        "rate": "the learning rate, where it is not the one that the run gives for what is learned",
+    },
+)
