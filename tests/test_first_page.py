@@ -107,12 +107,12 @@ def test_differences_are_told_with_their_uncertainty():
 @pytest.mark.parametrize(
     ("mini", "tiny", "phrase"),
     [
-        (HOLDS, HOLDS, "reproduces in both worlds"),
+        (HOLDS, HOLDS, "reproduces in both worlds of images"),
         (HOLDS, FAILS, "reproduces in the drawn world but not on photographs"),
         (FAILS, HOLDS, "reproduces on photographs but not in the drawn world"),
         (HOLDS, UNDECIDED, "reproduces in the drawn world and is undecided on photographs"),
         (FAILS, UNDECIDED, "does not reproduce in the drawn world and is undecided on photographs"),
-        (UNDECIDED, UNDECIDED, "is undecided in both worlds"),
+        (UNDECIDED, UNDECIDED, "is undecided in both worlds of images"),
         (NOT_RUN, FAILS, "does not reproduce on photographs and was not measured in the drawn world"),
     ],
 )
@@ -136,7 +136,7 @@ def test_the_lead_is_over_the_best_form_draw_by_draw():
 
 def test_the_answer_follows_the_records(worlds):
     text = answer.answer_text()
-    assert "gain reproduces in both worlds; its size (at least 5.5 of the [+11.0]{.published} points published)" in text
+    assert "gain reproduces in both worlds of images; its size (our threshold: 5.5 of the [+11.0]{.published}" in text
     assert "reproduces in the drawn world but not on photographs.**" in text
     assert "+11.0 points (95 % interval " in text and "+2.0 points (point value only) on photographs" in text
     keep(worlds, "tiny", performance_rows(layer_wise_adamerging=68.0))
@@ -239,7 +239,7 @@ def test_gains_are_paired(worlds):
 def test_the_figure_in_words_begins_with_the_finding(worlds):
     found = {profile: forest.gains(numbers) for profile, numbers in answer.numbers_of("performance").items()}
     text = forest.alt(found)
-    assert text.startswith("The sign of AdaMerging's gain reproduces in both worlds; its size (at least 5.5 of the +11")
+    assert text.startswith("The sign of AdaMerging's gain reproduces in both worlds of images; its size (our")
     assert "Photographs, over λ = 0.3 and over the best λ: Layer-wise +2.0 (point value only), +1.0 (" in text
     assert text.endswith("Layer-wise +11.0, Layer-wise ++ +12.0, Task-wise +2.0, Task-wise ++ +4.6.")
     assert not set('*[{"') & set(text)

@@ -48,7 +48,7 @@ def verdict_text() -> str:
     claim = next(claim for claim in claims.claims_of("performance") if claim.id == "lw-over-ta")
     sizes = {profile: claims.verdict("performance", claim.id, profile).word for profile in WORLDS}
     signs = {profile: direction(numbers["lw_over_ta"]) for profile, numbers in numbers_of("performance").items()}
-    size = f"its size (at least {claim.low:g} of the {quoted(claim.published)} points published)"
+    size = f"its size (our threshold: {claim.low:g} of the {quoted(claim.published)} points published)"
     return f"The sign of AdaMerging's gain {spoken(signs)}; {size} {spoken(sizes)}."
 
 
@@ -66,7 +66,7 @@ def tasks_text() -> str:
     paper = f"{(theirs > 0).sum()} gain, {(theirs < 0).sum()} lose"
     return (
         f"**Task by task**, layer-wise over Task Arithmetic at $\\lambda = 0.3$: {'; '.join(parts)}; published, "
-        f"{quoted(paper)} ({POINT_ONLY})."
+        f"{quoted(paper)} (no intervals printed)."
     )
 
 
@@ -84,7 +84,7 @@ def standing_text() -> str:
         parts.append(f"{_PLACES[profile]}, {each}")
     return (
         f"**Without any image**, {' and '.join(LEADERS.values())} {verb} above every form of AdaMerging{_steps()} in "
-        f"both worlds. Their lead over the best form, points (95 % interval): {'; '.join(parts)}."
+        f"both worlds of images. Their lead over the best form, points (95 % interval): {'; '.join(parts)}."
     )
 
 
@@ -156,7 +156,7 @@ def spoken(words: Mapping[str, str]) -> str:
     for word in (word for word in WORDS if word in words.values()):
         places = [_PLACES[profile] for profile, said in words.items() if said == word]
         verb = _FURTHER[word] if parts and HOLDS in words.values() else _VERBS[word]
-        parts.append(f"{verb} {'in both worlds' if len(places) == len(_PLACES) else ' and '.join(places)}")
+        parts.append(f"{verb} {'in both worlds of images' if len(places) == len(_PLACES) else ' and '.join(places)}")
     return (" " if HOLDS in words.values() else " and ").join(parts)
 
 

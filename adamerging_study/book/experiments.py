@@ -27,8 +27,8 @@ def experiments_text() -> str:
     return (
         f"{table(rows, ['experiment', 'minutes', *map(heading, worlds.values())])}\n"
         f"Under each world: on how many claims of the experiment, the papers' and the study's own, the word is "
-        f"*{HOLDS}* / *{UNDECIDED}* / *{FAILS}*, with a link to that run. Minutes: wall-clock time of the default run, "
-        "which reads fits that are kept.\n"
+        f"*{HOLDS}* / *{UNDECIDED}* / *{FAILS}*, with a link to that run. Minutes: wall-clock time when the "
+        "record was made, on a machine that did other work, too; fits that are kept were read.\n"
     )
 
 
