@@ -154,7 +154,7 @@ def test_a_draw_of_images_is_the_same_under_every_corruption():
         assert {image.numpy().tobytes() for image in few.test[task].images} <= whole
     assert not few.test["alpha"].images.equal(suite.some_images(7, seed=2).test["alpha"].images)
     assert suite.some_images(None) is suite and len(suite.some_images(1000).test["alpha"]) == 30
-    with pytest.raises(ValueError, match="0 test images a task"):
+    with pytest.raises(ValueError, match="0 test images per task"):
         suite.some_images(0)
 
 
