@@ -38,8 +38,9 @@ from .rooms import part
 PROGRAM = "python -m adamerging_study.traces"
 FIRST, REPLAYED = 25, 5
 TOLERANCE = 1e-3
-"""Nats by which a loss of the first steps, computed anew, may differ from the kept one. Other sizes of batches and
-other processors move them by 1e-5; a learning rate that is off by a tenth, by 1e-2."""
+"""Nats by which a loss of the first steps, computed anew, may differ from the kept one. Of six cells, two threads
+instead of one moved none by more than 2e-6 (the kept digits are 1e-6 apart); a learning rate a tenth higher moved each
+by 1.6e-2 or more."""
 SCHEMA = 1
 
 Losses = np.ndarray

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..frames import AVERAGE, labels
@@ -39,13 +40,12 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*factors, "accuracy", "low", "high", "seeds"])
 
 
-def table(rows: pd.DataFrame, of: str, by: str, *, percent: str = "{:.1f}", **which: object) -> pd.DataFrame:
+def table(rows: pd.DataFrame, of: str, by: str, **which: object) -> pd.DataFrame:
     """Average accuracies, half a 95 % interval beside, of cells that differ in two factors, as text.
 
     Arguments:
         rows: of the record.
         of, by: the factors of lines and columns.
-        percent: format of a number.
         which: values of the other factors.
     """
     frame = _named_rates(cells(rows))
@@ -53,7 +53,7 @@ def table(rows: pd.DataFrame, of: str, by: str, *, percent: str = "{:.1f}", **wh
         frame = frame[frame[column] == value]
     frame = frame.assign(images=frame["images"].map(lambda count: f"{count:.0f}" if count else "all"))
     half = (frame["high"] - frame["low"]).astype(float) / 2
-    text = frame["accuracy"].map(percent.format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
+    text = frame["accuracy"].map("{:.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
     pivot = frame.assign(text=text).pivot_table(index=of, columns=by, values="text", aggfunc="first", sort=False)
     return _named(pivot.fillna("–"))
 
@@ -93,9 +93,7 @@ def over_images(rows: pd.DataFrame, objectives: Sequence[str]) -> Figure:
         axes.set_xticks(counts, map(str, counts))
         axes.minorticks_off()
     panels[-1, 0].set_xlabel("unlabelled images per task that are learned from")
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    if names:
-        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+    _legend(figure, panels[0, 0], columns=2)
     return figure
 
 
@@ -119,8 +117,7 @@ def by_objective(rows: pd.DataFrame, images: int) -> Figure:
     axes.set_yticks(range(len(objectives)), [OBJECTIVES[name] for name in objectives])
     axes.set(xlabel="accuracy on other images (%); dashed: the start, TSV-M", ylim=(-0.6, len(objectives) - 0.4))
     axes.tick_params(axis="y", length=0)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)), frameon=False, fontsize=9.5)
+    _legend(figure, axes)
     return figure
 
 
@@ -144,9 +141,16 @@ def from_starts(rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(starts)), [STARTS[start] for start in starts])
     axes.set(xlabel="accuracy on other images (%)", ylim=(-0.6, len(starts) - 0.4))
     axes.tick_params(axis="y", length=0)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)), frameon=False, fontsize=9.5)
+    _legend(figure, axes)
     return figure
+
+
+def _legend(figure: Figure, axes: Axes, columns: int | None = None) -> None:
+    """The labels of one panel, below the figure; in one line unless columns are given."""
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        ncols = columns or len(names)
+        figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9.5)
 
 
 def _named_rates(frame: pd.DataFrame) -> pd.DataFrame:
