@@ -49,6 +49,7 @@ def adapt(
     clamp: bool | str | None = None,
     objective: Objective = "entropy",
     combine: str | None = None,
+    guard: bool = False,
     steps: int | None = None,
     lr: float | None = None,
     batches: int | None = None,
@@ -91,6 +92,8 @@ def adapt(
             ``diversity``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for regression heads;
             or a function (task, logits of a batch) → number to minimise.
         combine: join the tasks' gradients by a rule instead of adding them up, see `adamerge`.
+        guard: keep about a quarter of the inputs back, of which at most the first 64 or so per task are looked at, and
+            return the state on the path that the experts' predictions on them speak for, or the start; see `adamerge`.
         steps: number of steps of Adam (500).
         lr: learning rate of Adam (1e-3).
         batches: number of batches per task and step (1); the published scripts take 2 of 16 images, here the batch size
@@ -140,6 +143,7 @@ def adapt(
     hyper = {"granularity": granularity, "vectors": vectors, **options, "init": plain_init, "clamp": clamp}
     hyper |= {"keep": keep} if vectors == "ties" else {}
     hyper |= {"objective": _plain(objective), "combine": combine, "seed": seed, "setting": setting}
+    hyper |= {"guard": True} if guard else {}
     hyper |= {"private": [private] if isinstance(private, str) else list(private), "statistics": statistics}
     terms = _terms(objective, combine, parts.tv.tasks, run)
     speed = speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=False)
@@ -147,15 +151,19 @@ def adapt(
     count = max(1, options["steps"] * options["batches"])
     least = 2 if layers(model) else 1  # one input has no variance
     streams = {
-        task: Batches(data[task], task, seed=seed, inductive=setting == "inductive", count=count, least=least)
+        task: Batches(
+            data[task], task, seed=seed, inductive=setting == "inductive", count=count, least=least, guarded=guard
+        )
         for task in tv.tasks
     }
     engine = Engine(model, parts, logits, run, statistics, streams, taught=objective == "imitation")
+    watch = engine.guard() if guard else None
     before = engine.check(tv, start.clamp(0, 1) if clamp is True else start, granularity)
     fit, seconds, memory = measured(
         lambda: learn(
             engine.source, tv, list(streams.values()), start, run=run, method="adapted", hyper=hyper,
             granularity=granularity, clamp=clamp, terms=terms | speed, checkpoint=checkpoint, callback=callback,
+            guard=watch,
         ),
         run.device,
     )  # fmt: skip

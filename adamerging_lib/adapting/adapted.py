@@ -116,6 +116,7 @@ class Adapted(Fit):
             "kind": KIND, "schema": SCHEMA, "method": self.method, "tasks": self.tasks, "hyper": dict(self.hyper),
             "ties": dict(self.ties), "confidence": {t: dict(c) for t, c in self.confidence.items()},
             "history": {column: self.history[column].tolist() for column in self.history},
+            "guard": None if self.guard is None else {name: self.guard[name].tolist() for name in self.guard},
             "seconds": self.seconds, "logits": "default" if self.logits is default_logits else "own",
         }  # fmt: skip
         (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -158,6 +159,7 @@ def load_adapted(folder: str | os.PathLike[str], model: nn.Module, *, logits: Lo
         coefficients=Coefficients.load(folder / COEFFICIENTS), history=pd.DataFrame(about["history"]),
         trajectory=load(folder / PATH)["trajectory"], seconds=about["seconds"], template=model,
         logits=logits or default_logits, ties=about["ties"], confidence=about["confidence"],
+        guard=pd.DataFrame(about["guard"]) if about.get("guard") else None,
     )  # fmt: skip
     names = model.state_dict().keys()
     for task in tasks:

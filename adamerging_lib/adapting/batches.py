@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..learning.guard import SHARE
 from ..learning.streams import seeded
 
 LABELS = ("labels", "label")
 SHAPES = 16
 """Different shapes of a list's batches that are tried before the first step, at most."""
 Inputs = Tensor | dict[str, Any]
+_TOO_FEW = "guard=True keeps a part of {} back, and it has too few inputs for that: give more data, or no guard"
 
 
 def inputs_of(batch: Any, owner: str) -> Inputs:
@@ -84,15 +87,33 @@ def rows(inputs: Inputs, kept: Tensor) -> Inputs:
     }
 
 
-def held_out(inputs: Inputs) -> Tensor:
-    """Which inputs of a batch the inductive setting never adapts on, bool ``[n]``: about one half.
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """Batches of one shape as one."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    whole = [name for name, value in first.items() if isinstance(value, Tensor) and value.dim()]
+    whole = [name for name in whole if len(first[name]) == length(first)]
+    return {**first, **{name: torch.cat([part[name] for part in parts]) for name in whole}}
 
-    An input's own bytes decide, so the halves are the same ones in every order, batch, loader and process. Padding is
-    left out where the batch has an ``attention_mask``.
+
+def held_out(inputs: Inputs) -> Tensor:
+    """Which inputs of a batch the inductive setting never adapts on, bool ``[n]``: about one half; see `_digests`."""
+    return torch.tensor([bool(digest[0] & 1) for digest in _digests(inputs)], dtype=torch.bool)
+
+
+def watched(inputs: Inputs) -> Tensor:
+    """Which inputs of a batch a guard keeps for itself, bool ``[n]``: about one of ``SHARE``; see `_digests`."""
+    return torch.tensor([digest[1] % SHARE == 0 for digest in _digests(inputs)], dtype=torch.bool)
+
+
+def _digests(inputs: Inputs) -> Iterator[bytes]:
+    """Of each input's own bytes, which are the same in every order, batch, loader and process.
+
+    Padding is left out where the batch has an ``attention_mask``.
     """
     named = {"": inputs} if isinstance(inputs, Tensor) else inputs
     n, mask = length(inputs), named.get("attention_mask")
-    decided = []
     for i in range(n):
         digest = hashlib.blake2b(digest_size=8)
         for name in sorted(named):
@@ -104,8 +125,7 @@ def held_out(inputs: Inputs) -> Tensor:
                 own = own[mask[i].bool()]
             digest.update(f"{name}|{own.dtype}|{tuple(own.shape)}".encode())
             digest.update(own.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        decided.append(bool(digest.digest()[0] & 1))
-    return torch.tensor(decided, dtype=torch.bool)
+        yield digest.digest()
 
 
 def told(inputs: Inputs) -> str:
@@ -129,6 +149,7 @@ class Batches:
         inductive: leave out what `held_out` names.
         count: of an iterator that can be gone through only once: how many batches are read, and kept, at once.
         least: inputs of a batch; smaller ones are left out.
+        guarded: leave out what `watched` names.
 
     Raises:
         ValueError: for what is no iterable of batches, and iterators with too few.
@@ -145,9 +166,10 @@ class Batches:
         inductive: bool = False,
         count: int = 1,
         least: int = 1,
+        guarded: bool = False,
     ) -> None:
         self.owner, self.task, self.seed, self.inductive = f"data[{task!r}]", task, seed, inductive
-        self.least = least
+        self.least, self._apart = least, watched if guarded else None
         check_data(data, self.owner)
         self._data = _read(data, count, self.owner) if _once(data) else data
         self._begin(0)
@@ -172,6 +194,24 @@ class Batches:
             if self._pass > 0:
                 return
             yield found
+
+    def watched(self, most: int) -> list[Inputs]:
+        """What `watched` names in the batches of the first pass, until there are ``most``; of one shape in one piece.
+
+        Raises:
+            ValueError: where there is too little of it.
+        """
+        other, found, count = copy.copy(self), {}, 0
+        other._apart, other.least = lambda inputs: ~watched(inputs), 1
+        for inputs in other.one_pass():
+            found.setdefault(_shape(inputs), []).append(inputs)
+            count += length(inputs)
+            if count >= most:
+                break
+        parts = [part for part in map(joined, found.values()) if length(part) >= self.least]
+        if not parts:
+            raise ValueError(_TOO_FEW.format(self.owner))
+        return parts
 
     def shapes(self) -> Iterator[Inputs]:
         """The first batch; of a list, where looking costs nothing, the first of every shape and type of its inputs."""
@@ -199,6 +239,8 @@ class Batches:
             self._read += 1
             if self.inductive:
                 inputs = rows(inputs, ~held_out(inputs))
+            if self._apart is not None:
+                inputs = rows(inputs, ~self._apart(inputs))
             if length(inputs) >= self.least:
                 self._given, self._next = self._given + 1, self._next + 1
                 return inputs
@@ -218,6 +260,8 @@ class Batches:
     def _empty(self) -> str:
         if self._pass:
             return f"{self.owner} gave nothing when it was gone through again: give a list of batches or a loader"
+        if self._read and self._apart is not None:
+            return _TOO_FEW.format(self.owner)
         if self._read and self.inductive:
             return f"{self.owner} has too few inputs in the half that setting='inductive' adapts on: give more data"
         if self._read:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..forward import compute_state, entropy
 from ..learning.adaptation import Adaptation
+from ..learning.guard import WATCHED, Guard
 from ..learning.model import Source
 from ..merged import Fit
 from ..state import StateDict, accumulation_dtype, fingerprint
@@ -63,10 +65,24 @@ class Engine:
         """Of the descent's model."""
         return Source(self._opened, self._fingerprint)
 
+    def guard(self) -> Guard:
+        """A guard that looks at what the streams keep back.
+
+        Raises:
+            ValueError: where a task has nothing to keep back.
+        """
+        found = {task: stream.watched(WATCHED) for task, stream in self.streams.items()}
+
+        def drawn(model: Template, device: torch.device) -> tuple[list[list[Inputs]], None]:
+            return [[moved(batch, device, self.dtype) for batch in found[task]] for task in model.tasks], None
+
+        return Guard(replace(self.source, opened=partial(self._opened, taught=True)), drawn)
+
     def _opened(
-        self, tv: TaskVectors, tasks: Sequence[str], device: torch.device, *, mode: str | None = None, **options: Any
-    ) -> Template:
-        teachers = {task: self._expert(task) for task in tasks} if self.taught else None
+        self, tv: TaskVectors, tasks: Sequence[str], device: torch.device, *, mode: str | None = None,
+        taught: bool = False, **options: Any,
+    ) -> Template:  # fmt: skip
+        teachers = {task: self._expert(task) for task in tasks} if self.taught or taught else None
         return Template.of(
             self.model, tasks, self.parts.private, logits=self.logits, dtype=self.dtype, device=device,
             mode=mode or self.mode, teachers=teachers, **options,
@@ -132,7 +148,7 @@ class Engine:
         return Adapted(
             {**fit.state, **shared}, fit.method, {**fit.hyper, "recalibrate": recalibrate}, fit.tasks,
             overrides={task: part for task, part in own.items() if part} or None, coefficients=fit.coefficients,
-            history=fit.history, trajectory=fit.trajectory, template=self.model,
+            history=fit.history, trajectory=fit.trajectory, guard=fit.guard, template=self.model,
             logits=self.logits or default_logits, ties=self.parts.ties,
             confidence={t: {"before": before[t][0], "after": after[t][0], "most": after[t][1]} for t in fit.tasks},
         )  # fmt: skip

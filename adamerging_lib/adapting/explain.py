@@ -86,7 +86,22 @@ def _words(fit: Adapted, values: pd.DataFrame, table: pd.DataFrame) -> str:
         named = ", ".join(f"{name} ({spread[name]:.2f})" for name in spread.index[:3])
         if len(fit.tasks) > 1:
             lines.append(f"Tasks differ most in: {named} (standard deviation over tasks).")
-    return "\n".join(lines + _confidence(fit))
+    return "\n".join(lines + _guard(fit) + _confidence(fit))
+
+
+def _guard(fit: Adapted) -> list[str]:
+    if fit.guard is None:
+        return []
+    kept, last = fit.guard[fit.guard["kept"]].iloc[0], fit.guard.iloc[-1]
+    told = "by the experts' beliefs about inputs that were kept back"
+    if kept["step"] == 0:
+        return [f"The guard went back to the start: no state leads it clearly {told} (the last: {_lead(last)})."]
+    where = "the last state" if kept["step"] == last["step"] else f"the state after {kept['step']} steps"
+    return [f"The guard kept {where}: {_lead(kept)} above the start in expected accuracy, {told}."]
+
+
+def _lead(row: pd.Series) -> str:
+    return f"{100 * row['lead']:+.1f} ± {100 * row['error']:.1f} points"
 
 
 def _confidence(fit: Adapted) -> list[str]:

@@ -18,6 +18,7 @@ from ..runtime.devices import advice_on_memory
 from ..state import accumulation_dtype
 from ..task_vectors import Rows, TaskVectors
 from .adaptation import Adaptation
+from .guard import Guard
 from .model import Source
 from .objective import CLAMPS, Objective
 from .resume import restore_run, save_run
@@ -42,6 +43,7 @@ def learn(
     checkpoint: str | Path | None = None,
     save_every: int = 25,
     callback: Callable[[int, Tensor], None] | None = None,
+    guard: Guard | None = None,
 ) -> Fit:
     """λ ← λ − Adam(∇L(λ)), for as many steps as the run's options say.
 
@@ -61,9 +63,10 @@ def learn(
         checkpoint: file to keep the run in.
         save_every: steps between checkpoints.
         callback: called after every step with (steps done, λ as used ``[K, R]``).
+        guard: chooses a state of the path; default the last.
 
     Returns:
-        Fit: merged state, coefficients, history, trajectory.
+        Fit: merged state, coefficients, history, trajectory, and what the guard saw.
 
     Raises:
         ValueError: where λ cannot start where asked, the checkpoint is another run's, or losses are NaN.
@@ -91,6 +94,8 @@ def learn(
         losses, trajectory = restore_run(checkpoint, identity, raw, optimiser, options["steps"]) or (losses, trajectory)
         distributed.agree(len(losses), f"checkpoints {checkpoint}, steps done")
 
+    if guard is not None:
+        guard.looked(tv, trajectory[0][None].cpu(), granularity, tasks, run.device)  # its errors come before the steps
     batches, labelled = options["batches"], streams[0].labels is not None
     steps = run.steps(method, tasks, loss="loss" if labelled else "entropy", done=losses)
     with advice_on_memory(size, len(tv.tasks), {**hyper, **terms}):
@@ -108,14 +113,17 @@ def learn(
                 callback(step + 1, trajectory[-1])
 
     path = torch.stack(trajectory).cpu()
+    seen = None if guard is None else guard.looked(tv, path, granularity, tasks, run.device)
+    final = path[-1 if seen is None else int(seen["step"][seen["kept"]].item())]
     return Fit(
-        state=tv.merge(path[-1], granularity),
+        state=tv.merge(final, granularity),
         method=method,
         hyper=dict(hyper),
         tasks=tv.tasks,
-        coefficients=Coefficients(path[-1], tv.tasks, rows.names, granularity),
+        coefficients=Coefficients(final, tv.tasks, rows.names, granularity),
         history=_history(steps.history(), path, tasks, weights, objective.pull, batches),
         trajectory=path,
+        guard=seen,
     )
 
 

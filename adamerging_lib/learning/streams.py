@@ -72,6 +72,7 @@ class Stream:
         if n == 0 or size < 1:
             raise ValueError(f"stream of task {task!r} has {n} images and batches of {size}: both must be at least 1")
         self.images, self.labels, self.size, self.n = images, labels, size, n
+        self.task, self.seed, self._index = task, seed, index
 
         @lru_cache(maxsize=2)
         def shuffled(number: int) -> Tensor:
@@ -85,6 +86,17 @@ class Stream:
         copied = copy.copy(self)
         copied.labels = labels
         return copied
+
+    def parted(self, count: int) -> tuple[Stream, Stream]:
+        """The stream without ``count`` images, drawn by seed and task, and one batch of these, without labels."""
+        index = torch.arange(len(self.images)) if self._index is None else self._index.cpu()
+        order = index[torch.randperm(self.n, generator=seeded("guard", self.seed, self.task))]
+        rest = Stream(
+            self.images, size=self.size, task=self.task, seed=self.seed, index=order[count:].sort().values,
+            labels=self.labels,
+        )  # fmt: skip
+        apart = self.images[sent(order[:count], self.images.device)]
+        return rest, Stream(apart, size=count, task=self.task, seed=self.seed)
 
     def indices(self, number: int) -> Tensor:
         """Which images batch ``number`` (from 0) holds, int64 ``[size]``."""

@@ -15,6 +15,7 @@ from ..forward import raw_features
 from ..learning.adaptation import Adaptation, learns
 from ..learning.combine import combiner, task_weights
 from ..learning.descent import initial, learn
+from ..learning.guard import suite_guard
 from ..learning.imitation import imitation_loss, taught_streams
 from ..learning.model import suite_source
 from ..learning.objective import entropy_loss
@@ -62,6 +63,7 @@ def adamerge(
     images: int | None = None,
     objective: str | Mapping[str, Any] | None = None,
     combine: str | None = None,
+    guard: bool = False,
     passes: int = 1,
     autocast: str | None = None,
     vectors_dtype: str | None = None,
@@ -153,10 +155,13 @@ def adamerge(
     hyper |= {"images": images} if images is not None else {}
     hyper |= {"objective": objective if isinstance(objective, str) else dict(objective)} if objective else {}
     hyper |= {"combine": combine} if combine is not None else {}
+    hyper |= {"guard": True} if guard else {}
     hyper |= {"seed": run.seed, "setting": run.setting}
     speed = {"passes": passes, "autocast": autocast, "vectors_dtype": vectors_dtype, "compile": compile}
     hyper |= {name: value for name, value in speed.items() if value != (1 if name == "passes" else None) and value}
-    streams = run.streams(suite, images=images)
+    streams, watch = run.streams(suite, images=images), None
+    if guard:
+        watch, streams = suite_guard(suite, streams, run.device)
     return learn(
         suite_source(suite),
         tv,
@@ -171,6 +176,7 @@ def adamerge(
         checkpoint=checkpoint,
         save_every=CHECKPOINT_EVERY,
         callback=callback,
+        guard=watch,
     )
 
 

@@ -110,6 +110,8 @@ def pack(merged: Merged) -> tuple[dict[str, Tensor], dict[str, Any]]:
         plain["history"] = {column: merged.history[column].tolist() for column in merged.history}
     if isinstance(merged, Fit):
         tensors["trajectory"] = merged.trajectory
+        if merged.guard is not None:
+            plain["guard"] = {column: merged.guard[column].tolist() for column in merged.guard}
     return tensors, plain
 
 
@@ -139,7 +141,10 @@ def unpack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Merged:
     }
     if "coefficients" in tensors:
         common["coefficients"] = Coefficients(values=tensors["coefficients"], **plain["coefficients"])
-    return Fit(**common, trajectory=tensors["trajectory"]) if "trajectory" in tensors else Merged(**common)
+    if "trajectory" not in tensors:
+        return Merged(**common)
+    guard = pd.DataFrame(plain["guard"]) if "guard" in plain else None
+    return Fit(**common, trajectory=tensors["trajectory"], guard=guard)
 
 
 def _named(module: str, name: str) -> Callable[..., Tensor]:
