@@ -15,7 +15,6 @@ from torch import Tensor
 from adamerging_lib.learning.adaptation import Adaptation
 from adamerging_lib.learning.descent import initial, learn
 from adamerging_lib.learning.guard import SHARE, WATCHED, Guard, watching
-from adamerging_lib.learning.imitation import taught_streams
 from adamerging_lib.learning.model import suite_source
 from adamerging_lib.learning.streams import Stream, seeded
 from adamerging_lib.merged import Fit
@@ -23,7 +22,7 @@ from adamerging_lib.suite import Suite, split_indices
 from adamerging_lib.worlds.corruptions import CORRUPTIONS, corrupt
 
 from ..check.faults import Set, inject
-from ..gain.learn import loss_of
+from ..gain.learn import Same, loss_of, taught
 from . import EXPERTS, METHOD, STREAMS
 
 SKEWED = 128
@@ -46,7 +45,7 @@ def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) ->
     run = Adaptation(options | {"batch_size": _size(about)}, seed=about["seed"], setting=about["setting"])
     streams, guard = _streams(suite, about, run)
     if about["objective"] == "imitation":
-        streams = taught_streams(suite, streams, run.device)
+        streams = [stream.with_labels(t) for stream, t in zip(streams, taught(Same(suite)), strict=True)]
     tv = suite.task_vectors()
     return learn(
         suite_source(suite), tv, streams, initial(None, tv, tv.rows("tensor"))[0], run=run, method=METHOD,
@@ -55,12 +54,14 @@ def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) ->
     )  # fmt: skip
 
 
-def situated(suite: Suite, situation: str, seed: int, severity: int) -> Suite:
+@functools.lru_cache(maxsize=1)
+def situated(same: Same, situation: str, seed: int, severity: int) -> Suite:
     """The suite with its images corrupted or one expert, drawn by the seed, made bad; else as it is.
 
     Raises:
         ValueError: for an unknown situation.
     """
+    suite = same.suite
     if situation in CORRUPTIONS:
         return corrupt(suite, situation, severity, seed)
     if situation in EXPERTS:
