@@ -103,11 +103,11 @@ accept: $(STAMP) ## make fresh notebooks and records the committed ones; the REA
 check-fits: $(STAMP) ## replay the first steps of every kept fit: WORLD=mini EXPERIMENT=performance
 	$(PY) -m adamerging_study.refit check $(FITS)
 
-grid: $(STAMP) ## learn what is missing of an experiment whose outcomes are kept; resumes: WORLD=mini EXPERIMENT=gain
-	$(PY) -m adamerging_study.traces make $(WORLD) $(or $(EXPERIMENT),gain)
+grid: $(STAMP) ## learn what is missing of the outcomes that are kept; resumes: WORLD=mini EXPERIMENT=gain
+	$(PY) -m adamerging_study.traces make $(WORLD) $(EXPERIMENT)
 
 check-grid: $(STAMP) ## compute the first losses of every kept outcome anew: WORLD=mini EXPERIMENT=gain
-	$(PY) -m adamerging_study.traces check $(WORLD) $(or $(EXPERIMENT),gain)
+	$(PY) -m adamerging_study.traces check $(WORLD) $(EXPERIMENT)
 
 refit: $(STAMP) ## make kept fits anew, into results/; resumes: WORLD=mini EXPERIMENT=performance DEVICE=cuda
 	@$(PY) -m adamerging_study.refit names $(FITS) >/dev/null

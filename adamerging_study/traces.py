@@ -5,8 +5,8 @@ is kept by its outcome: ``results/PROFILE/traces/EXPERIMENT/NAME.json`` holds th
 losses of the first 25 steps, and the rows of the evaluation. A run takes it in the place of a new fit where parameters
 and data agree; whoever doubts it computes the first steps anew, whose losses must be the kept ones, or all of it:
 
-    python -m adamerging_study.traces make mini gain      # what is missing; stop it at any time, run it again
-    python -m adamerging_study.traces check mini gain     # the first steps of each
+    python -m adamerging_study.traces make mini           # what is missing; stop it at any time, run it again
+    python -m adamerging_study.traces check mini          # the first steps of each
     python -m adamerging_study.traces again mini gain tsv_m-tensor-imitation-32-0    # one, whole, compared
 """
 
@@ -33,7 +33,7 @@ from adamerging_lib.runtime.atomic import atomic
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.suite import Suite
 
-from .rooms import part
+from .rooms import part, rooms
 
 PROGRAM = "python -m adamerging_study.traces"
 FIRST, REPLAYED = 25, 5
@@ -117,6 +117,11 @@ def apart(kept: Trace, learn: Learn, suite: Suite, steps: int = REPLAYED) -> flo
     return float(np.abs(losses[:steps] - np.asarray(kept.losses[:steps])).max())
 
 
+def keeping() -> list[str]:
+    """The experiments that keep outcomes: their ``measure`` has cells to learn."""
+    return [room for room in rooms() if hasattr(part(room, "measure"), "cells")]
+
+
 def cells(profile: str, experiment: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, parameters) of all that an experiment keeps on a profile."""
     from .refit import parameters  # it reads the notebook, which needs nbformat
@@ -126,35 +131,39 @@ def cells(profile: str, experiment: str) -> Iterator[tuple[str, dict[str, Any]]]
 
 World = Annotated[str, typer.Argument(help="a profile, such as mini")]
 Experiment = Annotated[str, typer.Argument(help="its name")]
+Some = Annotated[str | None, typer.Argument(help="only the outcomes of this experiment")]
 app = typer.Typer(add_completion=False, help="Kept outcomes of models that were learned: make, check, repeat them.")
 
 
 @app.command("make")
 def _make(
     profile: World,
-    experiment: Experiment,
+    experiment: Some = None,
     only: Annotated[str, typer.Option(help="a regular expression that the name must match, such as '-0$'")] = "",
     threads: int = 1,
 ) -> None:
     """Learn what is missing, one after another; stop it at any time, and run it again to go on."""
     torch.set_num_threads(threads)
-    suite, room = load_suite(profile), part(experiment, "measure")
-    data, wanted = room.digests(suite), [cell for cell in cells(profile, experiment) if re.search(only, cell[0])]
-    for name, about in (bar := tqdm(wanted, unit="model", file=sys.stderr)):
-        bar.set_postfix_str(name)
-        if find(profile, experiment, name, about, data) is None:
-            write(make(room.learn, suite, about, data), folder(profile, experiment) / f"{name}.json")
+    suite = load_suite(profile)
+    for name in [experiment] if experiment else keeping():
+        room = part(name, "measure")
+        data, wanted = room.digests(suite), [cell for cell in cells(profile, name) if re.search(only, cell[0])]
+        for cell, about in (bar := tqdm(wanted, desc=name, unit="model", file=sys.stderr)):
+            bar.set_postfix_str(cell)
+            if find(profile, name, cell, about, data) is None:
+                write(make(room.learn, suite, about, data), folder(profile, name) / f"{cell}.json")
 
 
 @app.command("check")
-def _check(profile: World, experiment: Experiment, threads: int = 1) -> int:
+def _check(profile: World, experiment: Some = None, threads: int = 1) -> int:
     """Compute the first steps of each anew; 1 where one has other losses."""
     torch.set_num_threads(threads)
-    suite, room = load_suite(profile), part(experiment, "measure")
-    failed = []
-    for path in tqdm(sorted(folder(profile, experiment).glob("*.json")), unit="model", file=sys.stderr):
-        if not (distance := apart(read(path), room.learn, suite)) <= TOLERANCE:
-            failed.append(f"{path.name}: losses are {distance:.1e} nats away, above {TOLERANCE:.0e}")
+    suite, failed = load_suite(profile), []
+    for name in [experiment] if experiment else keeping():
+        room, paths = part(name, "measure"), sorted(folder(profile, name).glob("*.json"))
+        for path in tqdm(paths, desc=name, unit="model", file=sys.stderr):
+            if not (distance := apart(read(path), room.learn, suite)) <= TOLERANCE:
+                failed.append(f"{path.name}: losses are {distance:.1e} nats away, above {TOLERANCE:.0e}")
     print(*failed or ["all lead along their path"], sep="\n")
     return 1 if failed else 0
 

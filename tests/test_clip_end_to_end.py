@@ -43,6 +43,7 @@ TINY = {
                "task_counts=2,8", "test_images=16"],
     "tinting": ["epochs=1", "pilot_epochs=1", "adamerging_steps=2", 'layers=["proj"]'],
     "check": ["seeds=[0]", "sizes=2,3", "methods=ties,wudi", "test_images=8"],
+    "harm": ["steps=2", "batch_size=2", "streams=clean,sorted", "experts=untrained", "corruptions=", "seeds=0"],
     "gain": ["steps=2", "batch_size=2", "grains=tensor,component", "images=4", "by_images=imitation",
              "objectives=diverse", "starts=ties,wudi", "from_starts=entropy", "at_images=4", "transductive=[]",
              "seeds=[0]", "methods=zero_shot,individual,task_arithmetic,tsv_m"],

@@ -29,13 +29,15 @@ CASES = {
     "terms": {"objective": {"filter": 0.9, "diversity": 1.0, "pull": 0.02, "weights": {"alpha": 2.0, "gamma": 0.5}}},
     "pcgrad": {"combine": "pcgrad"},
     "nash": {"combine": "nash_mtl"},
+    "guard": {"guard": True, "objective": {"diversity": 1.0}, "clamp": False, "lr": 0.3},
     "wpcgrad": {"combine": "wpcgrad", "objective": {"weights": {"beta": 3.0}}},
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def fits(suite) -> dict[str, am.Fit]:
-    found = {name: am.adamerge(suite, **SHORT, **options) for name, options in CASES.items()}
+    found = {name: am.adamerge(suite, **{**SHORT, **options}) for name, options in CASES.items()}
+    assert (found["guard"].guard["lead"] != 0).any()  # else it compares nothing
     found["supermerge"] = am.run_method("supermerge", suite, images=8, **SHORT)
     return found
 
@@ -50,6 +52,8 @@ def work(rank: int, folder: str) -> None:
         for case, fit in fits(toy.suite(seed=1, dtype=kind)).items():
             kept |= {f"{name}|{case}|trajectory": fit.trajectory, f"{name}|{case}|proj": fit.state["proj"]}
             kept[f"{name}|{case}|loss"] = torch.tensor(fit.history["loss"].to_numpy())
+            if getattr(fit, "guard", None) is not None:
+                kept[f"{name}|{case}|guard"] = torch.tensor(fit.guard.to_numpy(float))
     suite, path = toy.suite(seed=1), folder / "run.safetensors"
     am.adamerge(suite, checkpoint=path, **{**SHORT, "steps": 3})
     dist.barrier()
@@ -97,12 +101,17 @@ def test_two_processes_learn_what_one_learns(ranks, dtype):
         names = ("trajectory", "proj", "loss")
         first, second = ({key: rank[f"{dtype}|{case}|{key}"] for key in names} for rank in ranks[1])
         # Adam divides a gradient by its own size: where terms cancel to almost nothing, so do its digits.
-        tolerance = 1e-12 if dtype == "float64" else 5e-6 if case == "terms" else 1e-6
+        # The guard's case makes steps fifteen times as long.
+        tolerance = 1e-12 if dtype == "float64" else {"terms": 5e-6, "guard": 2e-5}.get(case, 1e-6)
         assert torch.equal(first["trajectory"], second["trajectory"]), case
         assert (fit.trajectory[-1] - fit.trajectory[0]).abs().max() > 0.05, case
         torch.testing.assert_close(first["trajectory"], fit.trajectory, rtol=0, atol=tolerance, msg=case)
         torch.testing.assert_close(first["proj"], fit.state["proj"], rtol=0, atol=tolerance, msg=case)
         assert first["loss"].numpy() == pytest.approx(fit.history["loss"].to_numpy(), rel=1e-5), case
+        if case == "guard":
+            for rank in ranks[1]:
+                seen = rank[f"{dtype}|guard|guard"].numpy()
+                assert seen == pytest.approx(fit.guard.to_numpy(float), abs=tolerance), case
 
 
 def test_a_run_of_two_processes_resumes(ranks):

@@ -16,13 +16,14 @@ from adamerging_study import traces
 from adamerging_study.gain import GRAINS, OBJECTIVES, STARTS, WEIGHTS
 from adamerging_study.gain import measure as gain
 from adamerging_study.gain.learn import adapted, loss_of
+from adamerging_study.rooms import part
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOUT = {
     "start": "tsv_m", "grain": "component", "objective": "imitation", "images": 4, "setting": "inductive", "seed": 3,
     "steps": 8, "lr": 0.05, "batch_size": 4,
 }  # fmt: skip
-KEPT = sorted((ROOT / "results").glob("*/traces/gain/*.json"))
+KEPT = sorted((ROOT / "results").glob("*/traces/*/*.json"))
 
 
 @pytest.fixture
@@ -150,18 +151,22 @@ def _sample(count: int) -> list[Path]:
     return random.Random(commit).sample(own, min(count, len(own)))
 
 
-@pytest.mark.parametrize("path", _sample(3), ids=lambda path: f"{path.parents[2].name}-{path.stem}")
+@pytest.mark.parametrize("path", _sample(4), ids=lambda path: f"{path.parents[2].name}-{path.stem}")
 def test_a_sample_of_the_kept_ones_begins_as_kept(path):
-    suite = load_suite(path.parents[2].name)
+    suite, room = load_suite(path.parents[2].name), part(path.parent.name, "measure")
     trace = traces.read(path)
-    assert trace.data == gain.digests(suite)
-    assert traces.apart(trace, gain.learn, suite) <= traces.TOLERANCE
+    assert trace.data == room.digests(suite)
+    assert traces.apart(trace, room.learn, suite) <= traces.TOLERANCE
 
 
-def test_every_kept_one_is_wanted():
+@pytest.mark.parametrize(("profile", "experiment"), sorted({(p.parents[2].name, p.parent.name) for p in KEPT}))
+def test_every_kept_one_is_wanted(profile, experiment):
     """No file is left over of a grid that was changed."""
-    for profile in {path.parents[2].name for path in KEPT}:
-        wanted = dict(traces.cells(profile, "gain"))
-        own = {path.stem: traces.read(path) for path in KEPT if path.parents[2].name == profile}
-        assert own.keys() == wanted.keys()
-        assert all(trace.about == wanted[name] for name, trace in own.items())
+    wanted = dict(traces.cells(profile, experiment))
+    own = {path.stem: traces.read(path) for path in traces.folder(profile, experiment).glob("*.json")}
+    assert own.keys() == wanted.keys()
+    assert all(trace.about == wanted[name] for name, trace in own.items())
+
+
+def test_every_experiment_that_keeps_outcomes_is_made_and_checked():
+    assert set(traces.keeping()) == {path.parent.name for path in KEPT}

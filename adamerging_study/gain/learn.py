@@ -48,7 +48,7 @@ def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) ->
     streams = run.streams(suite, images=about["images"] or None)
     streams = [stream.with_labels(t) for stream, t in zip(streams, _targets(suite, about["objective"]), strict=True)]
     if about["grain"] == WEIGHTS:
-        return _all_weights(suite, _start(_Same(suite), about["start"]), streams, run, about)
+        return _all_weights(suite, _start(Same(suite), about["start"]), streams, run, about)
     tv, start, clamp = _scaled(suite, about["start"], about["grain"])
     fit = learn(
         suite_source(suite), tv, streams, start, run=run, method=METHOD, hyper=dict(about), granularity=about["grain"],
@@ -88,9 +88,9 @@ def _scaled(suite: Suite, start: str, grain: str) -> tuple[TaskVectors, Tensor, 
     vectors = {"task_arithmetic": "plain", "ties": "ties", "tsv_m": "tsv"}.get(start)
     tv = suite.task_vectors()
     if vectors is None:
-        tv = replace(tv, pretrained={**tv.pretrained, **_start(_Same(suite), start).state})
+        tv = replace(tv, pretrained={**tv.pretrained, **_start(Same(suite), start).state})
         return tv, initial(0.0, tv, tv.rows(grain))[0], False
-    tv = _split(_Same(suite), vectors)
+    tv = _split(Same(suite), vectors)
     return tv, started(None, tv, vectors, grain)[0], vectors != "tsv"
 
 
@@ -117,14 +117,14 @@ def _all_weights(
     return Merged(state, METHOD, dict(about), suite.tasks), steps.history()[list(suite.tasks)].to_numpy()
 
 
-class _Same:
+class Same:
     """A suite as a key: the same one, not an equal one, whose tensors nobody would compare."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.suite is other.suite
+        return isinstance(other, Same) and self.suite is other.suite
 
     def __hash__(self) -> int:
         return id(self.suite)
@@ -132,22 +132,23 @@ class _Same:
 
 # A grid asks for the same starts, parts and predictions again and again.
 @functools.lru_cache(maxsize=8)
-def _start(same: _Same, method: str) -> Merged:
+def _start(same: Same, method: str) -> Merged:
     return run_method(method, same.suite)
 
 
 @functools.lru_cache(maxsize=3)
-def _split(same: _Same, vectors: str) -> TaskVectors:
+def _split(same: Same, vectors: str) -> TaskVectors:
     return split(same.suite.task_vectors(), vectors, KEEP)
 
 
-@functools.lru_cache(maxsize=2)
-def _taught(same: _Same) -> list[Tensor]:
+@functools.lru_cache(maxsize=3)
+def taught(same: Same) -> list[Tensor]:
+    """What each task's expert says of all its test images: logits ``[n, most classes of a task]``."""
     streams = Adaptation({"batch_size": 1}).streams(same.suite)
     return [stream.labels for stream in taught_streams(same.suite, streams, torch.device("cpu"))]
 
 
 def _targets(suite: Suite, objective: str) -> list[Tensor | None]:
     if "imitation" in objective:
-        return _taught(_Same(suite))
+        return taught(Same(suite))
     return [suite.test[task].labels if objective == "labels" else None for task in suite.tasks]

@@ -1,0 +1,77 @@
+"""How far each case ends from its start, with the guard and without, and the worst of them."""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import product
+
+import numpy as np
+
+from ..frames import AVERAGE
+from ..sample import Sample, ratio
+from . import KEPT, LAST, METHOD, OBJECTIVES, START
+
+CLEAN = "clean"
+HARM = 0.5
+"""Points below the start that count as harm."""
+NAMED = ("clean", "batch_1", "skew_0_1", "sorted", "stretched_3", "other_base", "untrained", "unsure")
+"""Situations that numbers have names for, beside those of the run."""
+
+
+def numbers(sample: Sample) -> dict[str, np.ndarray]:
+    """Points above the start, on other images, unless said otherwise; dots in names of situations become underscores.
+
+    ``SITUATION_OBJECTIVE_last`` and ``_kept`` (by the guard); ``diverse_over_entropy_SITUATION`` without the guard;
+    ``worst_OBJECTIVE_last`` and ``_kept`` over all situations, ``worst_last`` and ``worst_kept`` over all cases;
+    ``share_kept_OBJECTIVE``, percent of the clean gain that the guard keeps; ``cases``, and how many of them end more
+    than half a point below their start, ``harmed_last`` and ``harmed_kept``, of one objective
+    ``harmed_last_OBJECTIVE`` and ``harmed_kept_OBJECTIVE``; ``fits``, one per case and seed, how many of these do,
+    ``fits_harmed_last`` and ``fits_harmed_kept``, and the worst of them, ``fits_worst_last`` and ``fits_worst_kept``.
+    """
+    points = gains(sample)
+    points = {(situation.replace(".", "_"), *rest): gain for (situation, *rest), gain in points.items()}
+    situations = list(dict.fromkeys([*NAMED, *(situation for situation, *_ in points)]))
+    nan = sample.point(np.nan)
+    cases = list(product(situations, OBJECTIVES, (LAST, KEPT)))
+    found = {"_".join(case): points.get(case, nan) for case in cases}
+    for situation in situations:
+        step = found[f"{situation}_diverse_{LAST}"] - found[f"{situation}_entropy_{LAST}"]
+        found[f"diverse_over_entropy_{situation}"] = step
+    for objective in OBJECTIVES:
+        share = ratio(found[f"{CLEAN}_{objective}_{KEPT}"], found[f"{CLEAN}_{objective}_{LAST}"])
+        found[f"share_kept_{objective}"] = 100 * share
+    for state in (LAST, KEPT):
+        for objective in (None, *OBJECTIVES):
+            own = [gain for (_, o, of), gain in points.items() if of == state and objective in (None, o)]
+            of = f"_{objective}" if objective else ""
+            found[f"worst{of}_{state}"] = reduce(np.minimum, own) if own else nan
+            found[f"harmed_{state}{of}"] = sample.point(sum(gain[0] < -HARM for gain in own))
+    found["cases"] = sample.point(len(points) / 2)
+    return found | _single(sample)
+
+
+def _single(sample: Sample) -> dict[str, np.ndarray]:
+    """Of single fits, by their average rows: how many, how many end in harm, and the worst."""
+    rows = sample.frame[(sample.frame["method"] == METHOD) & (sample.frame["task"] == AVERAGE)]
+    case = ["situation", "seed"]
+    start = rows[rows["state"] == START].set_index(case)["accuracy"]
+    found = {"fits": sample.point((rows["state"] == LAST).sum())}
+    for state in (LAST, KEPT):
+        lead = rows[rows["state"] == state].set_index(case)["accuracy"].sub(start)
+        found[f"fits_harmed_{state}"] = sample.point((lead < -HARM).sum())
+        found[f"fits_worst_{state}"] = sample.point(lead.min())
+    return found
+
+
+def gains(sample: Sample) -> dict[tuple[str, str, str], np.ndarray]:
+    """(situation, objective, state) → points above the start."""
+    rows = sample.frame[(sample.frame["method"] == METHOD) & (sample.frame["task"] == AVERAGE)]
+    found = {}
+    rows = rows[rows["state"] == LAST]
+    for situation, objective in dict.fromkeys(zip(rows["situation"], rows["objective"], strict=True)):
+        about = {"situation": situation, "setting": "inductive", "condition": ...}
+        start = sample.average(METHOD, state=START, **about)
+        for state in (LAST, KEPT):
+            end = sample.average(METHOD, state=state, objective=objective, **about)
+            found[situation, objective, state] = end - start
+    return found

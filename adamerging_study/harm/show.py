@@ -1,0 +1,97 @@
+"""Tables and figures of the cases: how far each ends from its start, and what the guard expected of it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..frames import AVERAGE
+from ..sample import Sample, interval
+from ..style import WIDTH, styled
+from . import KEPT, LAST, METHOD, OBJECTIVES, START, STATES, told
+from .numbers import gains
+
+COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "imitation": "#00795B"}
+MARKERS = {"entropy": "o", "diverse": "s", "imitation": "D"}
+
+
+def cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per situation, objective and state: points above the start, the ends of the 95 % interval, and seeds."""
+    lines, seeds = [], rows.groupby(["situation", "objective"])["seed"].nunique()
+    for (situation, objective, state), values in gains(Sample(rows)).items():
+        gain, low, high = interval(values)
+        about = {"situation": situation, "objective": objective, "state": state}
+        lines.append({**about, "gain": gain, "low": low, "high": high, "seeds": seeds[situation, objective]})
+    return pd.DataFrame(lines).astype({"gain": float, "low": float, "high": float})
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Points above the start with half a 95 % interval, as text: situations down, objectives and states across."""
+    frame = cases(rows)
+    half = (frame["high"] - frame["low"]) / 2
+    text = frame["gain"].map("{:+.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
+    frame = frame.assign(text=text, column=frame["objective"].map(OBJECTIVES) + ", " + frame["state"].map(STATES))
+    pivot = frame.pivot_table(index="situation", columns="column", values="text", aggfunc="first", sort=False)
+    return pivot.rename(index=told).rename_axis(index=None, columns=None)
+
+
+@styled
+def over_situations(rows: pd.DataFrame) -> Figure:
+    """One panel per objective, one line per situation: the last state (open) and the one the guard kept (filled)."""
+    frame = cases(rows)
+    situations, objectives = list(dict.fromkeys(frame["situation"])), list(dict.fromkeys(frame["objective"]))
+    figure, panels = plt.subplots(
+        1, len(objectives), figsize=(WIDTH, 0.34 * len(situations) + 1.4), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, objective in zip(panels[0], objectives, strict=True):
+        axes.axvline(0, color="#777777", lw=0.9, ls="--", zorder=0)
+        for state, shift, face in ((LAST, 0.15, "white"), (KEPT, -0.15, COLOURS[objective])):
+            part = frame[(frame["objective"] == objective) & (frame["state"] == state)].set_index("situation")
+            part, heights = part.reindex(situations), np.arange(len(situations))[::-1] + shift
+            axes.hlines(heights, part["low"], part["high"], color=COLOURS[objective], lw=1.4)
+            axes.plot(part["gain"], heights, MARKERS[objective], color=COLOURS[objective], mfc=face, ms=5,
+                      label=STATES[state])  # fmt: skip
+        axes.set_title(OBJECTIVES[objective].replace(", ", ",\n"), fontsize=11)
+        axes.set_ylim(-0.7, len(situations) - 0.3)
+        axes.tick_params(axis="y", length=0)
+    panels[0, 0].set_yticks(np.arange(len(situations))[::-1], [told(name) for name in situations])
+    panels[0, len(objectives) // 2].set_xlabel("points above the start (dashed)")
+    handles, names = panels[0, -1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+    return figure
+
+
+@styled
+def expected_and_real(rows: pd.DataFrame) -> Figure:
+    """The last state's lead over the start by the experts' beliefs, and by labels: one mark per fit."""
+    frame = leads(rows)
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.7 * WIDTH))
+    ends = [frame[["expected", "real"]].min().min() - 1, frame[["expected", "real"]].max().max() + 1]
+    axes.plot(ends, ends, color="#777777", lw=0.9, ls="--", zorder=0)
+    axes.axhline(0, color="#BBBBBB", lw=0.8, zorder=0)
+    axes.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
+    for objective, part in frame.groupby("objective", sort=False):
+        axes.plot(part["expected"], part["real"], MARKERS[objective], color=COLOURS[objective], ms=5, alpha=0.75,
+                  label=OBJECTIVES[objective])  # fmt: skip
+    far = frame.loc[(frame["expected"] - frame["real"]).abs().sort_values(ascending=False).index]
+    for _, case in far.drop_duplicates("situation").head(3).iterrows():
+        above = case["real"] > case["expected"]
+        axes.annotate(
+            told(case["situation"]), (case["expected"], case["real"]), xytext=(0, 24) if above else (8, -16),
+            textcoords="offset points", ha="center" if above else "left", fontsize=8.5, color="#333333",
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "#777777"},
+        )  # fmt: skip
+    axes.set(xlabel="lead that the experts' beliefs let expect (points)", ylabel="lead measured with labels (points)")
+    axes.legend(frameon=False, fontsize=9.5)
+    return figure
+
+
+def leads(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per case and seed: lead of the last state, ``expected`` by the guard and ``real``."""
+    own, case = rows[(rows["method"] == METHOD) & (rows["task"] == AVERAGE)], ["situation", "seed"]
+    start = own[own["state"] == START].set_index(case)["accuracy"].rename("start")
+    last = own[own["state"] == LAST].join(start, on=case)
+    found = last[["situation", "objective", "seed", "expected_lead"]].rename(columns={"expected_lead": "expected"})
+    return found.assign(real=last["accuracy"] - last["start"]).reset_index(drop=True)

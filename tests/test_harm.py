@@ -1,0 +1,197 @@
+"""When does it harm? Streams are as odd as they say, one expert is bad and no other, and numbers are what rows hold."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from adamerging_lib.learning.adaptation import Adaptation
+from adamerging_lib.suite import TaskData, split_indices
+from adamerging_study import outcomes
+from adamerging_study.gain.learn import Same
+from adamerging_study.harm import EXPERTS, KEPT, LAST, OBJECTIVES, START, STATES, STREAMS, told
+from adamerging_study.harm.learn import SKEWED, _skewed, _streams, adapted, situated
+from adamerging_study.harm.measure import cells, learn
+from adamerging_study.harm.numbers import numbers
+from adamerging_study.harm.show import cases, leads, table
+from adamerging_study.sample import Sample
+
+ABOUT = {
+    "situation": "clean", "objective": "entropy", "seed": 1, "setting": "inductive", "steps": 4, "lr": 0.1,
+    "batch_size": 4, "severity": 3,
+}  # fmt: skip
+
+
+def streams(suite, situation, **changed):
+    about = {**ABOUT, "situation": situation, **changed}
+    return _streams(suite, about, Adaptation({"batch_size": 4}, seed=about["seed"], setting="inductive"))[0]
+
+
+def drawn(stream):
+    """Every image that one pass gives, in its order."""
+    return stream._pass(0).tolist()
+
+
+@pytest.mark.parametrize("situation", [name for name in STREAMS if not name.startswith("batch")])
+def test_what_is_learned_from_is_neither_watched_nor_measured(suite, situation, monkeypatch):
+    watched = []
+    monkeypatch.setattr("adamerging_study.harm.learn.watching", lambda suite, apart, device: watched.extend(apart))
+    for task, stream in zip(suite.tasks, streams(suite, situation), strict=True):
+        pool = drawn(stream)
+        half = set(split_indices(len(suite.test[task]))[0].tolist())
+        assert len(set(pool)) == len(pool) and set(pool) < half
+        apart = watched[suite.tasks.index(task)].batch(0)
+        learned = suite.test[task].images[pool]
+        assert not any((image == other).all() for image in apart for other in learned)
+
+
+def test_one_class_comes_after_another(suite):
+    for task, stream in zip(suite.tasks, streams(suite, "sorted"), strict=True):
+        labels = suite.test[task].labels[drawn(stream)]
+        assert int((labels.diff() != 0).sum()) == len(labels.unique()) - 1
+        assert drawn(stream) == stream._pass(7).tolist()  # in every pass the same
+    orders = [drawn(streams(suite, "sorted", seed=seed)[0]) for seed in range(4)]
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_skew_follows_the_draw_of_dirichlet():
+    """Of many images per class, the smaller α gives the fewer classes their share; all draws are possible ones."""
+    labels = torch.arange(10).repeat_interleave(400)
+    tops = {}
+    for alpha in (0.1, 1.0, 100.0):
+        shares = []
+        for seed in range(20):
+            found = _skewed(labels, 10, alpha, torch.Generator().manual_seed(seed))
+            assert len(found) == len(set(found.tolist())) == SKEWED
+            shares.append(float(torch.bincount(labels[found], minlength=10).max()) / SKEWED)
+        tops[alpha] = np.mean(shares)
+    assert tops[0.1] > 0.6 > tops[1.0] > 0.2 > tops[100.0] > 0.1
+
+
+def test_batches_have_the_size_that_the_situation_says(suite):
+    for size in (1, 4):
+        fit = adapted(suite, {**ABOUT, "situation": f"batch_{size}"})
+        assert fit.hyper["situation"] == f"batch_{size}" and len(fit.history) == ABOUT["steps"]
+    with_one, with_four = (adapted(suite, {**ABOUT, "situation": f"batch_{n}"}).trajectory for n in (1, 4))
+    assert not torch.equal(with_one, with_four)
+    assert torch.equal(with_four, adapted(suite, ABOUT).trajectory)  # four is the run's own size here
+
+
+def test_entropy_with_diversity_learns_nothing_from_one_image_at_a_time(suite):
+    """H(p) − H(mean p) is 0 where the mean is over one image. Adam divides a rounding error by itself: not a step of
+    its size in any direction is excluded, so the loss is what is looked at."""
+    fit = adapted(suite, {**ABOUT, "situation": "batch_1", "objective": "diverse"})
+    assert fit.history[list(suite.tasks)].abs().to_numpy().max() < 1e-5
+
+
+@pytest.mark.parametrize("fault", [name for name in EXPERTS if name != "unsure"])
+def test_one_expert_is_bad_and_no_other(suite, fault):
+    made = situated(Same(suite), fault, 0, 3)
+    differ = [
+        task for task in suite.tasks
+        if any(not torch.equal(made.experts[task][key], suite.experts[task][key]) for key in suite.experts[task])
+    ]  # fmt: skip
+    assert len(differ) == 1
+    assert all(torch.equal(made.pretrained[key], suite.pretrained[key]) for key in suite.pretrained)
+    again = situated(Same(suite), fault, 0, 3)
+    assert all(torch.equal(made.experts[differ[0]][key], again.experts[differ[0]][key]) for key in suite.pretrained)
+
+
+def test_corruptions_change_images_alone(suite):
+    made = situated(Same(suite), "spatter", 0, 3)
+    assert not torch.equal(made.test["alpha"].images, suite.test["alpha"].images)
+    assert torch.equal(made.test["alpha"].labels, suite.test["alpha"].labels) and made.experts is suite.experts
+
+
+def test_unknown_situations_are_named(suite):
+    with pytest.raises(ValueError, match="situation 'fog_bank' is unknown; choose from clean, batch_1"):
+        situated(Same(suite), "fog_bank", 0, 3)
+
+
+def test_rows_measure_the_three_states(suite):
+    losses, rows = learn(suite, {**ABOUT, "objective": "imitation"}, None)
+    assert losses.shape == (4, 3) and [row["state"] for row in rows] == [s for s in STATES for _ in range(4)]
+    steps = {row["state"]: row["step"] for row in rows}
+    assert steps[START] == 0 and steps[LAST] == 4 and 0 <= steps[KEPT] <= 4
+    short, none = learn(suite, {**ABOUT, "objective": "imitation"}, 2)
+    assert none is None and np.allclose(short, losses[:2])
+    same = [row for row in rows if row["state"] == {0: START, 4: LAST}.get(steps[KEPT])]
+    kept = [row for row in rows if row["state"] == KEPT]
+    assert not same or [row["accuracy"] for row in same] == [row["accuracy"] for row in kept]
+
+
+def test_cells_cross_situations_with_objectives():
+    grid = {"streams": ["clean", "sorted"], "experts": ["unsure"], "corruptions": ["spatter"], "seeds": [0, 1]}
+    grid |= {
+        "corruption_seeds": [5],
+        "objectives": list(OBJECTIVES),
+        "severity": 3,
+        "steps": 1,
+        "lr": 1,
+        "batch_size": 2,
+    }
+    found = dict(cells(**grid, threads=1))
+    assert len(found) == 3 * (3 * 2 + 1)
+    assert {about["seed"] for about in found.values() if about["situation"] == "spatter"} == {5}
+
+
+def made_up(gains):
+    """Rows of (situation, objective) → points of the last and of the kept state above a start of 50, two seeds."""
+    rows = []
+    begun = set()
+    for (situation, objective), (last, kept) in gains.items():
+        states = [(START, 50)] * (situation not in begun) + [(LAST, 50 + last), (KEPT, 50 + kept)]
+        begun.add(situation)
+        for state, accuracy in states:
+            for seed in (0, 1):
+                about = {
+                    "method": "adapted",
+                    "condition": "clean",
+                    "group": "all",
+                    "setting": "inductive",
+                    "seed": seed,
+                }
+                about |= {"situation": situation, "state": state, "accuracy": float(accuracy)}
+                about |= {"objective": objective} if state != START else {}
+                right = outcomes.pack(np.arange(200) < 2 * accuracy)
+                rows.append({**about, "task": "one", "n": 200, outcomes.FIELD: right})
+                rows.append({**about, "task": "Average", "n": 200, "expected_lead": float(last) + 1})
+    return pd.DataFrame(rows)
+
+
+def test_numbers_are_gains_their_worst_and_what_is_kept():
+    gains = {(s, o): (10, 9) for s in ("clean", "sorted") for o in OBJECTIVES}
+    gains |= {("sorted", "diverse"): (-8, 0), ("sorted", "imitation"): (-2, -1)}
+    found = {name: float(values[0]) for name, values in numbers(Sample(made_up(gains), draws=20)).items()}
+    assert found["sorted_diverse_last"] == -8 and found["sorted_diverse_kept"] == 0
+    assert found["worst_last"] == -8 and found["worst_kept"] == -1 and found["worst_entropy_kept"] == 9
+    assert found["share_kept_entropy"] == pytest.approx(90) and found["diverse_over_entropy_sorted"] == -18
+    assert (found["cases"], found["harmed_last"], found["harmed_kept"], found["harmed_last_entropy"]) == (6, 2, 1, 0)
+    assert np.isnan(found["unsure_entropy_last"])
+    assert (found["fits"], found["fits_harmed_last"], found["fits_worst_kept"]) == (12, 4, -1)
+
+
+def test_tables_and_figures_say_the_same():
+    rows = made_up({("clean", "entropy"): (6, 5), ("skew_0.1", "entropy"): (-3, 0)})
+    frame = cases(rows).set_index(["situation", "state"])["gain"]
+    assert frame["clean", LAST] == 6 and frame["skew_0.1", KEPT] == 0
+    text = table(rows)
+    assert text.index.tolist() == [told("clean"), told("skew_0.1")]
+    assert text.iloc[1, 0].startswith("-3.0") and text.columns.tolist() == [
+        "entropy, without guard",
+        "entropy, with guard",
+    ]
+    found = leads(rows).set_index(["situation", "seed"])
+    assert found.loc[("clean", 0), ["expected", "real"]].tolist() == [7, 6]
+
+
+def test_a_world_without_one_class_is_no_world(suite):
+    """A class that the skewed draw leaves out altogether never comes up."""
+    task = suite.tasks[0]
+    few = dataclasses.replace(suite.test[task], labels=torch.zeros_like(suite.test[task].labels))
+    made = dataclasses.replace(suite, test={**suite.test, task: TaskData(few.images, few.labels, few.classes)})
+    assert len(drawn(streams(made, "skew_1")[0])) > 0
