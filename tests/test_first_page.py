@@ -152,7 +152,7 @@ def test_the_lead_over_fixed_methods_at_their_best(worlds):
     numbers = answer.numbers_of("performance")["mini"]
     assert answer.best_gain(numbers, "ties")[0] == pytest.approx(numbers["lw_average"][0] - numbers["ties_best"][0])
     keep(worlds, "mini-text", performance_rows(layer_wise_adamerging=60.0))
-    assert "; on text, over Task Arithmetic" in answer.best_text() and ", below and over Ties" in answer.best_text()
+    assert "\n  * on text, over Task Arithmetic" in answer.best_text() and ", below and over Ties" in answer.best_text()
     rows = performance_rows()
     keep(worlds, "tiny", rows[rows["scaling"].isna()])
     assert "on photographs, over Task Arithmetic not run and over Ties-Merging not run" in answer.best_text()

@@ -71,10 +71,10 @@ def best_text() -> str:
         each = " and ".join(
             f"over {name}{_at(numbers, short)} {_with_word(best_gain(numbers, short))}" for short, name in SWEPT.items()
         )
-        parts.append(f"{_PLACES[profile]}, {each}")
+        parts.append(f"  * {_PLACES[profile]}, {each}")
     return (
         "**Against fixed methods at the best λ of a sweep**, which takes labels to find, the lead of layer-wise "
-        f"AdaMerging is, in points (95 % interval; seeds as in the figure): {'; '.join(parts)}."
+        "AdaMerging is, in points (95 % interval; seeds as in the figure):\n" + "\n".join(parts)
     )
 
 

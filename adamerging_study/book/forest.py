@@ -33,7 +33,6 @@ BASES = {"ta_average": "over λ = 0.3", "ta_best": "over the best λ"}
 
 PANELS = (*WORLDS, TEXT)
 WIDTH = 4.8  # inches: 10.5 pt are then still 10 px on a telephone
-SHOWN = 560  # pixels on a wide page
 
 _PLACES = {"ta_average": -0.2, "ta_best": 0.2}
 _COLUMNS = {"ta_average": 0.87, "ta_best": 1.0}  # of the numbers, in shares of the width
@@ -48,7 +47,7 @@ def forest_text() -> str:
     figure.savefig(picture, format="png", metadata={"Software": None})
     plt.close(figure)
     encoded = base64.b64encode(picture.getvalue()).decode("ascii")
-    options = f':name: fig-forest\n:width: {SHOWN}px\n:alt: "{alt(worlds)}"'
+    options = f':name: fig-forest\n:width: 100%\n:alt: "{alt(worlds)}"'
     return f"```{{figure}} data:image/png;base64,{encoded}\n{options}\n\n{caption(list(worlds))}\n```\n"
 
 

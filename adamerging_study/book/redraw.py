@@ -83,6 +83,9 @@ def redrawn(notebook: NotebookNode, record: Path, folder: Path) -> NotebookNode:
     for cell, before in zip(again.cells, notebook.cells, strict=True):
         if cell.cell_type == "code":
             cell.execution_count = cell.execution_count and cell.execution_count - 1
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = cell.execution_count
             if ".images" in cell.source or "run.replay(" in cell.source:
                 cell.outputs = before.get("outputs", [])
     return notebooks.normalise(again)
