@@ -25,6 +25,7 @@ from adamerging_lib.command.line import call
 from adamerging_study.rooms import face, rooms
 
 from . import notebooks
+from .made_by import keeps
 from .rerun import RUNS_FILE, filled, load_yaml, page, template
 
 # Run before the notebook's own cells: loading gives next to nothing, measuring the record.
@@ -86,7 +87,7 @@ def redrawn(notebook: NotebookNode, record: Path, folder: Path) -> NotebookNode:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = cell.execution_count
-            if ".images" in cell.source or "run.replay(" in cell.source:
+            if keeps(cell):
                 cell.outputs = before.get("outputs", [])
     return notebooks.normalise(again)
 
