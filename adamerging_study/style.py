@@ -11,6 +11,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
 # Chosen so that any two differ by at least 15 in CIELAB, also as seen with protan-, deuter- and tritanopia
@@ -128,3 +131,47 @@ def edge_labels(axes: Axes, labels: Mapping[str, tuple[float, float]], side: str
             text, xy=point, xycoords="data", xytext=(x, y), textcoords=axes.get_yaxis_transform(), ha=align,
             va="center", fontsize=size, annotation_clip=False, zorder=1, arrowprops=line,
         )  # fmt: skip
+
+
+def name_points(axes: Axes, points: Sequence[tuple[str, float, float, str]], size: float = 8) -> None:
+    """Names beside points, each on the side where it covers least of other names and points.
+
+    Arguments:
+        axes: with final limits, and everything else of the figure in place.
+        points: (name, x, y, colour), in data units; an empty name is a point to keep clear of.
+        size: of the text, in points.
+    """
+    axes.figure.draw_without_rendering()
+    frame, reach = axes.get_window_extent(), axes.figure.dpi / 72
+    spots = axes.transData.transform([(x, y) for _, x, y, _ in points]) if points else []
+    dots, names = [Bbox.from_extents(x - 3 * reach, y - 3 * reach, x + 3 * reach, y + 3 * reach) for x, y in spots], []
+    for name, x, y, colour in points:
+        if not name:
+            continue
+        text = axes.annotate(name, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=size, color=colour)
+        text.set_in_layout(False)
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])  # over lines and dots
+        costs = []
+        for place in _SIDES:
+            _put(text, place)
+            box = text.get_window_extent()
+            outside = _area(box) - _area(Bbox.intersection(box, frame))
+            covered = [sum(_area(Bbox.intersection(box, other)) for other in others) for others in (dots, names)]
+            costs.append(4 * outside + covered[0] + 4 * covered[1] + 0.1 * abs(place[1]) * _area(box))
+        _put(text, _SIDES[int(np.argmin(costs))])
+        names.append(text.get_window_extent())
+
+
+# Direction of a name from its point, the usual one first.
+_SIDES = [(across, up) for up in (0, 1, -1, 2, -2, 3, -3) for across in (1, -1, 0) if across or up]
+
+
+def _put(text: Annotation, place: tuple[int, int]) -> None:
+    across, up = place
+    text.set_position((4.5 * across, 4 * up if across else 5 * up))
+    text.set_ha({1: "left", 0: "center", -1: "right"}[across])
+    text.set_va("center" if up == 0 else "bottom" if up > 0 else "top")
+
+
+def _area(box: Bbox | None) -> float:
+    return 0.0 if box is None else box.width * box.height

@@ -612,7 +612,7 @@ def _nan(batch):
         ({"objective": "labels"}, "objective 'labels' is unknown"),
         ({"objective": 3}, "objective=3 is unknown"),
         ({"objective": {"diverse": 1}}, "objective has no 'diverse'"),
-        ({"passes": 3}, "passes=3 is more than one a task"),
+        ({"passes": 3}, "passes=3 is more than one per task"),
         ({"steps": -1}, "steps=-1"),
         ({"setting": "both"}, "setting 'both' is unknown"),
         ({"granularity": "layer"}, "granularity 'layer' is unknown"),

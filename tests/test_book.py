@@ -454,6 +454,26 @@ def test_page_of_an_experiment_begins_with_its_result():
     assert verdicts.source == "```{worlds} performance\n```" and folded(check) == ["hide-cell"]
 
 
+@pytest.mark.parametrize(
+    ("run", "source", "told", "untold"),
+    [
+        (None, "figures.gaps(frame)", "record `results/mini/performance.json`. Drawn again without", "--run"),
+        ("tiny", "figures.gaps(frame)", "redraw performance --run tiny`", "results/mini"),
+        (None, "show(suite.images)", "shows the data themselves", "redraw"),
+    ],
+)
+def test_figures_and_tables_say_what_made_them(checkout, run, source, told, untold):
+    made = experiment(run)
+    lead = next(cell for cell in made.cells if "lead" in cell.metadata.get("tags", []))
+    lead.source, lead.outputs = source, [nbformat.v4.new_output("display_data", {"image/png": "x"})]
+    made.cells[-2].outputs = [nbformat.v4.new_output("display_data", {"text/html": "<table>"})]  # folded with its code
+    cells = book.present(made, f"book/runs/{run}/performance" if run else "notebooks/performance").cells
+    notes = [cell for cell in cells if ":class-container: made-by" in cell.source]
+    (note,) = notes
+    assert cells[cells.index(note) - 1].id == lead.id
+    assert f"Cell `{lead.id}` of" in note.source and told in note.source and untold not in note.source
+
+
 def test_page_of_a_world_takes_away_its_own_numbers(checkout):
     _, box, lead, introduction, *rest = book.present(experiment("tiny"), "book/runs/tiny/performance").cells
     assert "Up {number}`+tiny/performance: gain` ({interval}`tiny/performance: gain`), {published}`1:X:" in box.source

@@ -12,10 +12,12 @@ from madeup import named
 
 from adamerging_lib import adamerge, evaluate
 from adamerging_study import claims, measuring, migrate
-from adamerging_study.budget import show
+from adamerging_study.budget import FACE, METHOD, show
 from adamerging_study.budget.measure import measure
+from adamerging_study.claims import WHERE
 from adamerging_study.judge import FAILS, HOLDS, NOT_RUN
 from adamerging_study.measuring import Run
+from adamerging_study.sample import Sample, interval
 from adamerging_study.style import colour
 
 BASE = {"steps": 3, "lr": 0.01, "batch_size": 4, "batches": 1}
@@ -192,6 +194,23 @@ def test_steps_are_drawn_with_the_seconds_they_take():
     assert np.array(top.get_xlim()) == pytest.approx(0.4 * np.array(axes.get_xlim()))  # 20 s for 50 steps
     unknown = show.over_steps(made_up().drop(columns="seconds"), 50).axes[0]
     assert not unknown.child_axes
+
+
+def test_steps_and_tasks_have_bars_of_paired_differences(frame):
+    start, *later = bars_of(show.over_steps(frame, 50).axes[0])
+    assert np.ptp(start) == 0 and later and max(map(np.ptp, later)) > 0
+    sample = Sample(frame, where={**WHERE, **dict.fromkeys(FACE.factors)})
+    asked = {"factor": "tasks", "level": frame.loc[frame["factor"] == "tasks", "level"].iloc[0]}
+    learned, fixed = (sample.average(method, **asked) for method in (METHOD, "task_arithmetic"))
+    point, low, high = interval(learned - fixed)
+    ends = [learned[0] + low - point, learned[0] + high - point]
+    assert any(np.allclose(bar, ends) for bar in bars_of(show.over_tasks(frame).axes[0]))
+    bare = frame.drop(columns="right")
+    assert not bars_of(show.over_steps(bare, 50).axes[0]) and not bars_of(show.over_tasks(bare).axes[0])
+
+
+def bars_of(axes):
+    return [segment[:, 1] for bars in axes.collections for segment in bars.get_segments()]
 
 
 def test_levels_are_drawn_beside_the_base_run():

@@ -250,8 +250,9 @@ def test_a_number_in_prose_says_where_it_comes_from(world):
         ((node,), _) = getattr(roles, f"{role}_role")(role, text, text, 1, inliner)
         told, _, interval = node["explanation"].rpartition("; 95 % interval ")
         assert told == "gain in results/mini/exp.json; default run of 2026-01-01; seed 0"
-        low, high = (float(end) for end in interval.split(" to "))
-        assert low < 50 < high
+        assert interval.endswith(" over test images, seed 0 alone")
+        low, _, high, *_ = interval.split()
+        assert float(low) < 50 < float(high)
     ((node,), _) = roles.number_role("x", "mini/exp: best", "mini/exp: best", 1, inliner)
     assert node["explanation"].startswith("best in results/mini/exp.json")
 
@@ -265,6 +266,29 @@ def test_a_number_of_another_run_says_which(world):
     ((node,), _) = roles.number_role("x", "tiny/exp: gain", "tiny/exp: gain", 1, inliner)
     assert "in book/runs/tiny/exp/tiny/exp.json; run tiny of" in node["explanation"]
     assert node["explanation"].endswith("; no interval")
+    (told,) = said(roles.intervals_role, "tiny/exp")
+    assert told == "no intervals, because the record holds no outcomes of single inputs"
+
+
+def test_prose_says_what_intervals_are_over(world):
+    assert said(roles.intervals_role, "mini/exp") == ["95 % intervals over test images, seed 0 alone"]
+    (error,) = said(roles.intervals_role, "mini/other")
+    assert "no such record" in error
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([0, 1, 2, 0], "over test texts and seeds 0 to 2"),
+        ([2, 0], "over test texts and seeds 0, 2"),
+        ([3], "over test texts, seed 3 alone"),
+        ([None], "over test texts"),
+        ([], ""),
+    ],
+)
+def test_intervals_are_over_the_seeds_of_rows_with_outcomes(seeds, text):
+    rows = [{"seed": seed, "right": "x"} for seed in seeds]
+    assert roles.over([*rows, {"seed": 9}], "texts") == text
 
 
 def test_the_only_run_of_a_world_stands_beside_the_drawn_world(world):

@@ -200,6 +200,16 @@ def test_profile_draws_the_means_over_tasks():
     drawn = dict(zip((text.get_text() for text in panels[0].texts), panels[0].lines, strict=True))
     np.testing.assert_allclose(drawn["MLP in"].get_xydata(), [(0, 0.2), (1, 1.0), (2, 0.5)])
     np.testing.assert_allclose(drawn["bias"].get_xydata(), [(0, 0.9), (1, 1.0), (2, 0.2)])
+    assert not panels[0].collections  # of one seed
+    ends = [segment[:, 1].tolist() for bars in panels[1].collections for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends[:3], [(0.2, 0.5), (1.0, 1.0), (0.4, 0.5)])
+
+
+def test_maps_say_what_their_columns_are():
+    rows = [("embeddings", "bias"), ("block_0", "LayerNorm"), ("block_0", "LayerNorm"), ("block_0", "MLP in")]
+    tensors = pd.DataFrame([{"row": k, "block": block, "role": role} for k, (block, role) in enumerate(rows)])
+    told = " ".join(show._columns(tensors).split())
+    assert told == "columns of a block: LayerNorm ×2, MLP in; outside blocks: embeddings"
 
 
 def test_the_authors_file_is_drawn_the_same_way(tmp_path):

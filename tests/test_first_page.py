@@ -17,7 +17,7 @@ from adamerging_lib import methods, records
 from adamerging_lib.methods import registry
 from adamerging_lib.runtime import places
 from adamerging_study import claims, outcomes
-from adamerging_study.book import answer, directives, forest, summary
+from adamerging_study.book import answer, directives, forest, roles, summary
 from adamerging_study.judge import FAILS, HOLDS, NOT_RUN, UNDECIDED
 from adamerging_study.performance.numbers import LEARNED
 from adamerging_study.style import colour
@@ -98,7 +98,8 @@ def test_the_interval_decides_between_gain_and_loss(values, word):
 def test_differences_are_told_with_their_uncertainty():
     assert answer.told(known(4.0, 8.0)) == "+6.0 points (95 % interval 4.1 to 7.9)"
     assert answer.told(known(-1.0, 0.5)) == "−0.25 points (95 % interval −0.96 to 0.46)"
-    assert answer.told(bare(-2.0)) == "−2.0 points (point value only)"
+    assert answer.told(known(4.0, 8.0), "over stones") == "+6.0 points (95 % interval 4.1 to 7.9 over stones)"
+    assert answer.told(bare(-2.0), "over stones") == "−2.0 points (point value only)"
     assert answer.brief(known(-3.0, 1.0)) == "−1.0 (−2.9 to 0.9)"
     assert answer.brief(bare(6.9)) == "+6.9 (point value only)"
     assert answer.told(bare(np.nan)) == answer.brief(bare(np.nan)) == "not run"
@@ -138,10 +139,23 @@ def test_the_answer_follows_the_records(worlds):
     text = answer.answer_text()
     assert "gain reproduces in both worlds of images; its size (our threshold: 5.5 of the [+11.0]{.published}" in text
     assert "reproduces in the drawn world but not on photographs.**" in text
+    assert " over test images, seed 0 alone) in the drawn world and " in text
     assert "+11.0 points (95 % interval " in text and "+2.0 points (point value only) on photographs" in text
     keep(worlds, "tiny", performance_rows(layer_wise_adamerging=68.0))
     assert "gain reproduces in the drawn world but not on photographs; its size" in answer.answer_text()
     assert "−1.0 points (point value only) on photographs" in answer.answer_text()
+
+
+def test_the_lead_over_fixed_methods_at_their_best(worlds):
+    text = answer.best_text()
+    assert "in the drawn world, over Task Arithmetic (λ = 0.2) +10.0 (" in text and "on text" not in text
+    numbers = answer.numbers_of("performance")["mini"]
+    assert answer.best_gain(numbers, "ties")[0] == pytest.approx(numbers["lw_average"][0] - numbers["ties_best"][0])
+    keep(worlds, "mini-text", performance_rows(layer_wise_adamerging=60.0))
+    assert "\n  * on text, over Task Arithmetic" in answer.best_text() and ", below and over Ties" in answer.best_text()
+    rows = performance_rows()
+    keep(worlds, "tiny", rows[rows["scaling"].isna()])
+    assert "on photographs, over Task Arithmetic not run and over Ties-Merging not run" in answer.best_text()
 
 
 def test_tasks_are_counted_in_both_worlds_and_in_the_paper(worlds):
@@ -186,6 +200,7 @@ def test_averages_of_both_worlds_stand_beside_the_published(worlds):
     keep(worlds, "tiny", performance_rows()[lambda rows: rows["method"] != "layer_wise_adamerging"])
     assert "| – | [80.1]{.published} |" in summary.averages_text()
     assert "| Task Arithmetic, best λ | 70.0<br>" in summary.averages_text()
+    assert "| Ties-Merging, best λ | " in summary.averages_text()
 
 
 def test_gains_task_by_task_stand_beside_the_published_ones_of_their_place(worlds):
@@ -213,12 +228,13 @@ def test_the_figure_shows_gains_intervals_and_published_gains():
     best = [(form, "ta_best") for form in ("layer_wise_adamerging", "task_wise_adamerging", "task_wise_adamerging_pp")]
     other = {**gains, **dict(zip(best, (known(-3, -1), bare(2.0), bare(np.nan)), strict=True))}
     theirs = forest.published_averages()
-    figure = forest.forest({"the drawn world": gains, "photographs": other}, theirs)
-    left, right = figure.axes
-    assert (left.get_title("left"), right.get_title("left")) == ("The drawn world", "Photographs")
-    for axes, found in ((left, gains), (right, other)):
+    figure = forest.forest({"the drawn world": gains, "photographs": other}, {"the drawn world": theirs})
+    above, below = figure.axes
+    assert (above.get_title("left"), below.get_title("left")) == ("The drawn world", "Photographs")
+    assert below.get_xlabel() == "points of average accuracy over Task Arithmetic"
+    for axes, found in ((above, gains), (below, other)):
         diamonds = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
-        assert diamonds == pytest.approx([11.0, 12.0, 2.0, 4.6])
+        assert diamonds == (pytest.approx([11.0, 12.0, 2.0, 4.6]) if axes is above else [])
         points = [(line.get_color(), line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
         run = {name: values for name, values in found.items() if not np.isnan(values[0])}
         assert points == [(colour(form), values[0]) for (form, _), values in run.items()]
@@ -226,8 +242,9 @@ def test_the_figure_shows_gains_intervals_and_published_gains():
         assert len(bars) == sum(len(values) > 3 for values in found.values())
         low, high = axes.get_xlim()
         assert low < -2.9 and high > 12
-        assert len(axes.texts) == len(run)
-    assert "−2.0" in [text.get_text() for text in right.texts]
+        numbers = [text.get_text() for text in axes.texts if text.get_text().strip("●○")]
+        assert len(numbers) == len(run)
+    assert "−2.0" in numbers
 
 
 def test_gains_are_paired(worlds):
@@ -242,6 +259,9 @@ def test_the_figure_in_words_begins_with_the_finding(worlds):
     assert text.startswith("The sign of AdaMerging's gain reproduces in both worlds of images; its size (our")
     assert "Photographs, over λ = 0.3 and over the best λ: Layer-wise +2.0 (point value only), +1.0 (" in text
     assert text.endswith("Layer-wise +11.0, Layer-wise ++ +12.0, Task-wise +2.0, Task-wise ++ +4.6.")
+    assert "On text" not in text
+    with_text = forest.alt({**found, answer.TEXT: found["tiny"]})
+    assert " On text the sign reproduces. Forest" in with_text and "The world of text, over λ = 0.3 and" in with_text
     assert not set('*[{"') & set(text)
 
 
@@ -253,15 +273,15 @@ def test_the_caption_tells_what_was_run(worlds):
     both.loc[both["task"] == "scenes", "n"] = 400
     keep(worlds, "mini", both, outcomes=True)
     assert forest.run("mini") == "7 steps, 400 to 500 test images per task, seeds 0, 2"
-    assert "The drawn world: 7 steps, 400 to 500" in forest.caption() and "both worlds" not in forest.caption()
+    assert "The drawn world: 7 steps, 400 to 500" in forest.caption() and "all worlds" not in forest.caption()
     keep(worlds, "tiny", both, outcomes=True)
-    assert forest.caption().endswith("Both worlds: 7 steps, 400 to 500 test images per task, seeds 0, 2.")
+    assert forest.caption().endswith("All worlds: 7 steps, 400 to 500 test images per task, seeds 0, 2.")
 
 
 @pytest.mark.parametrize(("seeds", "text"), [([3], "seed 3"), ([0, 1], "seeds 0, 1"), ([0, 2, 3], "seeds 0, 2, 3")])
 def test_seeds_in_words(seeds, text):
-    assert forest._seeds(seeds) == text
-    assert forest._seeds([0, 1, 2]) == "seeds 0 to 2"
+    assert roles.seeds_told(seeds) == text
+    assert roles.seeds_told([0, 1, 2]) == "seeds 0 to 2"
 
 
 def test_claims_are_counted_by_world_in_four_words(worlds):

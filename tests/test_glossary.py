@@ -1,4 +1,4 @@
-"""The glossary: pages of prose link each of its terms where they first use it."""
+"""The glossary: pages of prose and of notebooks link each of its terms where they first use it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from adamerging_study.book import notebooks
+from adamerging_study.book.sphinx import present
+
 BOOK = Path(__file__).resolve().parents[1] / "book"
 UNLINKED = ("glossary", "references")
 PAGES = sorted(path for path in BOOK.glob("*.md") if path.stem not in UNLINKED)
+NOTEBOOKS = sorted(path for path in (BOOK.parent / "notebooks").glob("*.ipynb") if path.stem != "gain")  # yet to come
 
 # Not prose: formulas, comments, options, headings, targets; code is left out by `prose`.
 _NO_PROSE = re.compile(r"\$\$.*?\$\$|\$[^$\n]*\$|^(?:%|:[\w-]+:|#|\([\w-]+\)=$).*?$", re.MULTILINE | re.DOTALL)
@@ -53,6 +57,15 @@ def unlinked(text: str, names: list[str]) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_page_links_the_terms_that_it_uses_where_it_first_uses_them(page):
     text = page.read_text(encoding="utf-8")
+    assert [names[0] for names in entries() if unlinked(text, names)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_default_pages_of_notebooks_do_so_in_the_order_of_the_page(path, monkeypatch):
+    """Take-aways come first there; a variant's page, which leaves cells out, may begin with a later use."""
+    monkeypatch.chdir(BOOK.parent)
+    shown = present(notebooks.read(path), f"notebooks/{path.stem}")
+    text = "\n\n".join(cell.source for cell in shown.cells if cell.cell_type == "markdown")
     assert [names[0] for names in entries() if unlinked(text, names)] == []
 
 

@@ -1,4 +1,4 @@
-"""The page *Merge it yourself*: rounded weights, the script that holds them, and what a browser makes of it."""
+"""The page *Play: merge in your browser*: rounded weights, the script with them, and what a browser makes of it."""
 
 import gzip
 import json

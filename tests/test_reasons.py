@@ -258,6 +258,7 @@ def test_traits_are_drawn_against_the_share():
     for trait, panel in axes.items():
         drawn = [(line.get_xdata()[0], line.get_ydata()[0]) for line in panel.lines if line.get_marker() == "o"]
         assert drawn == list(zip(table[trait], table[show.WON], strict=True))
+        assert [text.get_text() for text in panel.texts] == list(table.index)
     assert axes["individual"].get_title(loc="left") == "ρ = -0.50"
     marks = [line for line in axes["classes"].lines if line.get_marker() == "o"]
     assert [to_hex(line.get_color()) for line in marks] == [colour.lower() for colour in task_colours(3)]

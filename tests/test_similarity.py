@@ -168,6 +168,8 @@ def test_predictors_are_drawn_pair_by_pair():
         drawn = {line.get_label(): line.get_xydata() for line in axes.lines}
         for task in TASKS:
             np.testing.assert_allclose(drawn[task], pairs.loc[task, [measure, "cost"]])
+        dearest = pairs["cost"].nlargest(show.NAMED).index
+        assert {text.get_text() for text in axes.texts} == {f"{task} + {other}" for task, other in dearest}
 
 
 def test_rows_of_the_toy_are_of_every_pair(frame, suite):

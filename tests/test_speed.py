@@ -100,7 +100,7 @@ def test_encoder_computes_in_the_narrow_type_and_scores_in_the_wide(suite):
     [
         ({"autocast": "float16"}, "autocast='float16' is unknown"),
         ({"vectors_dtype": torch.bfloat16}, "vectors_dtype=torch.bfloat16 is unknown"),
-        ({"passes": 4}, "passes=4 is more than one a task: give at most 3"),
+        ({"passes": 4}, "passes=4 is more than one per task: give at most 3"),
         ({"passes": 0}, "passes=0 must be a whole number"),
     ],
 )

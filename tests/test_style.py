@@ -10,7 +10,16 @@ from matplotlib.text import Text
 from vision import VISION, lab
 
 from adamerging_lib import methods
-from adamerging_study.style import METHOD_COLOURS, METHOD_DASHES, NEEDS_COLOURS, colour, edge_labels, spread, styled
+from adamerging_study.style import (
+    METHOD_COLOURS,
+    METHOD_DASHES,
+    NEEDS_COLOURS,
+    colour,
+    edge_labels,
+    name_points,
+    spread,
+    styled,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +75,22 @@ def test_names_at_the_edge_do_not_cover_each_other(side):
     inside = axes.get_window_extent()
     assert all(box.x1 <= inside.x0 if side == "left" else box.x0 >= inside.x1 for box in boxes.values())
     assert {text.get_text(): text.xy for text in axes.texts} == points
+
+
+def test_names_beside_points_cover_neither_names_nor_points_while_there_is_room():
+    figure, axes = plt.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    points = [("first", 0.5, 0.5, "k"), ("second", 0.5, 0.53, "k"), ("third", 0.98, 0.5, "k"), ("", 0.55, 0.5, "k")]
+    name_points(axes, points)
+    figure.draw_without_rendering()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}
+    assert list(boxes) == ["first", "second", "third"]
+    for a, b in itertools.combinations(boxes.values(), 2):
+        assert not a.overlaps(b)
+    inside = axes.get_window_extent()
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes.values())
+    for _, x, y, _ in points:
+        assert not any(box.contains(*axes.transData.transform((x, y))) for box in boxes.values())
 
 
 def test_drawing_leaves_the_callers_settings_alone():

@@ -86,7 +86,7 @@ def adamerge(
             which starts on the bound); or leave it free (False), or let it be the ``tanh`` or ``sigmoid`` of what Adam
             moves, inside (−1, 1) or (0, 1) and never without gradient.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
-        images: adapt on a fixed pool of so many images a task instead of all; pools of one seed are nested.
+        images: adapt on a fixed pool of so many images per task instead of all; pools of one seed are nested.
         objective: changes of the objective, by name. ``filter`` (EATA and SAR: 0.4): only images whose entropy is
             below this share of log C count. ``diversity`` (SHOT: 1): weight of minus the entropy of a batch's mean
             prediction. ``pull``: weight of ‖λ − λ_start‖². ``weights``: task → positive weight of its loss, 1 if not
@@ -95,7 +95,7 @@ def adamerge(
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
         device: ``cpu``, ``cuda`` or ``auto``. Within a process group, see `distributed`, the tasks are spread over it.
-        passes: forward and backward passes that share a step, at most one a task (1): more need less memory for
+        passes: forward and backward passes that share a step, at most one per task (1): more need less memory for
             activations, and give the same gradient.
         autocast: ``bfloat16`` computes the encoder's products in it; weights, logits, entropies and λ stay float32.
         vectors_dtype: ``bfloat16`` keeps T_k in it on the device while λ is learned, half the memory. The result is
@@ -106,8 +106,8 @@ def adamerge(
         callback: called after every step with (steps done, λ as used ``[K, R]``).
 
     Returns:
-        Fit: merged state, ``coefficients`` as used, ``history`` (step, loss = the objective in nats, mean entropy a
-        task, λ minimum, mean and maximum before the step), ``trajectory`` ``[steps + 1, K, R]``.
+        Fit: merged state, ``coefficients`` as used, ``history`` (step, loss = the objective in nats, mean entropy
+        per task, λ minimum, mean and maximum before the step), ``trajectory`` ``[steps + 1, K, R]``.
 
     Raises:
         ValueError: for unknown or unusable arguments, a checkpoint of another run, or entropies that are NaN.
@@ -120,9 +120,9 @@ def adamerge(
         Unlabelled test images of every task.
 
     Cost:
-        One forward and backward of all images a step, and K·P multiplications; memory (K + 3)·P and activations, each
+        One forward and backward of all images per step, and K·P multiplications; memory (K + 3)·P and activations, each
         of which ``passes``, ``autocast`` and ``vectors_dtype`` make smaller. ``combine`` takes one
-        backward a task instead of one for all, each of its own images, K times the inner products, and a K×K problem
+        backward per task instead of one for all, each of its own images, K times the inner products, and a K×K problem
         solved on the CPU, which a GPU waits for.
 
     Published:
@@ -132,7 +132,7 @@ def adamerge(
         AdaMerging, Sections 3.2.1 and 3.2.2; recipe from the published scripts.
 
     Differs from the published code:
-        One merge a step, and the exact gradient ⟨∂L/∂θ^l, T_k^l⟩ instead of back-propagation through sixteen merges:
+        One merge per step, and the exact gradient ⟨∂L/∂θ^l, T_k^l⟩ instead of back-propagation through sixteen merges:
         the same numbers, less time and memory. Batches come from shuffled passes over the images, where the
         published loop shuffles anew for every step and so may see an image again before it has seen all. The text
         mentions neither the clamp, nor 500 steps, nor two batches.
@@ -271,7 +271,7 @@ def speed_terms(
     """
     check_count("passes", passes)
     if passes > len(tv.tasks):
-        raise ValueError(f"passes={passes} is more than one a task: give at most {len(tv.tasks)}")
+        raise ValueError(f"passes={passes} is more than one per task: give at most {len(tv.tasks)}")
     narrow = {"autocast": dtype("autocast", autocast), "vectors_dtype": dtype("vectors_dtype", vectors_dtype)}
     terms: dict[str, Any] = {name: value for name, value in narrow.items() if value is not None}
     if terms and (wide := [key for key, t in tv.vectors.items() if t.dtype == torch.float64]):

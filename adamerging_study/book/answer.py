@@ -17,15 +17,19 @@ from .. import claims
 from ..judge import FAILS, HOLDS, NOT_RUN, POINT_ONLY, UNDECIDED, WORDS
 from ..performance.numbers import LEARNED
 from ..sample import AVERAGE, interval
-from .roles import digits
+from .roles import covered, digits
 from .worlds import TITLES
 
 WORLDS = {name: TITLES[name] for name in ("mini", "tiny")}
-"""Profile → what pages call it, of the worlds that the study speaks of."""
+"""Profile → what pages call it, of the worlds of images, which stand beside the paper's."""
+TEXT = "mini-text"
+"""The profile of the world of text, which stands beside them where it has a record."""
 LEADERS = {"tsv_m": "TSV-M", "wudi": "closed-form WUDI"}
 """Methods that need no image, set beside AdaMerging on the first page → what it calls them."""
+SWEPT = {"ta": "Task Arithmetic", "ties": "Ties-Merging"}
+"""Fixed methods that are swept over λ, as the names of numbers call them → their names."""
 
-_PLACES = {"mini": "in the drawn world", "tiny": "on photographs"}
+_PLACES = {"mini": "in the drawn world", "tiny": "on photographs", TEXT: "on text"}
 _VERBS = {HOLDS: "reproduces", FAILS: "does not reproduce", UNDECIDED: "is undecided", NOT_RUN: "was not measured"}
 _FURTHER = {FAILS: "but not", UNDECIDED: "and is undecided", NOT_RUN: "and was not measured"}  # after another verb
 _COUNTED = {HOLDS: "gain", FAILS: "lose", UNDECIDED: "undecided", NOT_RUN: "not run"}
@@ -36,7 +40,10 @@ _DIGITS = 9  # as the judge has it: numbers that are equal on paper differ in th
 def answer_text() -> str:
     """Whether the gain of layer-wise AdaMerging over Task Arithmetic reproduces, in sign and in size, and how sure."""
     gains = {profile: numbers["lw_over_ta"] for profile, numbers in numbers_of("performance").items()}
-    found = " and ".join(f"{told(values)} {_PLACES[profile]}" for profile, values in gains.items())
+    found = " and ".join(
+        f"{told(values, covered(record_of('performance', profile)))} {_PLACES[profile]}"
+        for profile, values in gains.items()
+    )
     return (
         f"**{verdict_text()}** Layer-wise AdaMerging over Task Arithmetic at $\\lambda = 0.3$, in average accuracy: "
         f"{found}.\n"
@@ -53,8 +60,22 @@ def verdict_text() -> str:
 
 
 def findings_text() -> str:
-    """A list: how many tasks gain and lose, and whether methods without any image stand above AdaMerging."""
-    return f"* {tasks_text()}\n* {standing_text()}\n"
+    """A list: what remains over the best λ, how many tasks gain and lose, and what methods without images reach."""
+    return "".join(f"* {text}\n" for text in (best_text(), tasks_text(), standing_text()))
+
+
+def best_text() -> str:
+    """What layer-wise AdaMerging leads by over the two fixed methods at the best λ of a sweep, in each world."""
+    parts = []
+    for profile, numbers in numbers_of("performance", (*WORLDS, TEXT)).items():
+        each = " and ".join(
+            f"over {name}{_at(numbers, short)} {_with_word(best_gain(numbers, short))}" for short, name in SWEPT.items()
+        )
+        parts.append(f"  * {_PLACES[profile]}, {each}")
+    return (
+        "**Against fixed methods at the best λ of a sweep**, which takes labels to find, the lead of layer-wise "
+        "AdaMerging is, in points (95 % interval; seeds as in the figure):\n" + "\n".join(parts)
+    )
 
 
 def tasks_text() -> str:
@@ -84,7 +105,7 @@ def standing_text() -> str:
         parts.append(f"{_PLACES[profile]}, {each}")
     return (
         f"**Without any image**, {' and '.join(LEADERS.values())} {verb} above every form of AdaMerging{_steps()} in "
-        f"both worlds of images. Their lead over the best form, points (95 % interval): {'; '.join(parts)}."
+        f"both worlds of images. Their lead over the best form, points (95 % interval{_covered()}): {'; '.join(parts)}."
     )
 
 
@@ -102,9 +123,10 @@ def record_of(room: str, profile: str) -> Path:
     raise ValueError(f"the first page needs a record of {room} on {profile}: run that notebook on it")
 
 
-def numbers_of(room: str) -> dict[str, dict[str, np.ndarray]]:
-    """Profile → the numbers of an experiment there, for each of the `WORLDS`."""
-    return {profile: claims.numbers_at(record_of(room, profile)) for profile in WORLDS}
+def numbers_of(room: str, profiles: Iterable[str] = tuple(WORLDS)) -> dict[str, dict[str, np.ndarray]]:
+    """Profile → the numbers of an experiment there; a world other than the `WORLDS` only where it has a record."""
+    wanted = [profile for profile in profiles if profile in WORLDS or claims.record_of(room, profile)]
+    return {profile: claims.numbers_at(record_of(room, profile)) for profile in wanted}
 
 
 def published_gains(method: str) -> dict[str, float]:
@@ -116,6 +138,11 @@ def published_gains(method: str) -> dict[str, float]:
 def task_gains(numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Task → what layer-wise AdaMerging gains over Task Arithmetic there, among the numbers of the main comparison."""
     return {name.removeprefix(_GAIN): values for name, values in numbers.items() if name.startswith(_GAIN)}
+
+
+def best_gain(numbers: Mapping[str, np.ndarray], short: str) -> np.ndarray:
+    """What layer-wise AdaMerging gains over a fixed method at the best λ of its sweep, points, draw by draw."""
+    return numbers["lw_average"] - numbers[f"{short}_best"]
 
 
 def direction(values: np.ndarray) -> str:
@@ -131,13 +158,23 @@ def direction(values: np.ndarray) -> str:
     return HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED
 
 
-def told(values: np.ndarray) -> str:
-    """A difference with its uncertainty: "+6.3 points (95 % interval 5.6 to 7.1)"."""
+def direction_text(values: np.ndarray) -> str:
+    """What became of a gain's sign, as a verb: "reproduces", "is undecided"."""
+    return _VERBS[direction(values)]
+
+
+def told(values: np.ndarray, over: str = "") -> str:
+    """A difference with its uncertainty: "+6.3 points (95 % interval 5.6 to 7.1)".
+
+    Arguments:
+        values: ``[1 + draws]``, see `Sample`.
+        over: what the interval is over, see `roles.covered`.
+    """
     point, low, high = interval(values)
     if math.isnan(point):
         return NOT_RUN
     form = f".{digits(point)}f"
-    sure = POINT_ONLY if low is None or high is None else f"95 % interval {low:{form}} to {high:{form}}"
+    sure = POINT_ONLY if low is None or high is None else f"95 % interval {low:{form}} to {high:{form}} {over}".rstrip()
     return f"{point:+{form}} points ({sure})".replace("-", "−")
 
 
@@ -156,7 +193,7 @@ def spoken(words: Mapping[str, str]) -> str:
     for word in (word for word in WORDS if word in words.values()):
         places = [_PLACES[profile] for profile, said in words.items() if said == word]
         verb = _FURTHER[word] if parts and HOLDS in words.values() else _VERBS[word]
-        parts.append(f"{verb} {'in both worlds of images' if len(places) == len(_PLACES) else ' and '.join(places)}")
+        parts.append(f"{verb} {'in both worlds of images' if len(places) == len(WORLDS) else ' and '.join(places)}")
     return (" " if HOLDS in words.values() else " and ").join(parts)
 
 
@@ -178,6 +215,18 @@ def lead(numbers: Mapping[str, np.ndarray], leader: str) -> np.ndarray:
 def _with_word(values: np.ndarray) -> str:
     """As `brief`; where the lead is not sure, that too."""
     return brief(values) + {UNDECIDED: ", undecided", FAILS: ", below"}.get(direction(values), "")
+
+
+def _at(numbers: Mapping[str, np.ndarray], short: str) -> str:
+    """The best λ of a sweep, in brackets; nothing where there was none."""
+    best = numbers[f"best_scaling_{short}"][0]
+    return "" if math.isnan(best) else f" (λ = {best:g})"
+
+
+def _covered() -> str:
+    """What the intervals of the leaderboards are over, where they have any."""
+    found = dict.fromkeys(covered(record_of("leaderboard", profile)) for profile in WORLDS)
+    return "".join(f" {over}" for over in found if over)
 
 
 def _steps() -> str:

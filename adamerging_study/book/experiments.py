@@ -8,7 +8,7 @@ from pathlib import Path
 from adamerging_lib import records
 
 from .. import claims, rooms
-from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED
+from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED, WORDS
 from .markdown import table
 from .worlds import columns, heading
 
@@ -27,7 +27,7 @@ def experiments_text() -> str:
     return (
         f"{table(rows, ['experiment', 'minutes', *map(heading, worlds.values())])}\n"
         f"Under each world: on how many claims of the experiment, the papers' and the study's own, the word is "
-        f"*{HOLDS}* / *{UNDECIDED}* / *{FAILS}*, with a link to that run. Minutes: wall-clock time when the "
+        f"*{HOLDS}* / *{FAILS}* / *{UNDECIDED}*, with a link to that run. Minutes: wall-clock time when the "
         "record was made, on a machine that did other work, too; fits that are kept were read.\n"
     )
 
@@ -41,7 +41,7 @@ def _counted(room: str, profile: str, record: Path | None) -> str:
     if record is None:
         return "–"
     words = Counter(verdict.word for verdict in claims.verdicts_at(record))
-    told = " / ".join(str(words[word]) for word in (HOLDS, UNDECIDED, FAILS))
+    told = " / ".join(str(words[word]) for word in WORDS if word != NOT_RUN)
     told += f", {words[NOT_RUN]} not run" if words[NOT_RUN] else ""
     page = f"notebooks/{room}" if rooms.face(room).world == profile else f"book/runs/{profile}/{room}"
     return f"{{doc}}`{told} </{page}>`" if Path(f"{page}.ipynb").is_file() else told

@@ -1,4 +1,4 @@
-"""The figure of the first page: what each form of AdaMerging gains over Task Arithmetic, in both worlds."""
+"""The figure of the first page: what each form of AdaMerging gains over Task Arithmetic, in every world."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,9 +18,10 @@ from adamerging_lib.published import published
 
 from ..performance.numbers import SHORT
 from ..sample import AVERAGE, interval
-from ..style import WIDTH, colour, styled
-from .answer import WORLDS, brief, numbers_of, record_of, verdict_text
-from .worlds import heading
+from ..style import colour, styled
+from .answer import TEXT, WORLDS, brief, direction_text, numbers_of, record_of, verdict_text
+from .roles import seeds_told
+from .worlds import TITLES, heading
 
 FORMS = {
     "layer_wise_adamerging": "Layer-wise", "layer_wise_adamerging_pp": "Layer-wise ++",
@@ -30,19 +31,24 @@ FORMS = {
 BASES = {"ta_average": "over λ = 0.3", "ta_best": "over the best λ"}
 """Number that a gain is measured from → which λ of Task Arithmetic that is."""
 
+PANELS = (*WORLDS, TEXT)
+WIDTH = 4.8  # inches: 10.5 pt are then still 10 px on a telephone
+
 _PLACES = {"ta_average": -0.2, "ta_best": 0.2}
+_COLUMNS = {"ta_average": 0.87, "ta_best": 1.0}  # of the numbers, in shares of the width
 
 
 def forest_text() -> str:
-    """The figure with its caption and its alternative text, drawn from the records of both worlds."""
-    worlds = {profile: gains(numbers) for profile, numbers in numbers_of("performance").items()}
-    figure = forest({WORLDS[profile]: found for profile, found in worlds.items()}, published_averages())
+    """The figure with its caption and its alternative text, drawn from the records of all worlds."""
+    worlds = {profile: gains(numbers) for profile, numbers in numbers_of("performance", PANELS).items()}
+    theirs = {TITLES[profile]: published_averages() for profile in WORLDS}
+    figure = forest({TITLES[profile]: found for profile, found in worlds.items()}, theirs)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
     plt.close(figure)
     encoded = base64.b64encode(picture.getvalue()).decode("ascii")
     options = f':name: fig-forest\n:width: 100%\n:alt: "{alt(worlds)}"'
-    return f"```{{figure}} data:image/png;base64,{encoded}\n{options}\n\n{caption()}\n```\n"
+    return f"```{{figure}} data:image/png;base64,{encoded}\n{options}\n\n{caption(list(worlds))}\n```\n"
 
 
 def gains(numbers: Mapping[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
@@ -61,25 +67,31 @@ def alt(worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]]) -> str:
     parts = []
     for profile, found in worlds.items():
         each = [f"{FORMS[form]} {', '.join(brief(found[form, base]) for base in BASES)}" for form in FORMS]
-        parts.append(f"{heading(WORLDS[profile])}, {' and '.join(BASES.values())}: {'; '.join(each)}.")
+        parts.append(f"{heading(TITLES[profile])}, {' and '.join(BASES.values())}: {'; '.join(each)}.")
     theirs = ", ".join(f"{FORMS[form]} {gain:+.1f}" for form, gain in published_averages().items())
     finding = re.sub(r"\[(.*?)\]\{.*?\}", r"\1", verdict_text())
+    if TEXT in worlds:
+        finding += f" On text the sign {direction_text(worlds[TEXT]['layer_wise_adamerging', 'ta_average'])}."
     return (
         f"{finding} Forest plot of points gained over Task Arithmetic, with 95 % intervals. {' '.join(parts)} "
-        f"Published, over λ = 0.3: {theirs}."
+        f"Published, on images, over λ = 0.3: {theirs}."
     )
 
 
-def caption() -> str:
-    """What the figure shows, and what the runs behind it were."""
-    runs = {profile: run(profile) for profile in WORLDS}
-    told = "; ".join(f"{WORLDS[profile]}: {text}" for profile, text in runs.items())
+def caption(profiles: Iterable[str] = tuple(WORLDS)) -> str:
+    """What the figure shows, and what the runs behind it were.
+
+    Arguments:
+        profiles: of its panels.
+    """
+    runs = {profile: run(profile) for profile in profiles}
+    told = "; ".join(f"{TITLES[profile]}: {text}" for profile, text in runs.items())
     if len(set(runs.values())) == 1:
-        told = f"both worlds: {runs.popitem()[1]}"
+        told = f"all worlds: {runs.popitem()[1]}"
     return (
         "Points over Task Arithmetic at $\\lambda = 0.3$ (filled) and at the best $\\lambda$ of a sweep, which takes "
-        "labels to find (hollow), with 95 % intervals over test images and, where there are several, seeds. Diamonds: "
-        f"*published*, CLIP ViT-B/32. {heading(told)}."
+        "labels to find (hollow), with 95 % intervals over test inputs and, where there are several, seeds. Diamonds: "
+        f"*published*, CLIP ViT-B/32 on images. {heading(told)}."
     )
 
 
@@ -91,65 +103,76 @@ def run(profile: str) -> str:
     told = [f"{record['parameters']['steps']} steps"] if "steps" in record["parameters"] else []
     if images:
         span = f"{min(images):,}" + (f" to {max(images):,}" if len(images) > 1 else "")
-        told += [f"{span} test images per task", _seeds(seeds)]
+        told += [f"{span} test {'texts' if profile == TEXT else 'images'} per task", seeds_told(seeds)]
     return ", ".join(told + ([] if all("right" in row for row in rows) else ["no intervals"]))
 
 
-def _seeds(seeds: list[int]) -> str:
-    """Seeds in words: "seed 0", "seeds 0 to 4", "seeds 0, 2"."""
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    return f"seeds {seeds[0]} to {seeds[-1]}" if whole else f"seeds {', '.join(map(str, seeds))}"
-
-
 @styled
-def forest(worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: Mapping[str, float]) -> Figure:
-    """Gains of the four forms as points with 95 % intervals, a panel per world, the published gains as diamonds.
+def forest(
+    worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: Mapping[str, Mapping[str, float]]
+) -> Figure:
+    """Gains of the four forms as points with 95 % intervals, a panel per world, one below the other.
 
     Arguments:
         worlds: name → (form, base) → ``[1 + draws]``, see `gains`; without an interval the point stands alone, and a
             gain that was not run is left out.
-        theirs: form → published gain over Task Arithmetic at λ = 0.3.
+        theirs: name → form → published gain over Task Arithmetic at λ = 0.3, a diamond; none in worlds left out.
     """
-    figure, panels = plt.subplots(1, len(worlds), figsize=(WIDTH, 2.35), sharex=True, sharey=True, squeeze=False)
+    size = WIDTH, 1.4 * len(worlds) + 0.75
+    figure, panels = plt.subplots(len(worlds), 1, figsize=size, sharex=True, sharey=True, squeeze=False)
     low, high = _ends(worlds, theirs)
-    for axes, (name, found) in zip(panels[0], worlds.items(), strict=True):
+    for axes, (name, found) in zip(panels[:, 0], worlds.items(), strict=True):
         axes.set_title(heading(name), loc="left", fontsize=10.5)
         axes.axvline(0, color="#8A8A8A", lw=1)
         axes.grid(axis="x", color="#EFEFEF")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
         for row, form in enumerate(FORMS):
-            axes.plot(theirs[form], row + _PLACES["ta_average"], "D", ms=6, color="#6A6A6A", mfc="white", zorder=2)
+            if name in theirs:
+                at = theirs[name][form], row + _PLACES["ta_average"]
+                axes.plot(*at, "D", ms=6, color="#6A6A6A", mfc="white", zorder=2)
             for base in BASES:
                 _draw(axes, found[form, base], row + _PLACES[base], colour(form), filled=base == "ta_average")
+                axes.text(_COLUMNS[base], row, _told(found[form, base]), **_beside(axes))
     axes.set(yticks=range(len(FORMS)), yticklabels=FORMS.values(), ylim=(len(FORMS) - 0.5, -0.5))
+    for base, sign in (("ta_average", "●"), ("ta_best", "○")):
+        panels[0, 0].text(_COLUMNS[base], -0.75, sign, **_beside(panels[0, 0]))
     # The numbers stand right of everything drawn, in a third of the width.
     ticks = range(5 * math.ceil(low / 5), math.ceil(high), 5)
     axes.set_xlim(low, high + (high - low) / 3)
-    axes.set_xticks(ticks, [*map(_number, ticks[:-1]), f"{ticks[-1]} points"])
+    axes.set_xticks(ticks, map(_number, ticks))
+    axes.set_xlabel("points of average accuracy over Task Arithmetic")
     _legend(figure)
     return figure
 
 
 def _draw(axes: Axes, values: np.ndarray, y: float, shade: str, filled: bool) -> None:
-    """A point, its interval where there is one, and the number at the right edge; nothing for what was not run."""
+    """A point, and its interval where there is one; nothing for what was not run."""
     point, low, high = interval(values)
     if math.isnan(point):
         return
     if low is not None and high is not None:
         axes.plot([low, high], [y, y], color=shade, lw=1.8, solid_capstyle="butt", zorder=3)
     axes.plot(point, y, "o", ms=6, color=shade, mfc=shade if filled else "white", mew=1.4, zorder=4)
-    axes.text(1, y, _number(f"{point:+.1f}"), ha="right", va="center", transform=axes.get_yaxis_transform())
+
+
+def _told(values: np.ndarray) -> str:
+    """The number beside a point; nothing for what was not run."""
+    return "" if math.isnan(values[0]) else _number(f"{values[0]:+.1f}")
+
+
+def _beside(axes: Axes) -> dict[str, object]:
+    """How text stands in a column at the right edge."""
+    return {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
 
 
 def _ends(
-    worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: Mapping[str, float]
+    worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]], theirs: Mapping[str, Mapping[str, float]]
 ) -> tuple[float, float]:
     """What the axis spans so that 0, every interval and every published gain lies inside."""
     ends = [end for found in worlds.values() for values in found.values() for end in interval(values)]
-    ends = [0.0, *theirs.values(), *(end for end in ends if end is not None and not math.isnan(end))]
+    ends += [gain for gains in theirs.values() for gain in gains.values()]
+    ends = [0.0, *(end for end in ends if end is not None and not math.isnan(end))]
     return min(ends) - 0.5, max(ends) + 0.5
 
 
@@ -161,8 +184,8 @@ def _number(value: object) -> str:
 def _legend(figure: Figure) -> None:
     grey = {"ls": "", "ms": 6, "color": "#4A4A4A"}
     handles = [
-        plt.Line2D([], [], marker="o", label="over Task Arithmetic, λ = 0.3", **grey),
-        plt.Line2D([], [], marker="o", mfc="white", mew=1.4, label="best λ", **grey),
+        plt.Line2D([], [], marker="o", label="over λ = 0.3", **grey),
+        plt.Line2D([], [], marker="o", mfc="white", mew=1.4, label="over the best λ", **grey),
         plt.Line2D([], [], marker="D", mfc="white", label="published", **grey),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, handlelength=1,

@@ -25,6 +25,7 @@ from adamerging_lib.command.line import call
 from adamerging_study.rooms import face, rooms
 
 from . import notebooks
+from .made_by import keeps
 from .rerun import RUNS_FILE, filled, load_yaml, page, template
 
 # Run before the notebook's own cells: loading gives next to nothing, measuring the record.
@@ -83,7 +84,10 @@ def redrawn(notebook: NotebookNode, record: Path, folder: Path) -> NotebookNode:
     for cell, before in zip(again.cells, notebook.cells, strict=True):
         if cell.cell_type == "code":
             cell.execution_count = cell.execution_count and cell.execution_count - 1
-            if ".images" in cell.source or "run.replay(" in cell.source:
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = cell.execution_count
+            if keeps(cell):
                 cell.outputs = before.get("outputs", [])
     return notebooks.normalise(again)
 

@@ -20,7 +20,7 @@ HEADING = "## The experiment"
 """Stands before what introduces the experiment, once the result has been shown."""
 
 _CODE = "Show the code"
-_LOOKED_UP = re.compile(r"(\{(?:number|interval|verdict)\}`\+?)([\w-]+)(?=/)")
+_LOOKED_UP = re.compile(r"(\{(?:number|intervals?|verdict)\}`\+?)([\w-]+)(?=/)")
 
 
 def tagged(cell: NotebookNode, tag: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from docutils import nodes
@@ -15,12 +16,14 @@ from adamerging_lib import records
 from adamerging_lib.published import figure1, published
 from adamerging_lib.runtime import places
 
-from .. import claims, rooms
+from .. import claims, outcomes, rooms
 from ..sample import interval
 from .markdown import badge_colour
 
 # A record's place, the name of a number, and how to format it: ``+tiny/robustness: gain_impulse_noise:.2f``.
 _ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
+
+_RECORD = re.compile(r"(?P<profile>[\w-]+)/(?P<room>\w+)")
 
 NO_INTERVAL = "no interval"
 
@@ -47,6 +50,17 @@ def interval_role(name, rawtext, text, lineno, inliner, options=None, content=No
     """The 95 % interval of a number, as in "4.9 to 7.6"; *no interval* where the record holds no outcomes."""
 
     return _looked_up(rawtext, text, lineno, inliner, _span)
+
+
+def intervals_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """What the 95 % intervals of a record are over: ``mini/performance``; *no intervals* where it holds no outcomes."""
+    asked = _RECORD.fullmatch(text)
+    path = asked and asked["room"] in rooms.rooms() and claims.record_of(asked["room"], asked["profile"])
+    if not path:
+        return [], [inliner.reporter.error(f"{rawtext}: there is no such record.", line=lineno)]
+    over = covered(path)
+    told = f"95 % intervals {over}" if over else "no intervals, because the record holds no outcomes of single inputs"
+    return [nodes.Text(told)], []
 
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):
@@ -77,8 +91,46 @@ def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) ->
         return f"{value:{form}}".replace("-", "−")
 
     span = _span(values, style)
-    about = f"{origin(path, asked['name'])}; {span if span == NO_INTERVAL else f'95 % interval {span}'}"
+    sure = span if span == NO_INTERVAL else f"95 % interval {span} {covered(path)}"
+    about = f"{origin(path, asked['name'])}; {sure}"
     return [_explained(rawtext, told(values, style), about)], []
+
+
+def covered(path: Path) -> str:
+    """What the intervals of a record are over: "over test images and seeds 0 to 4", "over test images, seed 0 alone".
+
+    Empty for a record without outcomes, which has no intervals.
+
+    Arguments:
+        path: of the record.
+    """
+    return _covered(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _covered(path: Path, stamp: int) -> str:
+    record = records.read(path)
+    return over(record["rows"], "texts" if "text" in record["profile"] else "images")
+
+
+def over(rows: Iterable[Mapping[str, Any]], inputs: str = "images") -> str:
+    """As `covered`, of a record's rows."""
+    seeds = {row.get("seed") for row in rows if outcomes.FIELD in row}
+    known = sorted(int(seed) for seed in seeds if seed is not None)
+    if not seeds:
+        return ""
+    told = f"over test {inputs}"
+    if len(known) > 1:
+        return f"{told} and {seeds_told(known)}"
+    return f"{told}, {seeds_told(known)} alone" if known else told
+
+
+def seeds_told(seeds: Sequence[int]) -> str:
+    """Seeds in words: "seed 0", "seeds 0 to 4", "seeds 0, 2"."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    whole = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"seeds {seeds[0]} to {seeds[-1]}" if whole else f"seeds {', '.join(map(str, seeds))}"
 
 
 def origin(path: Path, name: str) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import contents, directives, notebooks, result_first
+from . import contents, directives, made_by, notebooks, result_first
 from .edition import Edition, edition, footer, repository
 from .play import page as play
-from .roles import interval_role, number_role, published_role, verdict_role
+from .roles import interval_role, intervals_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
@@ -41,7 +41,8 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         A copy with links under the title, to the other runs too, and a target before the parameters. On a default
         page there is what was claimed and measured in every world; on a variant's there are a banner with run and
         parameters, labels that end in the run's name, both parameter cells folded away, and its averages beside those
-        of the default run. Pages of experiments begin with their result, see `result_first`.
+        of the default run. Pages of experiments begin with their result, see `result_first`, and say below each figure
+        and table what made it, see `made_by`.
 
     Raises:
         ValueError: the notebook does not begin with a title, or has no parameters cell.
@@ -73,6 +74,7 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
     notebook.cells[:1] = _head(notebook, name, run, target, docname)
     if early:
         result_first.arrange(notebook, name, run, profile)
+    made_by.add(notebook, name, run, profile)
     return notebook
 
 
@@ -133,6 +135,7 @@ def setup(app) -> dict[str, object]:
     app.connect("build-finished", play.write_data)
     app.add_role("number", number_role)
     app.add_role("interval", interval_role)
+    app.add_role("intervals", intervals_role)
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)

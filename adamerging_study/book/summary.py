@@ -19,18 +19,19 @@ from .answer import WORLDS, brief, numbers_of, published_gains, quoted, record_o
 from .markdown import table
 
 ROWS = {
-    "zero_shot": ("Pre-trained encoder, nothing merged", "zero_shot_average"),
-    "task_arithmetic": ("Task Arithmetic, λ = 0.3", "ta_average"),
-    "": ("Task Arithmetic, best λ", "ta_best"),
-    "ties": ("Ties-Merging, λ = 0.3", "ties_average"),
-    "task_wise_adamerging": ("Task-wise AdaMerging", "tw_average"),
-    "task_wise_adamerging_pp": ("Task-wise AdaMerging++", "twpp_average"),
-    "layer_wise_adamerging": ("Layer-wise AdaMerging", "lw_average"),
-    "layer_wise_adamerging_pp": ("Layer-wise AdaMerging++", "lwpp_average"),
-    "traditional_mtl": ("One encoder trained on all tasks", "mtl_average"),
-    "individual": ("Eight separate experts", "individual_average"),
+    "zero_shot_average": ("Pre-trained encoder, nothing merged", "zero_shot"),
+    "ta_average": ("Task Arithmetic, λ = 0.3", "task_arithmetic"),
+    "ta_best": ("Task Arithmetic, best λ", None),
+    "ties_average": ("Ties-Merging, λ = 0.3", "ties"),
+    "ties_best": ("Ties-Merging, best λ", None),
+    "tw_average": ("Task-wise AdaMerging", "task_wise_adamerging"),
+    "twpp_average": ("Task-wise AdaMerging++", "task_wise_adamerging_pp"),
+    "lw_average": ("Layer-wise AdaMerging", "layer_wise_adamerging"),
+    "lwpp_average": ("Layer-wise AdaMerging++", "layer_wise_adamerging_pp"),
+    "mtl_average": ("One encoder trained on all tasks", "traditional_mtl"),
+    "individual_average": ("Eight separate experts", "individual"),
 }
-"""Method id, empty where the paper's Table 1 has no such row → its name on the first page, and the number."""
+"""Number → its name in the summary, and the method's row in the paper's Table 1, None where it has no such row."""
 
 
 def averages_text() -> str:
@@ -38,7 +39,7 @@ def averages_text() -> str:
     theirs = published(table=1).set_index(["task", "method_id"])["accuracy"][AVERAGE]
     worlds = numbers_of("performance").values()
     rows = []
-    for method, (name, number) in ROWS.items():
+    for number, (name, method) in ROWS.items():
         paper = quoted(str(theirs[method])) if method in theirs else "–"
         rows.append([name, *(_cell(numbers[number]) for numbers in worlds), paper])
     return table(rows, ["average accuracy, percent", *WORLDS.values(), "published, ViT-B/32"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adamerging_lib.records import average_confidence_interval
@@ -60,6 +63,8 @@ def advice(rows: pd.DataFrame) -> list[str]:
 def over_steps(rows: pd.DataFrame, steps: int) -> Figure:
     """Average accuracy along one long run; seconds on top where they are known.
 
+    Bars are 95 % intervals of the difference to the start, paired image by image, around each look.
+
     Arguments:
         rows: of a budget record.
         steps: those of the base run, whose seconds tell how long a step takes.
@@ -67,6 +72,9 @@ def over_steps(rows: pd.DataFrame, steps: int) -> Figure:
     line = levels(rows, STEPS)
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     axes.plot(line.index.astype(int), line, "-o", ms=4, color=colour(METHOD))
+    if len(line):
+        start = _sample(rows).average(METHOD, factor=STEPS, level=line.index[0])
+        _bars(axes, line, _against(rows, STEPS, start))
     axes.set(xlabel="steps", ylabel="average accuracy (%)")
     seconds = _base_row(rows).get("seconds", np.nan) / steps
     if seconds > 0:
@@ -109,7 +117,10 @@ def one_at_a_time(rows: pd.DataFrame) -> Figure:
 
 @styled
 def over_tasks(rows: pd.DataFrame) -> Figure:
-    """Average accuracy over the number of tasks merged, one line per method."""
+    """Average accuracy over the number of tasks merged, one line per method.
+
+    Bars are 95 % intervals of the difference of AdaMerging to Task Arithmetic, paired image by image.
+    """
     frame, label = by_task_count(rows), labels(rows)
     figure, axes = plt.subplots(figsize=(WIDTH, 3.3))
     for method, line in frame.iterrows():
@@ -118,17 +129,46 @@ def over_tasks(rows: pd.DataFrame) -> Figure:
     axes.set(xlabel="number of tasks merged", ylabel="average accuracy over them (%)", xticks=list(frame.columns))
     if len(frame):
         axes.legend(frameon=False)
+    if METHOD in frame.index:
+        fixed = _sample(rows).each("accuracy", by="level", method="task_arithmetic", factor=TASKS)
+        ends = {int(level): bar for level, bar in _against(rows, TASKS, fixed, method=METHOD).items()}
+        _bars(axes, frame.loc[METHOD].dropna(), ends)
     return figure
 
 
 def _against_base(rows: pd.DataFrame, factor: str) -> dict[str, tuple[float, float] | None]:
-    """Level → ends of the paired interval of its difference to the base run, less that difference; None without one."""
-    sample = Sample(rows, where={**WHERE, **dict.fromkeys(FACE.factors)})
-    base, ends = sample.average(METHOD), {}
-    for level, values in sample.each("accuracy", by="level", method=..., factor=factor).items():
-        point, low, high = interval(values - base)
+    """As `_against`, with the base run."""
+    return _against(rows, factor, _sample(rows).average(METHOD))
+
+
+def _against(
+    rows: pd.DataFrame, factor: str, other: np.ndarray | Mapping[str, np.ndarray], method: object = ...
+) -> dict[str, tuple[float, float] | None]:
+    """Level → ends of the paired interval of its difference to another run, less that difference; None without one.
+
+    Arguments:
+        rows: of a budget record.
+        factor: that was varied.
+        other: accuracy of the other run, ``[1 + draws]``; or one per level.
+        method: its id, or ``...`` for any.
+    """
+    ends = {}
+    for level, values in _sample(rows).each("accuracy", by="level", method=method, factor=factor).items():
+        beside = other.get(level) if isinstance(other, Mapping) else other
+        point, low, high = (None, None, None) if beside is None else interval(values - beside)
         ends[level] = None if low is None or high is None else (low - point, high - point)
     return ends
+
+
+def _bars(axes: Axes, line: pd.Series, ends: Mapping[object, tuple[float, float] | None]) -> None:
+    """Upright bars around the points of a line, where there are any."""
+    for level, value in line.items():
+        if bar := ends.get(level):
+            axes.vlines(int(level), value + bar[0], value + bar[1], color=colour(METHOD), lw=1.6)
+
+
+def _sample(rows: pd.DataFrame) -> Sample:
+    return Sample(rows, where={**WHERE, **dict.fromkeys(FACE.factors)})
 
 
 def _varied(rows: pd.DataFrame, factor: str) -> pd.DataFrame:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -86,7 +89,10 @@ def paths(rows: pd.DataFrame) -> Figure:
 
 @styled
 def maps(rows: pd.DataFrame) -> Figure:
-    """λ of every tensor and task, one map per layer-wise method; lines between transformer blocks."""
+    """λ of every tensor and task, one map per layer-wise method; lines between transformer blocks.
+
+    Below stand the blocks, and what the columns of a block are.
+    """
     methods = _layer_wise(rows)
     figure, grid = plt.subplots(len(methods), 1, figsize=(WIDTH, 2.5 * len(methods)), squeeze=False)
     for axes, method in zip(grid[:, 0], methods, strict=True):
@@ -104,24 +110,34 @@ def maps(rows: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(frame)), list(frame.index), fontsize=8.5)
         axes.tick_params(length=0)
         axes.set_title(labels(rows)[method], loc="left")
-        axes.set_xlabel("transformer block (a column is a tensor)")
+        axes.set_xlabel("transformer block")
         sns.despine(ax=axes, left=True, bottom=True)
         figure.colorbar(image, ax=axes, pad=0.01, label="λ")
+    if methods:
+        axes.set_xlabel(f"transformer block\n{_columns(tensors)}", fontsize=9)
     return figure
 
 
 @styled
 def profile(rows: pd.DataFrame) -> Figure:
-    """Mean λ over tasks by transformer block, one line per role of tensor, one panel per method."""
+    """Mean λ over tasks by transformer block, one line per role of tensor, one panel per method.
+
+    Lines are of the first seed; bars, where there are several, go from the least to the greatest of them.
+    """
     methods = _layer_wise(rows)
     height = 2.7 * len(methods) + 0.4
     figure, grid = plt.subplots(len(methods), 1, figsize=(WIDTH, height), sharex=True, sharey=True, squeeze=False)
     for axes, method in zip(grid[:, 0], methods, strict=True):
         frame = depth(rows, method)
+        own = rows[(rows["method"] == method) & (rows["kind"] == "final")]
+        fits = [depth(fit, method) for _, fit in own.groupby("seed")]
         colours = task_colours(len(frame))
         places = spread(frame.iloc[:, -1], 0.08 * max(frame.max().max() - frame.min().min(), 0.05))
         for (role, line), colour, place in zip(frame.iterrows(), colours, places, strict=True):
             axes.plot(line.index, line, "-o", ms=3, color=colour)
+            if len(fits) > 1:
+                each = pd.DataFrame([fit.loc[role] for fit in fits])
+                axes.vlines(line.index, each.min(), each.max(), color=colour, lw=1.6)
             axes.annotate(
                 role, (line.index[-1], place), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
                 annotation_clip=False, fontsize=9,
@@ -131,6 +147,18 @@ def profile(rows: pd.DataFrame) -> Figure:
         axes.set_xticks(frame.columns)
     grid[-1, 0].set_xlabel("transformer block")
     return figure
+
+
+def _columns(tensors: pd.DataFrame) -> str:
+    """What the columns are, in the order of the network; of equal neighbours how many."""
+    own = tensors.drop_duplicates("row")
+    first = next((block for block in own["block"] if block.startswith("block_")), None)
+    roles = itertools.groupby(own.loc[own["block"] == first, "role"])
+    named = [(role, len(list(some))) for role, some in roles]
+    parts = [f"{role} ×{count}" if count > 1 else role for role, count in named]
+    others = [block for block in own["block"].unique() if not block.startswith("block_")]
+    told = f"columns of a block: {', '.join(parts)}" + (f"; outside blocks: {', '.join(others)}" if others else "")
+    return textwrap.fill(told, 62)
 
 
 def _layer_wise(rows: pd.DataFrame) -> list[str]:

@@ -88,7 +88,12 @@ def loss_by_entropy_and_task(rows: pd.DataFrame) -> Figure:
 
 @styled
 def correlations(rows: pd.DataFrame) -> Figure:
-    """Spearman's correlation task by task and over all images (Figure 3 b), one mark per method."""
+    """Spearman's correlation task by task and over all images (Figure 3 b), one mark per method.
+
+    Bars are approximate 95 % intervals over images, see `around`; of several seeds the mark is the mean.
+    """
+    images = rows[rows["kind"] == "spearman"].groupby(["method", "task"])["n"].first()
+    least = 0.0
     frame, methods = spearman(rows), _methods(rows)
     tasks = [*(task for task in frame if task != ALL), ALL]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.36 * len(tasks) + 1.1))
@@ -96,12 +101,32 @@ def correlations(rows: pd.DataFrame) -> Figure:
     for number, method in enumerate(methods):
         shift = 0.18 * (number - (len(methods) - 1) / 2)
         axes.plot(frame.loc[method, tasks], places - shift, "o", ms=6, **_of(rows, method))
+        ends = around(frame.loc[method, tasks].to_numpy(), images[method][tasks].to_numpy())
+        least = min(least, ends[0].min())
+        axes.hlines(places - shift, *ends, color=_of(rows, method)["color"], lw=1.8)
     axes.axvline(0, color="#777777", lw=0.8)
     axes.set_yticks(places, [*tasks[:-1], "all images"])
     axes.grid(axis="x", color="#DDDDDD", lw=0.6)
-    axes.set(xlabel="Spearman's rank correlation of entropy and loss", xlim=(min(0, frame.min().min()) - 0.02, 1.03))
+    axes.set(xlabel="Spearman's rank correlation of entropy and loss", xlim=(least - 0.02, 1.03))
     figure.legend(loc="outside upper center", ncols=len(methods), frameon=False, fontsize=9)
     return figure
+
+
+def around(rho: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Approximate 95 % interval of Spearman's correlation: Fisher's z with the variance (1 + ρ²/2) / (n − 3).
+
+    The variance is Bonett's and Wright's (Psychometrika 65, 2000). Where it is undefined, at |ρ| = 1 or for fewer than
+    four images, the interval is the value.
+
+    Arguments:
+        rho: correlations.
+        n: how many images each is over.
+    """
+    rho, n = np.asarray(rho, float), np.asarray(n, float)
+    known = (np.abs(rho) < 1) & (n > 3)
+    z, wide = np.arctanh(np.where(known, rho, 0)), 1.96 * np.sqrt((1 + rho**2 / 2) / np.where(known, n - 3, 1))
+    low, high = (np.where(known, np.tanh(end), rho) for end in (z - wide, z + wide))
+    return low, high
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 
 from ..frames import AVERAGE, without
-from ..style import WIDTH, styled, task_colours
+from ..style import WIDTH, name_points, styled, task_colours
 from . import AFTER, BEFORE, FACE, LEAST_LOSS
 
 TRAITS = {
@@ -176,12 +176,14 @@ def traded_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def traits(rows: pd.DataFrame) -> Figure:
-    """Recovered share of the merging gap against each trait, one mark per task."""
+    """Recovered share of the merging gap against each trait, one mark per task, with its name."""
     frame, rho = by_task(rows).dropna(subset=[WON]), correlations(rows)
-    figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 5.0), sharey=True)
+    colours = task_colours(len(frame))
+    figure, grid = plt.subplots(3, 2, figsize=(WIDTH, 7.2), sharey=True)
     for axes, (trait, title) in zip(grid.flat, TRAITS.items(), strict=False):
-        for task, colour in zip(frame.index, task_colours(len(frame)), strict=True):
-            axes.plot(frame.loc[task, trait], frame.loc[task, WON], "o", ms=6, color=colour, label=task)
+        for task, colour in zip(frame.index, colours, strict=True):
+            axes.plot(frame.loc[task, trait], frame.loc[task, WON], "o", ms=5, color=colour)
+        axes.margins(0.12)
         axes.axhline(0, color="#777777", lw=0.8)
         axes.set_title(f"ρ = {rho[trait]:.2f}", loc="left")
         axes.set_xlabel(title, fontsize=9.5)
@@ -190,11 +192,10 @@ def traits(rows: pd.DataFrame) -> Figure:
             ends = sorted({frame[trait].min(), frame[trait].max()})
             axes.set_xticks(ends, [f"{end:.0f}" for end in ends])
             axes.minorticks_off()
-    last = grid.flat[len(TRAITS)]
-    last.axis("off")
-    handles, names = grid.flat[0].get_legend_handles_labels()
-    last.legend(handles, names, loc="center", frameon=False, fontsize=9)
+    grid.flat[len(TRAITS)].axis("off")
     figure.supylabel("recovered share of the merging gap (%)", fontsize=10.5)
+    for axes, trait in zip(grid.flat, TRAITS, strict=False):
+        name_points(axes, list(zip(frame.index, frame[trait], frame[WON], colours, strict=True)))
     return figure
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from ..style import WIDTH, heatmap, styled, task_colours
+from ..style import WIDTH, heatmap, name_points, styled, task_colours
 
 MEASURES = {
     "cosine": "cosine of the task vectors",
@@ -16,6 +18,11 @@ MEASURES = {
     "overlap": "shared entries (% of those kept)",
     "transfer": "gain of the other expert on the task (points)",
 }
+
+MARKERS = "osD^vP<>"
+"""Of the tasks in a scatter plot, beside their colours."""
+NAMED = 3
+"""How many of the dearest pairs have their names in it."""
 
 
 def square(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -105,17 +112,29 @@ def _matrix(frame: pd.DataFrame, vertical: str, horizontal: str) -> Figure:
 
 @styled
 def predictors(rows: pd.DataFrame) -> Figure:
-    """Cost to the task against each measure of the pair, one mark per ordered pair, coloured by the task that pays."""
+    """Cost to the task against each measure of the pair, one mark per ordered pair, by the task that pays.
+
+    The dearest pairs have their names beside them: task + the other.
+    """
     table, rho = pairs(rows), prediction(rows)["ρ over pairs"]
     tasks = list(table.index.get_level_values("task").unique())
-    figure, grid = plt.subplots(2, 2, figsize=(WIDTH, 5.4), sharey=True)
+    looks = dict(zip(tasks, zip(task_colours(len(tasks)), itertools.cycle(MARKERS)), strict=True))
+    figure, grid = plt.subplots(2, 2, figsize=(WIDTH, 6.2), sharey=True)
     for axes, (name, title) in zip(grid.flat, MEASURES.items(), strict=True):
-        for task, colour in zip(tasks, task_colours(len(tasks)), strict=True):
+        for task, (colour, marker) in looks.items():
             part = table.loc[task]
-            axes.plot(part[name], part["cost"], "o", ms=3.5, color=colour, label=task)
+            axes.plot(part[name], part["cost"], marker, ms=4, color=colour, label=task)
         axes.set_title(f"ρ = {rho[title]:.2f}", loc="left")
         axes.set_xlabel(title.replace(" (", "\n("), fontsize=9)
     figure.supylabel("cost to the task (points)", fontsize=10.5)
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    axes.set_ylim(top=table["cost"].max() + 0.2 * np.ptp(table["cost"]))  # room for names
+    dearest = table["cost"].nlargest(NAMED).index
+    for axes, name in zip(grid.flat, MEASURES, strict=True):
+        points = [
+            (f"{task} + {other}" if (task, other) in dearest else "", line[name], line["cost"], looks[task][0])
+            for (task, other), line in table.iterrows()
+        ]
+        name_points(axes, points)
     return figure

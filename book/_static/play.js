@@ -1,4 +1,4 @@
-// The page "Merge it yourself": controls, images with their predictions, and accuracies. The encoder is in
+// The page "Play: merge in your browser": controls, images with their predictions, and accuracies. The encoder is in
 // play-engine.js, its weights and images in play-world.js, which the book's build writes.
 (() => {
   "use strict";

@@ -1,4 +1,4 @@
-"""What the page *Merge it yourself* shows without JavaScript, and the script with the world that its JavaScript reads.
+"""What the page *Play: merge in your browser* shows without JavaScript, and the script with the world that it reads.
 
 The directives ``{play}`` and ``{lambda-sweep}`` leave places that ``play.js`` and ``sweep.js`` fill. The tables below
 them hold the same numbers for print, and for browsers without JavaScript.
