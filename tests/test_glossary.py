@@ -13,7 +13,7 @@ from adamerging_study.book.sphinx import present
 BOOK = Path(__file__).resolve().parents[1] / "book"
 UNLINKED = ("glossary", "references")
 PAGES = sorted(path for path in BOOK.glob("*.md") if path.stem not in UNLINKED)
-NOTEBOOKS = sorted(path for path in (BOOK.parent / "notebooks").glob("*.ipynb") if path.stem != "gain")  # yet to come
+NOTEBOOKS = sorted(path for path in (BOOK.parent / "notebooks").glob("*.ipynb"))
 
 # Not prose: formulas, comments, options, headings, targets; code is left out by `prose`.
 _NO_PROSE = re.compile(r"\$\$.*?\$\$|\$[^$\n]*\$|^(?:%|:[\w-]+:|#|\([\w-]+\)=$).*?$", re.MULTILINE | re.DOTALL)

@@ -51,7 +51,7 @@ def _note(cell: NotebookNode, name: str, run: str | None, profile: str) -> str:
     else:
         again = f"python -m adamerging_study.book.redraw {name}" + (f" --run {run}" if run else "")
         told = (
-            f"{what}, from the record `{record}`. Drawn again without measuring: `{again}`. "
+            f"{what}, from `{record}`. Drawn again without measuring: `{again}`. "
             "Measured anew: {doc}`/book/rerun`."
         )
     return f":::{{dropdown}} Made by\n:class-container: made-by\n{told}\n:::\n"
