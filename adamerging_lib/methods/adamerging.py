@@ -94,6 +94,9 @@ def adamerge(
             of each task's expert on the same unlabelled images, our extension.
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
+        guard: keep a quarter of the images back, at most 64 per task, and of eleven states on the path return the one
+            that the experts' predictions on these speak for, or the start where none leads it by more than one
+            standard error; see `Guard`. Our extension.
         device: ``cpu``, ``cuda`` or ``auto``. Within a process group, see `distributed`, the tasks are spread over it.
         passes: forward and backward passes that share a step, at most one per task (1): more need less memory for
             activations, and give the same gradient.
