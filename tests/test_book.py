@@ -457,7 +457,7 @@ def test_page_of_an_experiment_begins_with_its_result():
 @pytest.mark.parametrize(
     ("run", "source", "told", "untold"),
     [
-        (None, "figures.gaps(frame)", "record `results/mini/performance.json`. Drawn again without", "--run"),
+        (None, "figures.gaps(frame)", "from `results/mini/performance.json`. Drawn again without", "--run"),
         ("tiny", "figures.gaps(frame)", "redraw performance --run tiny`", "results/mini"),
         (None, "show(suite.images)", "shows the data themselves", "redraw"),
     ],
