@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from adamerging_lib.learning.adaptation import Adaptation
-from adamerging_lib.suite import TaskData, split_indices
+from adamerging_lib.suite import split_indices
 from adamerging_study import outcomes
 from adamerging_study.gain.learn import Same
 from adamerging_study.harm import EXPERTS, KEPT, LAST, OBJECTIVES, START, STATES, STREAMS, told
@@ -187,11 +185,3 @@ def test_tables_and_figures_say_the_same():
     ]
     found = leads(rows).set_index(["situation", "seed"])
     assert found.loc[("clean", 0), ["expected", "real"]].tolist() == [7, 6]
-
-
-def test_a_world_without_one_class_is_no_world(suite):
-    """A class that the skewed draw leaves out altogether never comes up."""
-    task = suite.tasks[0]
-    few = dataclasses.replace(suite.test[task], labels=torch.zeros_like(suite.test[task].labels))
-    made = dataclasses.replace(suite, test={**suite.test, task: TaskData(few.images, few.labels, few.classes)})
-    assert len(drawn(streams(made, "skew_1")[0])) > 0
