@@ -270,6 +270,8 @@ def test_own_objectives():
     fit = fitted(objective=lambda task, scores: scores.square().mean() * (2 if task == "pets" else 1))
     entropic = fitted(objective={"diversity": 1.0, "weights": {"pets": 2.0}})
     assert not torch.equal(fit.trajectory, entropic.trajectory)
+    prior = fitted(objective={"diversity": 1.0, "prior": "experts", "weights": {"pets": 2.0}})
+    assert not torch.equal(prior.trajectory, entropic.trajectory)
     with pytest.raises(ValueError, match="gives no number that depends on the logits of 'pets'"):
         fitted(objective=lambda task, scores: scores.argmax().float())
 

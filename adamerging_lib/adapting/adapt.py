@@ -18,7 +18,7 @@ from ..learning.descent import learn
 from ..learning.imitation import imitation_loss
 from ..learning.objective import Loss
 from ..learning.recipes import check_setting, resolve
-from ..methods.adamerging import loss_terms, speed_terms, split, started
+from ..methods.adamerging import loss_terms, needs_experts, speed_terms, split, started
 from ..runtime.cost import measured
 from ..runtime.values import one_of
 from .adapted import Adapted
@@ -89,8 +89,8 @@ def adapt(
         clamp: λ within [0, 1] (True; the default except with ``tsv``), free (False), or the ``tanh`` or ``sigmoid`` of
             what Adam moves.
         objective: ``entropy`` (published), or a mapping with the changes that `adamerge` knows (``filter``,
-            ``diversity``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for regression heads;
-            or a function (task, logits of a batch) → number to minimise.
+            ``diversity``, ``prior``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for
+            regression heads; or a function (task, logits of a batch) → number to minimise.
         combine: join the tasks' gradients by a rule instead of adding them up, see `adamerge`.
         guard: keep about a quarter of the inputs back, of which at most the first 64 or so per task are looked at, and
             return the state on the path that the experts' predictions on them speak for, or the start; see `adamerge`.
@@ -156,7 +156,7 @@ def adapt(
         )
         for task in tv.tasks
     }
-    engine = Engine(model, parts, logits, run, statistics, streams, taught=objective == "imitation")
+    engine = Engine(model, parts, logits, run, statistics, streams, taught=needs_experts(objective))
     watch = engine.guard() if guard else None
     before = engine.check(tv, start.clamp(0, 1) if clamp is True else start, granularity)
     fit, seconds, memory = measured(

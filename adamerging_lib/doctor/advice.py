@@ -22,7 +22,7 @@ from .findings import ERROR, PRETRAINED, Finding, of
 CLEAN, STRETCHED = "clean", "one expert stretched"
 """Cases that `evidence` tells of: experts as they are, or one of them with its task vector times ten."""
 
-SPECTRAL = ("wudi", "wudi_adam", "tsv_m", "iso_c", "iso_cts")
+SPECTRAL = ("wudi", "wudi_adam", "swudi", "swudi_a", "actmat", "ace", "svc", "tsv_m", "iso_c", "iso_cts")
 """Methods that treat matrices and average all other tensors."""
 
 MATRICES = 0.5

@@ -39,7 +39,8 @@ RECIPES: dict[str, dict[str, float | int]] = {
 }
 CHECKPOINT_EVERY = 25
 IMITATION = "imitation"
-TERMS = ("filter", "diversity", "pull", "weights")
+TERMS = ("filter", "diversity", "prior", "pull", "weights")
+PRIORS = ("experts",)
 
 _SUFFIXES = {"plain": "", "ties": "_pp", "tsv": "_tsv"}
 METHOD_IDS = {
@@ -89,9 +90,10 @@ def adamerge(
         images: adapt on a fixed pool of so many images per task instead of all; pools of one seed are nested.
         objective: changes of the objective, by name. ``filter`` (EATA and SAR: 0.4): only images whose entropy is
             below this share of log C count. ``diversity`` (SHOT: 1): weight of minus the entropy of a batch's mean
-            prediction. ``pull``: weight of ‖λ − λ_start‖². ``weights``: task → positive weight of its loss, 1 if not
-            named; with ``combine="wpcgrad"`` its priority instead. Or ``imitation``: cross-entropy with the predictions
-            of each task's expert on the same unlabelled images, our extension.
+            prediction. ``prior`` (``experts``, our extension): predictions are to be diverse as the task's expert finds
+            the same batch, instead of diverse. ``pull``: weight of ‖λ − λ_start‖². ``weights``: task → positive weight
+            of its loss, 1 if not named; with ``combine="wpcgrad"`` its priority instead. Or ``imitation``:
+            cross-entropy with the predictions of each task's expert on the same unlabelled images, our extension.
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
         guard: keep a quarter of the images back, at most 64 per task, and of eleven states on the path return the one
@@ -168,7 +170,7 @@ def adamerge(
     return learn(
         suite_source(suite),
         tv,
-        taught_streams(suite, streams, run.device) if objective == IMITATION else streams,
+        taught_streams(suite, streams, run.device) if needs_experts(objective) else streams,
         start,
         run=run,
         method=METHOD_IDS.get((granularity, vectors), f"{granularity}_adamerging{_SUFFIXES[vectors]}"),
@@ -227,6 +229,11 @@ def started(
     return initial(init, tv, rows)
 
 
+def needs_experts(objective: object) -> bool:
+    """Whether an ``objective`` of `adamerge` or `adapt` asks what the experts predict."""
+    return objective == IMITATION or (isinstance(objective, Mapping) and objective.get("prior") is not None)
+
+
 def loss_terms(
     objective: str | Mapping[str, Any] | None,
     combine: str | None,
@@ -248,11 +255,17 @@ def loss_terms(
     for name in ("filter", "diversity", "pull"):
         if given.get(name) is not None:
             check_positive(f"objective[{name!r}]", given[name])
+    if given.get("prior") is not None:
+        one_of("objective['prior']", given["prior"], PRIORS)
+        if not given.get("diversity"):
+            raise ValueError("objective['prior'] says what predictions are to be diverse as: give 'diversity' too")
     if (given.get("filter") or 0) > 1:
         raise ValueError(f"objective['filter']={given['filter']!r} is a share of log C: give one of at most 1")
     weights = given.get("weights")
     terms = {
-        "loss": entropy_loss(filter=given.get("filter"), diversity=given.get("diversity") or 0.0),
+        "loss": entropy_loss(
+            filter=given.get("filter"), diversity=given.get("diversity") or 0.0, prior=needs_experts(given)
+        ),
         "pull": given.get("pull") or 0.0,
     }
     if objective == IMITATION:

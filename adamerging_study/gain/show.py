@@ -20,7 +20,7 @@ COLOURS = {"tensor": "#D55E00", "component": "#00795B", WEIGHTS: "#3C4E7C"}
 MARKERS = {"tensor": "o", "component": "s", WEIGHTS: "D"}
 LINES = {"tsv_m": "--", "traditional_mtl": ":", "individual": "-"}
 OBJECTIVE_COLOURS = {
-    "entropy": "#D55E00", "diverse": "#B8860B", "imitation": "#00795B", "hard_imitation": "#56B4E9",
+    "entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B", "hard_imitation": "#56B4E9",
     "sure_imitation": "#B0508A", "labels": "#333333",
 }  # fmt: skip
 

@@ -13,8 +13,8 @@ from ..style import WIDTH, styled
 from . import KEPT, LAST, METHOD, OBJECTIVES, START, STATES, told
 from .numbers import gains
 
-COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "imitation": "#00795B"}
-MARKERS = {"entropy": "o", "diverse": "s", "imitation": "D"}
+COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
+MARKERS = {"entropy": "o", "diverse": "s", "prior": "^", "imitation": "D"}
 
 
 def cases(rows: pd.DataFrame) -> pd.DataFrame:
