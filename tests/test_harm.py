@@ -126,14 +126,15 @@ def test_cells_cross_situations_with_objectives():
     grid = {"streams": ["clean", "sorted"], "experts": ["unsure"], "corruptions": ["spatter"], "seeds": [0, 1]}
     grid |= {
         "corruption_seeds": [5],
-        "objectives": list(OBJECTIVES),
+        "objectives": ["entropy", "diverse", "imitation"],
+        "prior_in": ["sorted", "spatter"],
         "severity": 3,
         "steps": 1,
         "lr": 1,
         "batch_size": 2,
     }
     found = dict(cells(**grid, threads=1))
-    assert len(found) == 3 * (3 * 2 + 1)
+    assert len(found) == 3 * (3 * 2 + 1) + 2 + 1
     assert {about["seed"] for about in found.values() if about["situation"] == "spatter"} == {5}
 
 
