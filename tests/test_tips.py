@@ -31,7 +31,7 @@ book/method
 
 ```{glossary}
 task vector
-: What fine-tuning added: "θ" less θ0. A second sentence.
+  What fine-tuning added: "θ" less θ0. A second sentence.
 ```
 """,
     "book/method.md": """# Method
@@ -52,5 +52,7 @@ def test_links_tell_the_first_sentence_and_the_formula(tmp_path):
     app.build()
     start, method = ((out / name).read_text(encoding="utf-8") for name in ("index.html", "book/method.html"))
     titles = re.findall(r'<a class="reference internal"[^>]* title="([^"]*)"', start)
-    assert list(map(html.unescape, titles)) == ['What fine-tuning added: "θ" less θ0.', r"\theta = \theta_0 + \lambda T"]
+    term, equation = map(html.unescape, titles)
+    assert re.fullmatch("What fine-tuning added: .θ. less θ0.", term)  # Sphinx turns the quotes
+    assert equation == r"\theta = \theta_0 + \lambda T"
     assert re.search(r'<a class="reference internal" href="#equation-eq-merge" title="[^"]*theta_0', method)

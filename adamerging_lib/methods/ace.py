@@ -68,7 +68,7 @@ def _merged(t: Tensor, eps: float) -> Tensor:
     if uneven:
         prior = prior / energies.mean().clamp(min=_least(t))
     top = (centred @ grams).sum(0) + (small[:, None, None] * centred).sum(0)
-    eye = torch.eye(t.shape[2], dtype=t.dtype)
+    eye = torch.eye(t.shape[2], dtype=t.dtype, device=t.device)
     bottom = grams.sum(0) + small.sum() * eye + prior
     tau = torch.linalg.solve(bottom, top, left=False)
     if not uneven:

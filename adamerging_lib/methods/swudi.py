@@ -57,7 +57,7 @@ def swudi(tv: TaskVectors, *, time: float = 1300.0, share: float = 0.65) -> Merg
         raise ValueError(f"share={share!r} is not a share in (0, 1]: 65 % is 0.65")
 
     def filter_(values: Tensor) -> Tensor:
-        kept = torch.arange(len(values)) < math.ceil(share * len(values))
+        kept = torch.arange(len(values), device=values.device) < math.ceil(share * len(values))
         return -torch.expm1(-time * values) * kept
 
     hyper = {"time": float(time), "share": float(share)}
@@ -88,7 +88,7 @@ def swudi_a(tv: TaskVectors) -> Merged:
     def filter_(values: Tensor) -> Tensor:
         root = values.sqrt()
         count = root.sum().square() / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
-        return (torch.arange(len(values)) < torch.ceil(count * (1 - 1e-12))).to(values)
+        return (torch.arange(len(values), device=values.device) < torch.ceil(count * (1 - 1e-12))).to(values)
 
     return Merged(merge_matrices(tv, lambda t: filtered(t, filter_)), "swudi_a", {}, tv.tasks)
 
