@@ -7,6 +7,7 @@ Print, PDF and readers of the notebook see the picture as ever.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,8 @@ def register() -> None:
 def _shown(figure: Figure) -> tuple[str, dict[str, Any]] | str | None:
     picture = print_figure(figure, fmt="png", base64=True)
     found = spots(figure) if picture else []
-    return (picture, {KEY: found}) if found else picture
+    # As one text: a notebook would give every number a line of its own.
+    return (picture, {KEY: json.dumps(found, ensure_ascii=False)}) if found else picture
 
 
 def spots(figure: Figure) -> list[Spot]:
@@ -88,15 +90,17 @@ def _marks(axes: Axes) -> Iterator[tuple[float, float, str]]:
     groups += [(c.get_label(), c.get_offsets()) for c in axes.collections if isinstance(c, PathCollection)]
     for label, points in groups:
         for x, y in np.ma.filled(np.ma.asarray(points, float), np.nan):
-            name = names.get((round(x, 9), round(y, 9))) or ("" if str(label).startswith("_") else str(label))
-            told = ", ".join(_number(axis, at) for axis, at in ((axes.xaxis, x), (axes.yaxis, y)))
-            yield x, y, f"{name}: {told}" if name else told
+            own = names.get((round(x, 9), round(y, 9))) or ("" if str(label).startswith("_") else str(label))
+            sides = [(axis, at, _tick(axis, at)) for axis, at in ((axes.yaxis, y), (axes.xaxis, x))]
+            named = [name for name in (*(name for *_, name in sides), own) if name]
+            numbers = [_number(axis, at) for axis, at, name in reversed(sides) if not name]
+            yield x, y, ": ".join(part for part in (", ".join(named), ", ".join(numbers)) if part)
 
 
 def _number(axis: Axis, at: float) -> str:
-    """A coordinate in words: the name of its tick, or the number with what the axis shows."""
+    """A coordinate with what its axis shows."""
     label = axis.get_label_text().partition(";")[0].replace("\n", " ").strip()
-    return _tick(axis, at) or f"{at:.3g} {label}".strip()
+    return f"{at:.3g} {label}".strip()
 
 
 def _tick(axis: Axis, at: float) -> str:

@@ -20,10 +20,9 @@ def add(notebook: NotebookNode, profile: str) -> None:
     cells = []
     for cell in notebook.cells:
         cells.append(cell)
-        found = [output.metadata.get("image/png", {}).get(KEY) for output in _figures(cell)]
+        found = [json.loads(output.metadata.get("image/png", {}).get(KEY, "[]")) for output in _figures(cell)]
         if any(found):
-            told = json.dumps({"run": profile, "figures": [spots or [] for spots in found]}, ensure_ascii=False)
-            told = told.replace("</", "<\\/")
+            told = json.dumps({"run": profile, "figures": found}, ensure_ascii=False).replace("</", "<\\/")
             source = f'```{{raw}} html\n<script type="application/json" class="figure-hover">{told}</script>\n```'
             cells.append(nbformat.v4.new_markdown_cell(source, id=f"hover-{cell.id}"[:64]))
     notebook.cells = cells
