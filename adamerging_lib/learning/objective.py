@@ -81,8 +81,8 @@ class Objective:
         start: λ_start ``[K, R]``, for the pull.
         combine: joins the K tasks' gradients instead of summing them.
         passes: forward and backward passes per step, each of some tasks; ``combine`` takes one per task in any case.
-        sharpness: ρ, radius of adaptive sharpness-aware minimisation: the gradient is taken at λ + ρ λ² g / ‖λ g‖,
-            where the gradient g at λ points; None for the gradient at λ.
+        sharpness: ρ, radius of adaptive sharpness-aware minimisation: the gradient is taken at r + ρ r² g / ‖r g‖, g
+            being the gradient at the raw parameter r; None for the gradient at r.
         spread: K, where the tasks are spread over a group of processes and ``model`` and ``weights`` are only this
             one's; None where it has all.
     """

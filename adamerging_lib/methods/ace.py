@@ -21,10 +21,10 @@ REPAIRED = 0.3
 def ace(tv: TaskVectors, *, eps: float = 1e-5) -> Merged:
     """θ = θ0 + τ, τ = [Σ_k X_k (C_k + ε I)] [Σ_k (C_k + ε I) + 1 cᵀ]⁻¹, X_k = T_k less its mean row, C_k = X_kᵀX_k.
 
-    c is the mean row of Σ_k C_k, a prior that all tasks share. Where the tasks' energies are uneven, that is where
-    γ = Var_k(log ‖T_k‖²) / mean_k(log ‖T_k‖²)² > 0.3 in a matrix, C_k and ε are divided by tr C_k and c by the mean
-    ‖T_k‖², and σ U Vᵀ is added to τ: the first 30 % of the singular directions of τ + Σ_k T_k (C_k − C̄), all with
-    their mean length σ.
+    c is the mean row of Σ_k C_k, a prior that all tasks share. Where the tasks' energies in a matrix are uneven, as
+    told by γ = Var_k(log ‖T_k‖²) / mean_k(log ‖T_k‖²)² > 0.3, C_k and ε are divided by tr C_k, and c, then made of
+    these C_k, by the mean ‖T_k‖². Then σ U Vᵀ is added to τ: the first 30 % of the singular directions of τ + Σ_k T_k
+    (C_k − C̄), all with their mean length σ, where C̄ is the mean of C_k + ε_k I.
 
     Arguments:
         tv: θ0 and T_k.

@@ -83,22 +83,23 @@ def adamerge(
             ``vectors="tsv"``, ``component``: one per singular triplet, our extension.
         vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for each task's part of TSV-M's sum,
             which it then starts from (with ``tensor`` or ``component``), our extension. Or a function that takes the
-            `TaskVectors` apart itself: it returns others for λ to scale, from 1 by default, around a θ0 of its own
-            where it likes, such as ``am.doge_vectors``; a checkpoint knows it by its name.
+            `TaskVectors` apart itself: it returns others for λ to scale, from 1 by default, and may bring a θ0
+            of its own, such as ``am.doge_vectors``; a checkpoint knows it by its name.
         batches: per task and step (2); the loss sums their mean entropies, as the published code does.
         init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's; with a function 1): a number, a tensor
             ``[K, R]`` or `Coefficients`.
-        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default but with ``tsv`` and
+        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default but for ``tsv`` and
             functions, which start on the bound); or leave it free (False), or let it be the ``tanh`` or ``sigmoid`` of
             what Adam moves, inside (−1, 1) or (0, 1) and never without gradient.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
         images: adapt on a fixed pool of so many images per task instead of all; pools of one seed are nested.
         objective: changes of the objective, by name. ``filter`` (EATA and SAR: 0.4): only images whose entropy is
             below this share of log C count. ``diversity`` (SHOT: 1): weight of minus the entropy of a batch's mean
-            prediction. ``prior`` (``experts``, our extension): predictions are to be diverse as the task's expert finds
-            the same batch, instead of diverse. ``pull``: weight of ‖λ − λ_start‖². ``weights``: task → positive weight
-            of its loss, 1 if not named; with ``combine="wpcgrad"`` its priority instead. Or ``imitation``:
-            cross-entropy with the predictions of each task's expert on the same unlabelled images, our extension.
+            prediction. ``prior`` (``experts``, our extension): the batch's mean prediction is drawn towards the
+            expert's on the same batch, instead of towards uniform. ``pull``: weight of ‖λ − λ_start‖². ``weights``:
+            task → positive weight of its loss, 1 if not named; with ``combine="wpcgrad"`` its priority instead. Or
+            ``imitation``: cross-entropy with the predictions of each task's expert on the same unlabelled images, our
+            extension.
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
         guard: keep a quarter of the images back, at most 64 per task, and of eleven states on the path return the one

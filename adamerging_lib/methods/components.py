@@ -37,7 +37,9 @@ def component_adamerging(
     """min over λ of Σ_k mean_x CE(p_k(x), p(x)), θ(λ)^l = θ0^l + polar(U) diag(λ^l ⊙ s) polar(V)ᵀ, from TSV-M's λ = 1.
 
     p_k and p are the predictions of expert k and of the merged model on task k's unlabelled images; U, s and V are
-    those of `tsv_m`. The recipe was chosen in the drawn world, on images that no page measures on.
+    those of `tsv_m`. The recipe was chosen in the drawn world: its rate on images that the study's page on the gain
+    does not measure on, and when three cells of that page had been seen. Runs that measure on all test images measure
+    on those too.
 
     Arguments:
         suite: encoder, checkpoints, heads, and test images; labels are never read.

@@ -48,8 +48,9 @@ def samerging(
 ) -> Fit:
     """min over λ of max over small ε of Σ_k mean_x KL(p_k(x) ‖ p(x)) at λ + ε, θ^l = θ0^l + Σ_k λ_k^l T_k^l / ‖T_k^l‖.
 
-    p_k and p are the softmax of expert k's and of the merged model's logits, divided by 2. ε = ρ λ² g / ‖λ g‖ points
-    where the gradient g does (adaptive sharpness-aware minimisation); stochastic gradient descent moves λ from 0.
+    p_k and p are the softmax of half the logits of expert k and of the merged model. The inner maximum, over ‖ε / λ‖ ≤
+    ρ, is replaced by its first-order solution ε = ρ λ² g / ‖λ g‖, g the gradient at λ (adaptive sharpness-aware
+    minimisation), which is 0 where λ is. Stochastic gradient descent moves λ from 0.
 
     Arguments:
         suite: encoder, checkpoints, heads, and test images; labels are never read.
@@ -72,7 +73,7 @@ def samerging(
         Unlabelled test images of every task.
 
     Cost:
-        Twice AdaMerging's per step.
+        Twice AdaMerging's per step, and one forward of every expert over its images.
 
     Published:
         Averages are in the paper, which was not at hand.

@@ -23,8 +23,8 @@ def swudi(tv: TaskVectors, *, time: float = 1300.0, share: float = 0.65) -> Merg
     """θ = θ0 + τ, τ = S + (τ* − S) Q diag(h) Qᵀ, h_i = (1 − exp(−t λ_i)) 1[i ≤ ⌈s n⌉], S = Σ_k T_k, τ* as in `wudi`.
 
     Q diag(λ) Qᵀ, λ descending, is WUDI's matrix A = Σ_k T_kᵀT_k / ‖T_k‖². The first factor of h is what gradient
-    descent on WUDI's loss from S has done after the time t, the second leaves S in the weakest directions. It is the
-    authors' explanation of why Adam, stopped early, beats the closed form at CLIP's size.
+    flow on half of WUDI's loss, started at S, has done after the time t; the second leaves S in the weakest directions.
+    The authors explain in this way why Adam, stopped early, does better than the closed form at CLIP's size.
 
     Arguments:
         tv: θ0 and T_k.
