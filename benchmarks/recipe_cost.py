@@ -4,7 +4,7 @@ Every method learns from the same unlabelled images of each task, drawn from one
 world, and is measured on the other half. First by its own short recipe, *equal images*. Then with as many steps as take
 the seconds that the recipe took, *equal seconds*: its own seconds less those that it spends before its first step, per
 step, say how many; a method that needs longer than the recipe before its first step, or about as long as it in all, has
-no such row. Seconds are those of one core, everything included. Three draws of images and their order.
+no such row. Seconds are those of one core, everything included. `--seeds` says how many draws of images are made.
 
     python benchmarks/recipe_cost.py
 """
