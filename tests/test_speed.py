@@ -369,6 +369,9 @@ def test_the_cost_of_the_recipe_is_measured_on_images_that_it_did_not_see(suite,
         half = suite.test[task].images[split_indices(len(suite.test[task]))[0]]
         assert len(small.test[task]) == 4 and small.train[task] is small.test[task]
         assert all(any(torch.equal(image, one) for one in half) for image in small.test[task].images)
+        unseen = recipe_cost.others(suite).test[task].images
+        assert not any(torch.equal(small.test[task].images[0], one) for one in unseen)
     merged, seconds, steps = recipe_cost.learned("samerging", small, 0, 2)
+    assert 0 <= am.evaluate(recipe_cost.others(suite), merged)["accuracy"].mean() <= 100
     assert merged.method == "samerging" and steps == 2 and seconds > 0
     assert recipe_cost.learned(recipe_cost.WEIGHTS, small, 0, 2)[2] == 2
