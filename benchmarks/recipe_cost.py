@@ -25,6 +25,7 @@ import adamerging_lib as am
 from adamerging_lib import records
 from adamerging_lib.methods import run_method
 from adamerging_lib.methods.registry import find, hyper_parameters
+from adamerging_lib.runtime.environment import environment
 from adamerging_lib.suite import Suite, TaskData, split_indices
 from adamerging_study.gain.learn import adapted
 
@@ -77,6 +78,26 @@ def learned(method: str, suite: Suite, seed: int, steps: int | None) -> tuple[am
     return merged, time.process_time() - begun, steps
 
 
+def rows_of(found: Mapping[tuple[str, str], list[Mapping[str, float]]], images: int) -> list[dict[str, object]]:
+    """Rows of the record, from (method, budget) → accuracy, seconds and steps of each draw."""
+
+    def middle(cell: tuple[str, str], name: str) -> float:
+        return statistics.mean(one[name] for one in found[cell])
+
+    rows, recipe = [], (RECIPE, "equal images")
+    for cell in found:
+        values = [one["accuracy"] for one in found[cell]]
+        rows.append({
+            "case": f"{images} images per task", "method": cell[0],
+            "quantity": f"accuracy on other images, %, {cell[1]}",
+            "value": round(middle(cell, "accuracy"), 2), "baseline": round(middle(recipe, "accuracy"), 2),
+            "ratio": round(middle(cell, "accuracy") / middle(recipe, "accuracy"), 3),
+            "spread": round(max(values) - min(values), 2), "seconds": round(middle(cell, "seconds"), 2),
+            "steps": round(middle(cell, "steps")), "budget": cell[1],
+        })  # fmt: skip
+    return rows
+
+
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,23 +130,13 @@ def main() -> None:
                 found.setdefault((method, budget), []).append(told)
                 print(seed, method, budget, {name: round(value, 2) for name, value in told.items()}, flush=True)
 
-    def middle(cell: tuple[str, str], name: str) -> float:
-        return statistics.mean(one[name] for one in found[cell])
-
-    rows, recipe = [], (RECIPE, "equal images")
-    for cell in found:
-        values = [one["accuracy"] for one in found[cell]]
-        rows.append({
-            "case": f"{given.images} images per task", "method": cell[0],
-            "quantity": f"accuracy on other images, %, {cell[1]}",
-            "value": round(middle(cell, "accuracy"), 2), "baseline": round(middle(recipe, "accuracy"), 2),
-            "ratio": round(middle(cell, "accuracy") / middle(recipe, "accuracy"), 3),
-            "spread": round(max(values) - min(values), 2), "seconds": round(middle(cell, "seconds"), 2),
-            "steps": round(middle(cell, "steps")), "budget": cell[1],
-        })  # fmt: skip
+    rows = rows_of(found, given.images)
     parameters = {"images": given.images, "methods": [RECIPE, *METHODS]}
     seconds = time.perf_counter() - clock
-    record = records.new("recipe_cost", "benchmark", parameters, None, rows, given.seeds, started, seconds)
+    around = environment(torch.device("cpu"))
+    record = records.new(
+        "recipe_cost", "benchmark", parameters, None, rows, given.seeds, started, seconds, environment=around
+    )
     records.write(record, given.output)
     print(given.output)
 

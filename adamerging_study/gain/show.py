@@ -155,9 +155,9 @@ def _legend(figure: Figure, axes: Axes, columns: int | None = None) -> None:
 
 def _named_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """Cells of another rate as a fineness of their own, named after both."""
-    other = frame["rate"].notna()
-    named = frame["grain"].map(GRAINS) + frame["rate"].map(lambda rate: f", rate {rate:g}")
-    return frame.assign(grain=frame["grain"].where(~other, named))
+    rates = frame["rate"].astype(float)  # a run without other rates has a column of None
+    named = frame["grain"].map(GRAINS) + rates.map(", rate {:g}".format)
+    return frame.assign(grain=frame["grain"].where(rates.isna(), named))
 
 
 def _half_of(rows: pd.DataFrame) -> int:
