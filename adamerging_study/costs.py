@@ -15,6 +15,8 @@ ONE_CORE = "one CPU core"  # whose seconds the benchmark counts on a CPU
 ARCHS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
 TASKS = (8, 20)
 
+COMPONENTS = ", a coefficient per component"
+
 # The published recipe: 500 steps, each of two batches of 16 images per task.
 STEPS, IMAGES_A_TASK = 500, 32
 # Test images of the paper's eight tasks, and of the four whose images it corrupts: Cars, EuroSAT, RESISC45, GTSRB.
@@ -93,6 +95,7 @@ def measured(folder: Path = FOLDER) -> list[Measured]:
                 continue
             narrow = [name for name in ("autocast", "vectors_dtype", "compile") if row.get(name)]
             width = "float32" if not narrow else " and ".join(narrow).replace("vectors_dtype", "T") + " bfloat16"
+            width += COMPONENTS if row.get("components") else ""
             key = (row["case"], row.get("tasks", 8), device, row["images"], width)
             found.setdefault(key, {})[names[row["quantity"]]] = row
     return [Measured(*key, rows) for key, rows in found.items()]
@@ -115,6 +118,7 @@ def step_rows(found: Sequence[Measured]) -> list[list[str]]:
 
 def study_rows(found: Sequence[Measured]) -> list[list[str]]:
     """The extrapolation: a header, and hours of each part of the study on each device and in each width measured."""
+    found = [m for m in found if not m.width.endswith(COMPONENTS)]  # the paper has no such fits
     devices = list(dict.fromkeys((m.device, m.width) for m in found))
     if all(device == ONE_CORE for device, _ in devices):
         devices.append(("a GPU", "float32"))

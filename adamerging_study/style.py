@@ -16,6 +16,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
+from . import hover
+
 # Chosen so that any two differ by at least 15 in CIELAB, also as seen with protan-, deuter- and tritanopia
 # (tests/test_style.py). A new method takes a colour that keeps the test green, or shares one with a new dash.
 METHOD_COLOURS = {
@@ -69,7 +71,9 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @wraps(draw)
     def styled(*args, **kwargs) -> Figure:
         with plt.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+        hover.register()  # only now: Jupyter's own settings come with the first figure
+        return figure
 
     return styled
 

@@ -12,6 +12,10 @@ CPU, and of the clock on a GPU. Encoders, task vectors and images are random.
 
     python benchmarks/adamerging_step.py --case mini --case ViT-B-32
     python benchmarks/adamerging_step.py --device cuda --case ViT-L-14 --tasks 20 --passes 20 --autocast bfloat16
+    python benchmarks/adamerging_step.py --case ViT-B-32 --tasks 8 --tasks 20 --components
+
+With ``--components`` a step learns a coefficient per singular component of TSV-M's basis instead, beside the plain one
+alone: nobody else has such a step.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ from adamerging_lib.runtime.cost import measured
 from adamerging_lib.runtime.devices import DTYPES
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.task_vectors import TaskVectors
+from adamerging_lib.vectors.components import Components
+from adamerging_lib.vectors.spectral import matrices
 from adamerging_lib.worlds.encoders import MiniConfig, mini_clip
 
 RESULTS = Path(__file__).parent / "results"
@@ -70,12 +76,13 @@ CASES = {
 
 
 def build(
-    case: Case, tasks: int, device: torch.device, seed: int, **options: object
+    case: Case, tasks: int, device: torch.device, seed: int, *, components: bool = False, **options: object
 ) -> tuple[Objective, Tensor, Tensor]:
     """Randomly initialised encoder, task vectors of a tenth of its scale, heads, λ and images.
 
     Arguments:
         case, tasks, device, seed: what, how many, where.
+        components: whether matrices come in TSV-M's basis, with a coefficient per component.
         options: fields of `Objective` and of its model, and ``vectors_dtype``.
     """
     with torch.random.fork_rng(devices=[]):
@@ -91,17 +98,31 @@ def build(
             vectors[key] = drawn.mul_(0.1 * t.std(correction=0).to(device)).to(kind)
     names = tuple(f"task_{k}" for k in range(tasks))
     tv = replace(TaskVectors(names, state, {}).to(device), vectors=vectors)
+    if components:
+        tv = replace(tv, vectors={**vectors, **{key: in_components(vectors[key], there) for key in matrices(tv)}})
     scale = 100 / case.dim**0.5
     heads = tuple(torch.randn(c, case.dim, generator=generator).mul_(scale).to(device) for c in CLASSES[:tasks])
     if case.side == MiniConfig.image_size:
         heads = tuple(head[:10] for head in heads)
     inside = {name: options.pop(name) for name in ("autocast", "features") if name in options}
     model = EncoderWithHeads(encoder.to(device), heads, lambda x: x.float().div_(127.5).sub_(1), **inside)
-    objective = Objective(tv, tv.rows("tensor"), model, clamp=True, **options)
+    rows = tv.rows("component" if components else "tensor")
+    objective = Objective(tv, rows, model, clamp=not components, **options)
     count = tasks * case.batches * case.batch_size
     images = torch.randint(0, 256, (count, 3, case.side, case.side), generator=generator, dtype=torch.uint8).to(device)
     raw = torch.full((tasks, len(objective.rows.names)), 0.3, device=device)
     return objective, raw, images
+
+
+def in_components(t: Tensor, generator: torch.Generator) -> Components:
+    """⌊r/K⌋ random orthogonal components of every task in the place of its matrix, of ``[K, m, n]``, r = min(m, n)."""
+    tasks, m, n = t.shape
+    each = max(1, min(m, n) // tasks)
+    u, v = (
+        torch.linalg.qr(torch.randn(size, tasks * each, generator=generator, device=t.device))[0] for size in (m, n)
+    )
+    owner = torch.arange(tasks, device=t.device).repeat_interleave(each)
+    return Components(u * t.std() * min(m, n) ** 0.5, v.t().contiguous(), owner, tasks, t.shape[1:])
 
 
 def loss(objective: Objective, state: dict[str, Tensor], images: Tensor, heads: tuple[Tensor, ...]) -> Tensor:
@@ -162,16 +183,20 @@ def merge_a_forward(objective: Objective, raw: Tensor, images: Tensor, batches: 
 def measure(case: Case, repeats: int, objective: Objective, raw: Tensor, images: Tensor) -> list[dict[str, object]]:
     """Rows of the record: seconds and memory of a step, and what they are compared with."""
     device, tv, batches = raw.device, objective.tv, case.batches
+    beside = not any(isinstance(t, Components) for t in tv.vectors.values())
     variants: dict[str, Callable[[], object]] = {
         "forward": lambda: forward_only(objective, images),
         "plain": lambda: plain_step(objective, images),
         "step": lambda: objective.losses_and_gradient(raw, images, batches),
+    }
+    others = {
         "tasks": lambda: backward_a_task(objective, raw, images, batches),
         "anew": lambda: merge_a_forward(objective, raw, images, batches),
     }
+    variants |= others if beside else {}
     ours = objective.losses_and_gradient(raw, images, batches)[1]
     exact = objective.model.autocast is None and next(iter(tv.vectors.values())).dtype == torch.float32
-    for name in ("tasks", "anew"):  # warms up, too
+    for name in others if beside else ():  # warms up, too
         error = float((variants[name]() - ours).norm() / ours.norm())
         if not error < (1e-3 if exact else 0.1):
             raise RuntimeError(f"{name}: its gradient is {error:.2g} of its norm away from the step's")
@@ -193,9 +218,12 @@ def measure(case: Case, repeats: int, objective: Objective, raw: Tensor, images:
     rows = [
         row("step against plain forward and backward, seconds", "step", "plain"),
         row("forward alone against step, seconds", "forward", "step"),
-        row("backward through the merge once a task against step, seconds", "tasks", "step"),
-        row("merge anew for every forward against step, seconds", "anew", "step"),
     ]
+    if beside:
+        rows += [
+            row("backward through the merge once a task against step, seconds", "tasks", "step"),
+            row("merge anew for every forward against step, seconds", "anew", "step"),
+        ]
     if memory["step"] is not None:
         encoder = 4 * sum(tv.pretrained[key].numel() for key in tv.vectors)
         held = encoder + sum(t.nbytes for t in tv.vectors.values())
@@ -220,6 +248,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=1, help="forward and backward passes per step")
     parser.add_argument("--autocast", choices=["bfloat16"])
     parser.add_argument("--vectors-dtype", choices=["bfloat16"])
+    parser.add_argument("--components", action="store_true", help="a coefficient per component of TSV-M's basis")
     parser.add_argument("--compile", action="store_true", help="the encoder through torch.compile")
     parser.add_argument("--output", type=Path, help="record; default: the device's, other rows kept")
     given = parser.parse_args()
@@ -228,6 +257,7 @@ def main() -> None:
     speed = {"passes": given.passes, "autocast": given.autocast, "vectors_dtype": given.vectors_dtype}
     speed = {name: value for name, value in speed.items() if value not in (None, 1)}
     speed |= {"compile": True} if given.compile else {}
+    speed |= {"components": True} if given.components else {}
     around = environment(device)
     slug = re.sub(r"[^a-z0-9]+", "-", around["device"].lower()).strip("-")
     output = given.output or RESULTS / f"adamerging_step{'' if device.type == 'cpu' else f'_{slug}'}.json"
@@ -244,7 +274,7 @@ def main() -> None:
             objective, raw, images = build(
                 case, tasks, device, given.seed, vectors_dtype=DTYPES[given.vectors_dtype],
                 autocast=DTYPES[given.autocast], passes=given.passes,
-                features=torch.compile(raw_features) if given.compile else raw_features,
+                features=torch.compile(raw_features) if given.compile else raw_features, components=given.components,
             )  # fmt: skip
             identity = {"case": name, "tasks": tasks, "images": len(images), "repeats": given.repeats, **speed}
             for row in measure(case, given.repeats, objective, raw, images):
@@ -254,7 +284,17 @@ def main() -> None:
     seconds = time.perf_counter() - clock
     if old is not None:
         # One record a device, in several calls: rows of another size or precision stay, the same ones are replaced.
-        identity = ("case", "tasks", "images", "quantity", "passes", "autocast", "vectors_dtype", "compile")
+        identity = (
+            "case",
+            "tasks",
+            "images",
+            "quantity",
+            "passes",
+            "autocast",
+            "vectors_dtype",
+            "components",
+            "compile",
+        )
         new = {tuple(row.get(key) for key in identity) for row in rows}
         rows = [row for row in old["rows"] if tuple(row.get(key) for key in identity) not in new] + rows
         seconds += old["seconds"]

@@ -18,6 +18,8 @@ SHORT: dict[str, dict] = {
     "doge_am": {**_ADAMERGING, "iterations": 3},
     "supermerge": {**_ADAMERGING, "images": 20},
     **dict.fromkeys(("joint_training", "pcgrad", "wpcgrad", "cagrad", "nash_mtl", "taps"), _ADAMERGING),
+    "component_adamerging": _ADAMERGING,
+    "samerging": _ADAMERGING,
     "adarank": {"steps": 2, "batch_size": 4},
     "surgery": {"steps": 2, "batch_size": 4},
     "tint": {"epochs": 2, "batch_size": 4},

@@ -19,6 +19,7 @@ from adamerging_lib.learning.streams import Stream
 from adamerging_lib.methods import adamerging
 from adamerging_lib.methods.adamerging import RECIPES
 from adamerging_lib.task_vectors import GRANULARITIES
+from adamerging_lib.vectors.components import tsv_split
 
 SHORT = {"steps": 6, "lr": 0.05, "batch_size": 4, "batches": 2, "progress": False}
 
@@ -409,3 +410,43 @@ def test_gpu_agrees_with_cpu(suite):
     assert gpu.state_dict()["proj"].device.type == "cpu"
     frames = [am.evaluate(suite, cpu, device=device) for device in ("cpu", "cuda")]
     assert frames[0]["entropy"].to_numpy() == pytest.approx(frames[1]["entropy"].to_numpy(), rel=1e-3)
+
+
+# Parts of one's own
+
+
+def halves(tv: am.TaskVectors) -> am.TaskVectors:
+    return tv.replace({key: t / 2 for key, t in tv.vectors.items()})
+
+
+def test_a_function_takes_task_vectors_apart(suite):
+    """Half of each from λ = 0.6 is all of each from 0.3; by default λ starts at 1, free of the clamp."""
+    short = {"steps": 0, "progress": False}
+    half = am.adamerge(suite, vectors=halves, init=0.6, **short)
+    assert_close(half.state_dict(), am.adamerge(suite, init=0.3, **short).state_dict())
+    own = am.adamerge(suite, vectors=halves, **short)
+    assert own.method == "tensor_adamerging_own" and own.hyper["vectors"] == "halves" and own.hyper["clamp"] is False
+    assert torch.equal(own.trajectory, torch.ones_like(own.trajectory))
+    assert_close(own.state_dict(), am.run_method("task_arithmetic", suite, scaling=0.5).state_dict())
+    named = am.adamerge(suite, vectors="tsv", granularity="component", **SHORT)
+    given = am.adamerge(suite, vectors=tsv_split, granularity="component", init=named.trajectory[0], **SHORT)
+    assert torch.equal(given.trajectory, named.trajectory)
+
+
+def test_a_function_may_start_around_another_merger(suite):
+    """λ = 0 on plain task vectors, around Iso-C in the place of θ0."""
+    merged = am.run_method("iso_c", suite).state_dict()
+
+    def around(tv):
+        return dataclasses.replace(tv, pretrained=merged)
+
+    assert_close(am.adamerge(suite, vectors=around, init=0.0, steps=0, progress=False).state_dict(), merged)
+    moved = am.adamerge(suite, vectors=around, init=0.0, **SHORT)
+    assert moved.trajectory[-1].abs().max() > 0.01
+
+
+def test_a_function_that_returns_something_else_is_refused(suite):
+    with pytest.raises(ValueError, match="returned a dict: let it return TaskVectors"):
+        am.adamerge(suite, vectors=lambda tv: dict(tv.vectors), **SHORT)
+    with pytest.raises(ValueError, match="other tasks or tensors"):
+        am.adamerge(suite, vectors=lambda tv: dataclasses.replace(tv, vectors={}), **SHORT)

@@ -266,10 +266,21 @@ def test_options_of_adamerge(granularity, options):
     assert all(fit.hyper[name] == value for name, value in options.items())
 
 
+def test_parts_of_ones_own():
+    fit = fitted(vectors=lambda tv: tv.replace({key: t / 2 for key, t in tv.vectors.items()}), init=0.6, steps=0)
+    plain = fitted(init=0.3, steps=0)
+    for task in TASKS:
+        for key, t in plain.state_dict(task).items():
+            torch.testing.assert_close(fit.state_dict(task)[key], t)
+    assert fit.hyper["vectors"].endswith("<lambda>")
+
+
 def test_own_objectives():
     fit = fitted(objective=lambda task, scores: scores.square().mean() * (2 if task == "pets" else 1))
     entropic = fitted(objective={"diversity": 1.0, "weights": {"pets": 2.0}})
     assert not torch.equal(fit.trajectory, entropic.trajectory)
+    prior = fitted(objective={"diversity": 1.0, "prior": "experts", "weights": {"pets": 2.0}})
+    assert not torch.equal(prior.trajectory, entropic.trajectory)
     with pytest.raises(ValueError, match="gives no number that depends on the logits of 'pets'"):
         fitted(objective=lambda task, scores: scores.argmax().float())
 

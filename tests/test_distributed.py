@@ -27,6 +27,7 @@ CASES = {
     "pp_blocks": {"granularity": "block", "vectors": "ties", "keep": 0.3},
     "passes": {"passes": 2, "clamp": "tanh"},
     "terms": {"objective": {"filter": 0.9, "diversity": 1.0, "pull": 0.02, "weights": {"alpha": 2.0, "gamma": 0.5}}},
+    "prior": {"objective": {"diversity": 1.0, "prior": "experts"}},
     "pcgrad": {"combine": "pcgrad"},
     "nash": {"combine": "nash_mtl"},
     "guard": {"guard": True, "objective": {"diversity": 1.0}, "clamp": False, "lr": 0.3},

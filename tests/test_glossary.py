@@ -18,7 +18,7 @@ NOTEBOOKS = sorted(path for path in (BOOK.parent / "notebooks").glob("*.ipynb"))
 # Not prose: formulas, comments, options, headings, targets; code is left out by `prose`.
 _NO_PROSE = re.compile(r"\$\$.*?\$\$|\$[^$\n]*\$|^(?:%|:[\w-]+:|#|\([\w-]+\)=$).*?$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"(`{3,}|:{3,})(.*)")
-_CODE = ("{eval-rst}", "{literalinclude}")
+_CODE = ("{eval-rst}", "{literalinclude}", "{raw}")
 _LINKED = "⟦linked⟧"
 _TERM = re.compile(r"\{term\}`(?:[^`<]*<)?([^`<>]+)>?`")
 _LITERAL = re.compile(r"(?:\{[\w:]+\})?`[^`]*`")

@@ -126,14 +126,15 @@ def test_cells_cross_situations_with_objectives():
     grid = {"streams": ["clean", "sorted"], "experts": ["unsure"], "corruptions": ["spatter"], "seeds": [0, 1]}
     grid |= {
         "corruption_seeds": [5],
-        "objectives": list(OBJECTIVES),
+        "objectives": ["entropy", "diverse", "imitation"],
+        "prior_in": ["sorted", "spatter"],
         "severity": 3,
         "steps": 1,
         "lr": 1,
         "batch_size": 2,
     }
     found = dict(cells(**grid, threads=1))
-    assert len(found) == 3 * (3 * 2 + 1)
+    assert len(found) == 3 * (3 * 2 + 1) + 2 + 1
     assert {about["seed"] for about in found.values() if about["situation"] == "spatter"} == {5}
 
 
@@ -168,9 +169,9 @@ def test_numbers_are_gains_their_worst_and_what_is_kept():
     assert found["sorted_diverse_last"] == -8 and found["sorted_diverse_kept"] == 0
     assert found["worst_last"] == -8 and found["worst_kept"] == -1 and found["worst_entropy_kept"] == 9
     assert found["share_kept_entropy"] == pytest.approx(90) and found["diverse_over_entropy_sorted"] == -18
-    assert (found["cases"], found["harmed_last"], found["harmed_kept"], found["harmed_last_entropy"]) == (6, 2, 1, 0)
+    assert (found["cases"], found["harmed_last"], found["harmed_kept"], found["harmed_last_entropy"]) == (8, 2, 1, 0)
     assert np.isnan(found["unsure_entropy_last"])
-    assert (found["fits"], found["fits_harmed_last"], found["fits_worst_kept"]) == (12, 4, -1)
+    assert (found["fits"], found["fits_harmed_last"], found["fits_worst_kept"]) == (16, 4, -1)
 
 
 def test_tables_and_figures_say_the_same():

@@ -125,6 +125,34 @@ def test_diversity_rewards_spread_predictions():
     assert loss(each, None, 1).item() == pytest.approx(-math.log(4), abs=1e-6)
 
 
+def test_a_prior_wants_predictions_as_diverse_as_the_experts():
+    """Σ over batches of mean H(p) + w KL(mean p ‖ mean p_k), written out; columns of other tasks do not count."""
+    generator = torch.Generator().manual_seed(0)
+    scores, taught = (3 * torch.randn(8, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    expected = 0.0
+    for p, q in zip(scores.softmax(-1).split(4), taught.softmax(-1).split(4), strict=True):
+        own, wanted = p.mean(0), q.mean(0)
+        expected += -(p * p.log()).sum(-1).mean() + 0.7 * (own * (own / wanted).log()).sum()
+    padded = torch.nn.functional.pad(taught, (0, 3), value=-math.inf)
+    found = entropy_loss(diversity=0.7, prior=True)(scores, padded, 2)
+    torch.testing.assert_close(found, expected)
+    one = torch.zeros(4, 4)
+    one[:, 0] = 50  # where the expert finds one class only, so may the merged model
+    assert entropy_loss(diversity=1.0, prior=True)(one, one, 1).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_prior_reaches_the_fit_and_is_refused_alone(suite):
+    short = {"steps": 3, "lr": 0.1, "batch_size": 4, "batches": 2, "progress": False}
+    with_prior = am.adamerge(suite, objective={"diversity": 1.0, "prior": "experts"}, **short)
+    without = am.adamerge(suite, objective={"diversity": 1.0}, **short)
+    assert not torch.equal(with_prior.trajectory, without.trajectory)
+    assert with_prior.hyper["objective"] == {"diversity": 1.0, "prior": "experts"}
+    with pytest.raises(ValueError, match="give 'diversity' too"):
+        am.adamerge(suite, objective={"prior": "experts"}, **short)
+    with pytest.raises(ValueError, match="prior"):
+        am.adamerge(suite, objective={"diversity": 1.0, "prior": "uniform"}, **short)
+
+
 @pytest.mark.parametrize("clamp", ["tanh", True])
 def test_label_loss_equals_autograd_through_the_merge(exact_suite, clamp):
     raw, (images, labels) = random_raw(exact_suite), sample(exact_suite)

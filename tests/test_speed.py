@@ -19,6 +19,7 @@ from adamerging_lib.learning.model import EncoderWithHeads, suite_source
 from adamerging_lib.learning.objective import Objective
 from adamerging_lib.learning.streams import task_streams
 from adamerging_lib.runtime.devices import advice_on_memory, sent
+from adamerging_lib.suite import split_indices
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = {"steps": 8, "lr": 0.02, "batch_size": 8, "batches": 2, "progress": False}
@@ -357,3 +358,20 @@ def test_memory_of_a_step_on_a_gpu(monkeypatch):
     rows = measure(case, 2, *build(case, 8, torch.device("cuda"), 0))
     ratios = {row["quantity"].partition(" ")[0]: row["ratio"] for row in rows}
     assert ratios["memory"] < 1.02
+
+
+def test_the_cost_of_the_recipe_is_measured_on_images_that_it_did_not_see(suite, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import recipe_cost
+
+    small = recipe_cost.pool(suite, 4, seed=1)
+    for task in suite.tasks:
+        half = suite.test[task].images[split_indices(len(suite.test[task]))[0]]
+        assert len(small.test[task]) == 4 and small.train[task] is small.test[task]
+        assert all(any(torch.equal(image, one) for one in half) for image in small.test[task].images)
+        unseen = recipe_cost.others(suite).test[task].images
+        assert not any(torch.equal(small.test[task].images[0], one) for one in unseen)
+    merged, seconds, steps = recipe_cost.learned("samerging", small, 0, 2)
+    assert 0 <= am.evaluate(recipe_cost.others(suite), merged)["accuracy"].mean() <= 100
+    assert merged.method == "samerging" and steps == 2 and seconds > 0
+    assert recipe_cost.learned(recipe_cost.WEIGHTS, small, 0, 2)[2] == 2

@@ -52,7 +52,9 @@ def test_hours_are_images_times_seconds_an_image(tmp_path):
     half = {"autocast": "bfloat16", "vectors_dtype": "bfloat16"}
     gpu = [*rows_of("ViT-B-32", 0.256, 0.0256), *rows_of("ViT-B-32", 0.128, 0.0128, **half)]
     write(tmp_path, "_gpu", gpu, "GPU of tests")
+    write(tmp_path, "_components", rows_of("ViT-B-32", 30.0, 3.0, components=True), "cpu")  # shown, not reckoned with
     found = study_costs.measured(tmp_path)
+    assert [row[3] for row in study_costs.step_rows(found)].count("float32, a coefficient per component") == 1
     header, first, *_, total = study_costs.study_rows(found)
     assert header[5:] == [
         "hours on one CPU core, float32",
@@ -77,7 +79,8 @@ def test_hours_are_images_times_seconds_an_image(tmp_path):
         "not run",
         "0.8",
     ]
-    assert [row[2] for row in steps[:4]] == ["one CPU core", "GPU of tests", "GPU of tests", "a GPU"]
+    devices = ["one CPU core", "one CPU core", "GPU of tests", "GPU of tests", "a GPU"]
+    assert [row[2] for row in steps[:5]] == devices
 
 
 def test_the_whole_study_adds_up(tmp_path):
@@ -94,4 +97,7 @@ def test_the_committed_page(monkeypatch):
     for arch in study_costs.ARCHS:
         assert arch in step and arch in study
     assert "| ViT-B-32 | 8 | one CPU core | float32 |" in step
+    assert "| ViT-B-32 | 8 | one CPU core | float32, a coefficient per component |" in step
+    recipe = directives.costs_text("recipe")
+    assert "AdaMerging per component | equal images" in recipe and "all weights | equal images" in recipe
     assert "extrapolation" in (ROOT / "book/costs.md").read_text()

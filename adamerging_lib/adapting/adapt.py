@@ -18,7 +18,16 @@ from ..learning.descent import learn
 from ..learning.imitation import imitation_loss
 from ..learning.objective import Loss
 from ..learning.recipes import check_setting, resolve
-from ..methods.adamerging import loss_terms, speed_terms, split, started
+from ..methods.adamerging import (
+    Split,
+    called,
+    loss_terms,
+    needs_experts,
+    speed_terms,
+    split,
+    started,
+    starts_at_published,
+)
 from ..runtime.cost import measured
 from ..runtime.values import one_of
 from .adapted import Adapted
@@ -43,7 +52,7 @@ def adapt(
     logits: Logits | None = None,
     private: str | Sequence[str] = (),
     granularity: str = "tensor",
-    vectors: str = "plain",
+    vectors: str | Split = "plain",
     keep: float = 0.2,
     init: float | Tensor | Coefficients | None = None,
     clamp: bool | str | None = None,
@@ -82,15 +91,16 @@ def adapt(
         private: patterns of names such as ``"head.*"``: tensors, of any size, that each task keeps for itself.
         granularity: ``tensor`` (published as layer-wise), ``task``, ``block``, ``module`` or ``component``, see
             `adamerge`.
-        vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for the parts of TSV-M's sum.
+        vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for the parts of TSV-M's sum;
+            or a function of the `TaskVectors`, see `adamerge`.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
         init: λ at the start (0.3; with ``tsv``, the λ at which the sum is TSV-M's): a number, a tensor ``[K, R]`` or
             `Coefficients`.
         clamp: λ within [0, 1] (True; the default except with ``tsv``), free (False), or the ``tanh`` or ``sigmoid`` of
             what Adam moves.
         objective: ``entropy`` (published), or a mapping with the changes that `adamerge` knows (``filter``,
-            ``diversity``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for regression heads;
-            or a function (task, logits of a batch) → number to minimise.
+            ``diversity``, ``prior``, ``pull``, ``weights``); ``imitation`` of the experts' predictions, also for
+            regression heads; or a function (task, logits of a batch) → number to minimise.
         combine: join the tasks' gradients by a rule instead of adding them up, see `adamerge`.
         guard: keep about a quarter of the inputs back, of which at most the first 64 or so per task are looked at, and
             return the state on the path that the experts' predictions on them speak for, or the start; see `adamerge`.
@@ -137,10 +147,10 @@ def adapt(
     run = Adaptation(options, "test", seed, setting, resolve_device(device), progress)
     model = unwrapped(model)
     parts = take_apart(model, pretrained, experts, private, factored=vectors == "plain")
-    clamp = vectors != "tsv" if clamp is None else clamp
+    clamp = starts_at_published(vectors) if clamp is None else clamp
     tv = split(parts.tv, vectors, keep)
     start, plain_init = started(init, tv, vectors, granularity)
-    hyper = {"granularity": granularity, "vectors": vectors, **options, "init": plain_init, "clamp": clamp}
+    hyper = {"granularity": granularity, "vectors": called(vectors), **options, "init": plain_init, "clamp": clamp}
     hyper |= {"keep": keep} if vectors == "ties" else {}
     hyper |= {"objective": _plain(objective), "combine": combine, "seed": seed, "setting": setting}
     hyper |= {"guard": True} if guard else {}
@@ -156,7 +166,7 @@ def adapt(
         )
         for task in tv.tasks
     }
-    engine = Engine(model, parts, logits, run, statistics, streams, taught=objective == "imitation")
+    engine = Engine(model, parts, logits, run, statistics, streams, taught=needs_experts(objective))
     watch = engine.guard() if guard else None
     before = engine.check(tv, start.clamp(0, 1) if clamp is True else start, granularity)
     fit, seconds, memory = measured(

@@ -22,7 +22,7 @@ from .findings import ERROR, PRETRAINED, Finding, of
 CLEAN, STRETCHED = "clean", "one expert stretched"
 """Cases that `evidence` tells of: experts as they are, or one of them with its task vector times ten."""
 
-SPECTRAL = ("wudi", "wudi_adam", "tsv_m", "iso_c", "iso_cts")
+SPECTRAL = ("wudi", "wudi_adam", "swudi", "swudi_a", "actmat", "ace", "svc", "tsv_m", "iso_c", "iso_cts")
 """Methods that treat matrices and average all other tensors."""
 
 MATRICES = 0.5
@@ -133,9 +133,7 @@ def advise(findings: Sequence[Finding], found: Geometry | None, call: Call) -> A
         return Advice(None, f"{needed}; left: {left}.", without=told)
     case = STRETCHED if of(findings, "far", "uneven") - without else CLEAN
     known, candidates = evidence(), _candidates(found)
-    means = known[(known["case"] == case) & known["method"].isin(candidates)].groupby("method")["accuracy"].mean()
-    ordered = means.sort_values(ascending=False).index.tolist()
-    best = known[known["case"] == CLEAN].groupby("method")["accuracy"].mean().reindex(candidates).idxmax()
+    ordered, best = _ordered(known, case, candidates), _ordered(known, CLEAN, candidates)[0]
     named = [*_ENDS, best, *ordered[:2], *_KNOWN]
     shown = known[known["method"].isin(named) & known["case"].isin([CLEAN, case])]
     why = _why(ordered, case, found)
@@ -218,6 +216,14 @@ def _candidates(found: Geometry) -> list[str]:
     if _in_matrices(found) < MATRICES or spectral_hours(found) > LONG:
         return [id for id in free if id not in SPECTRAL]
     return free
+
+
+def _ordered(known: pd.DataFrame, case: str, candidates: Sequence[str]) -> list[str]:
+    """Candidates from best to worst on average, of those measured in every world that the case was measured in."""
+    rows = known[(known["case"] == case) & known["method"].isin(candidates)]
+    by = rows.groupby("method")
+    means = by["accuracy"].mean()[by["world"].nunique() == rows["world"].nunique()]
+    return means.sort_values(ascending=False).index.tolist()
 
 
 def _in_matrices(found: Geometry) -> float:

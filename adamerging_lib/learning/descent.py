@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def learn(
     save_every: int = 25,
     callback: Callable[[int, Tensor], None] | None = None,
     guard: Guard | None = None,
+    optimiser: Callable[..., torch.optim.Optimizer] | None = None,
 ) -> Fit:
     """λ ← λ − Adam(∇L(λ)), for as many steps as the run's options say.
 
@@ -64,6 +66,7 @@ def learn(
         save_every: steps between checkpoints.
         callback: called after every step with (steps done, λ as used ``[K, R]``).
         guard: chooses a state of the path; default the last.
+        optimiser: ([λ], lr) → the optimiser that moves λ; default Adam.
 
     Returns:
         Fit: merged state, coefficients, history, trajectory, and what the guard saw.
@@ -76,6 +79,8 @@ def learn(
     weights = terms.pop("weights", None)
     if distributed.active():
         terms |= {"spread": len(tasks)}
+    if isinstance(terms.get("loss"), tuple):
+        terms["loss"] = terms["loss"][mine.start : mine.stop]
     if weights is not None:
         terms |= {"weights": weights[mine.start : mine.stop]}
     size = sum(tv.pretrained[key].numel() for key in tv.vectors)
@@ -85,7 +90,7 @@ def learn(
     kind = next(iter(tv.vectors.values())).dtype
     raw = nn.Parameter(_raw(start, clamp).to(run.device, accumulation_dtype(kind), copy=True))
     objective = replace(objective, start=objective.used(raw))
-    optimiser = torch.optim.Adam([raw], lr=options["lr"], betas=BETAS)
+    optimiser = (optimiser or partial(torch.optim.Adam, betas=BETAS))([raw], lr=options["lr"])
     losses, trajectory = [], [objective.used(raw)]
     if checkpoint is not None:
         # More steps of the same descent are the same run, so their number is no part of its identity.

@@ -79,6 +79,24 @@ def imitation_loss(scores: Tensor, taught: Tensor, batches: int) -> Tensor:
     return F.cross_entropy(scores, taught[:, : scores.shape[-1]].softmax(-1)) * batches
 
 
+def distillation_loss(temperature: float) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """Σ_batches of the mean KL(softmax(z_k / T) ‖ softmax(z / T)), z_k the expert's logits and z the merged model's.
+
+    Arguments:
+        temperature: T.
+
+    Returns:
+        A function of logits ``[n, classes]``, the expert's as in `imitation_loss`, and a count of batches.
+    """
+
+    def loss(scores: Tensor, taught: Tensor, batches: int) -> Tensor:
+        own, theirs = scores / temperature, taught[:, : scores.shape[-1]] / temperature
+        own, theirs = own.log_softmax(-1), theirs.log_softmax(-1)
+        return F.kl_div(own, theirs, log_target=True, reduction="batchmean") * batches
+
+    return loss
+
+
 def taught_streams(suite: Suite, streams: Sequence[Stream], device: torch.device) -> list[Stream]:
     """The same streams, with what each task's expert says of its test images in the place of labels.
 

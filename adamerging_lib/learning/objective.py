@@ -23,7 +23,7 @@ Loss = Callable[[Tensor, Tensor | None, int], Tensor]
 CLAMPS = (True, False, "tanh", "sigmoid")
 
 
-def entropy_loss(*, filter: float | None = None, diversity: float = 0.0) -> Loss:
+def entropy_loss(*, filter: float | None = None, diversity: float = 0.0, prior: bool = False) -> Loss:
     """Σ_batches mean_x H(p(x)), and two cures for its collapse to one class.
 
     Arguments:
@@ -31,6 +31,8 @@ def entropy_loss(*, filter: float | None = None, diversity: float = 0.0) -> Loss
             where there is none.
         diversity: w in − w · H(mean_x p(x)) of each batch: confident on each image, diverse over all (information
             maximisation). All images of the batch count, also those that the filter leaves out.
+        prior: diverse as the task's expert finds the same batch, whose logits come in the place of labels: the second
+            term is + w · KL(mean_x p(x) ‖ mean_x p_k(x)). Where the classes of a batch are skewed, diversity is wrong.
 
     Source:
         EATA (Niu et al. 2022) and SAR (Niu et al. 2023) for the filter, whose threshold is 0.4 · log C; SHOT (Liang
@@ -45,12 +47,18 @@ def entropy_loss(*, filter: float | None = None, diversity: float = 0.0) -> Loss
             kept = (values.detach() < filter * math.log(scores.shape[-1])).view(batches, -1)
             total = ((values.view(batches, -1) * kept).sum(1) / kept.sum(1).clamp(min=1)).sum()
         if diversity:
-            log_p = scores.log_softmax(-1).view(batches, -1, scores.shape[-1])
-            log_mean = log_p.logsumexp(1) - math.log(log_p.shape[1])  # p may underflow to 0, its logarithm does not
-            total = total + diversity * (log_mean.exp() * log_mean).sum()
+            log_mean = _log_mean(scores, batches)
+            wanted = _log_mean(labels[:, : scores.shape[-1]], batches) if prior else 0
+            total = total + diversity * (log_mean.exp() * (log_mean - wanted)).sum()
         return total
 
     return loss
+
+
+def _log_mean(scores: Tensor, batches: int) -> Tensor:
+    """log mean_x p(x) of each batch, ``[batches, classes]``; p may underflow to 0, its logarithm does not."""
+    log_p = scores.log_softmax(-1).view(batches, -1, scores.shape[-1])
+    return log_p.logsumexp(1) - math.log(log_p.shape[1])
 
 
 def label_loss(scores: Tensor, labels: Tensor | None, batches: int) -> Tensor:
@@ -73,6 +81,8 @@ class Objective:
         start: λ_start ``[K, R]``, for the pull.
         combine: joins the K tasks' gradients instead of summing them.
         passes: forward and backward passes per step, each of some tasks; ``combine`` takes one per task in any case.
+        sharpness: ρ, radius of adaptive sharpness-aware minimisation: the gradient is taken at r + ρ r² g / ‖r g‖, g
+            being the gradient at the raw parameter r; None for the gradient at r.
         spread: K, where the tasks are spread over a group of processes and ``model`` and ``weights`` are only this
             one's; None where it has all.
     """
@@ -87,6 +97,7 @@ class Objective:
     start: Tensor | None = None
     combine: Combine | None = None
     passes: int = 1
+    sharpness: float | None = None
     spread: int | None = None
 
     @classmethod
@@ -147,6 +158,14 @@ class Objective:
             labels: of the inputs, for losses that need them.
             step: seeds the combining rules that draw.
         """
+        values, gradient = self._at(raw, inputs, batches, labels, step)
+        if self.sharpness is not None:
+            raw = raw.detach()
+            length = torch.linalg.vector_norm(raw * gradient).clamp(min=torch.finfo(raw.dtype).tiny)
+            _, gradient = self._at(raw + self.sharpness / length * raw**2 * gradient, inputs, batches, labels, step)
+        return values, gradient
+
+    def _at(self, raw: Tensor, inputs: Any, batches: int, labels: Any, step: int) -> tuple[Tensor, Tensor]:
         state = self.tv._merge(self.used(raw), self.rows)
         leaves = [state[key].requires_grad_() for key in self.tv.vectors]
         tasks = self.model.count

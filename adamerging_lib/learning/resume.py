@@ -17,11 +17,11 @@ def save_run(
     path: str | Path,
     identity: Mapping[str, Any],
     raw: Tensor,
-    optimiser: torch.optim.Adam,
+    optimiser: torch.optim.Optimizer,
     losses: list[Tensor],
     trajectory: list[Tensor],
 ) -> None:
-    """Write λ, Adam's state, losses and trajectory, all or nothing.
+    """Write λ, the optimiser's state, losses and trajectory, all or nothing.
 
     Image streams need no state of their own: a batch is a function of seed, task and number.
 
@@ -29,7 +29,7 @@ def save_run(
         path: target file.
         identity: what the run must agree in to be continued.
         raw: λ before clamping ``[K, R]``.
-        optimiser: the Adam that moves it.
+        optimiser: what moves it.
         losses: one ``[K]`` a step.
         trajectory: one ``[K, R]`` more than steps.
     """
@@ -41,9 +41,9 @@ def save_run(
 
 
 def restore_run(
-    path: str | Path, identity: Mapping[str, Any], raw: Tensor, optimiser: torch.optim.Adam, steps: int
+    path: str | Path, identity: Mapping[str, Any], raw: Tensor, optimiser: torch.optim.Optimizer, steps: int
 ) -> tuple[list[Tensor], list[Tensor]] | None:
-    """Put λ and Adam back as they were; None where there is no checkpoint yet.
+    """Put λ and its optimiser back as they were; None where there is no checkpoint yet.
 
     Returns:
         (losses, trajectory), as lists.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from ..learning.imitation import keeps as keeps
 from ..merged import Fit as Fit
 from ..merged import Merged as Merged
+from .ace import ace as ace
+from .actmat import actmat as actmat
 from .adamerging import RECIPES as RECIPES
 from .adamerging import adamerge as adamerge
 from .adarank import adarank as adarank
+from .components import component_adamerging as component_adamerging
 from .consensus import consensus_ta as consensus_ta
 from .consensus import tall_masks as tall_masks
 from .dare import dare as dare
@@ -34,8 +37,12 @@ from .regmean import regmean as regmean
 from .regmean import regmean_pp as regmean_pp
 from .run import run_method as run_method
 from .run import runnable as runnable
+from .samerging import samerging as samerging
 from .supermerge import supermerge as supermerge
 from .surgery import surgery as surgery
+from .svc import svc as svc
+from .swudi import swudi as swudi
+from .swudi import swudi_a as swudi_a
 from .taps import taps as taps
 from .task_arithmetic import task_arithmetic as task_arithmetic
 from .ties import PAPER_EXACT_KEEP as PAPER_EXACT_KEEP

@@ -39,7 +39,11 @@ RECIPES: dict[str, dict[str, float | int]] = {
 }
 CHECKPOINT_EVERY = 25
 IMITATION = "imitation"
-TERMS = ("filter", "diversity", "pull", "weights")
+TERMS = ("filter", "diversity", "prior", "pull", "weights")
+PRIORS = ("experts",)
+
+Split = Callable[[TaskVectors], TaskVectors]
+"""Takes task vectors apart into what λ scales."""
 
 _SUFFIXES = {"plain": "", "ties": "_pp", "tsv": "_tsv"}
 METHOD_IDS = {
@@ -56,7 +60,7 @@ def adamerge(
     run: Adaptation,
     *,
     granularity: str = "tensor",
-    vectors: str = "plain",
+    vectors: str | Split = "plain",
     init: float | Tensor | Coefficients | None = None,
     clamp: bool | str | None = None,
     keep: float = 0.2,
@@ -78,20 +82,24 @@ def adamerge(
         granularity: ``tensor`` (published as layer-wise), ``task`` (task-wise), ``block``, ``module``, or, with
             ``vectors="tsv"``, ``component``: one per singular triplet, our extension.
         vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for each task's part of TSV-M's sum,
-            which it then starts from (with ``tensor`` or ``component``), our extension.
+            which it then starts from (with ``tensor`` or ``component``), our extension. Or a function that takes the
+            `TaskVectors` apart itself: it returns others for λ to scale, from 1 by default, and may bring a θ0
+            of its own, such as ``am.doge_vectors``; a checkpoint knows it by its name.
         batches: per task and step (2); the loss sums their mean entropies, as the published code does.
-        init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's): a number, a tensor ``[K, R]`` or
-            `Coefficients`.
-        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default but with ``tsv``,
-            which starts on the bound); or leave it free (False), or let it be the ``tanh`` or ``sigmoid`` of what Adam
-            moves, inside (−1, 1) or (0, 1) and never without gradient.
+        init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's; with a function 1): a number, a tensor
+            ``[K, R]`` or `Coefficients`.
+        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default but for ``tsv`` and
+            functions, which start on the bound); or leave it free (False), or let it be the ``tanh`` or ``sigmoid`` of
+            what Adam moves, inside (−1, 1) or (0, 1) and never without gradient.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
         images: adapt on a fixed pool of so many images per task instead of all; pools of one seed are nested.
         objective: changes of the objective, by name. ``filter`` (EATA and SAR: 0.4): only images whose entropy is
             below this share of log C count. ``diversity`` (SHOT: 1): weight of minus the entropy of a batch's mean
-            prediction. ``pull``: weight of ‖λ − λ_start‖². ``weights``: task → positive weight of its loss, 1 if not
-            named; with ``combine="wpcgrad"`` its priority instead. Or ``imitation``: cross-entropy with the predictions
-            of each task's expert on the same unlabelled images, our extension.
+            prediction. ``prior`` (``experts``, our extension): the batch's mean prediction is drawn towards the
+            expert's on the same batch, instead of towards uniform. ``pull``: weight of ‖λ − λ_start‖². ``weights``:
+            task → positive weight of its loss, 1 if not named; with ``combine="wpcgrad"`` its priority instead. Or
+            ``imitation``: cross-entropy with the predictions of each task's expert on the same unlabelled images, our
+            extension.
         combine: join the K tasks' gradients of λ by ``pcgrad``, ``wpcgrad``, ``cagrad``, ``nash_mtl`` or ``min_norm``
             instead of adding them up; see `combiner`. Our extension: no table of it was found.
         guard: keep a quarter of the images back, at most 64 per task, and of eleven states on the path return the one
@@ -149,10 +157,10 @@ def adamerge(
     tv = suite.task_vectors()
     terms = loss_terms(objective, combine, tv.tasks, seed=run.seed, device=run.device)
     terms |= speed_terms(tv, passes=passes, autocast=autocast, vectors_dtype=vectors_dtype, compile=compile)
-    clamp = vectors != "tsv" if clamp is None else clamp
+    clamp = starts_at_published(vectors) if clamp is None else clamp
     tv = split(tv, vectors, keep)
     start, plain_init = started(init, tv, vectors, granularity)
-    hyper = {"granularity": granularity, "vectors": vectors, **run.options, "init": plain_init, "clamp": clamp}
+    hyper = {"granularity": granularity, "vectors": called(vectors), **run.options, "init": plain_init, "clamp": clamp}
     hyper |= {"keep": keep} if vectors == "ties" else {}
     # What is left at its default is not recorded: it is the published method.
     hyper |= {"images": images} if images is not None else {}
@@ -168,10 +176,10 @@ def adamerge(
     return learn(
         suite_source(suite),
         tv,
-        taught_streams(suite, streams, run.device) if objective == IMITATION else streams,
+        taught_streams(suite, streams, run.device) if needs_experts(objective) else streams,
         start,
         run=run,
-        method=METHOD_IDS.get((granularity, vectors), f"{granularity}_adamerging{_SUFFIXES[vectors]}"),
+        method=METHOD_IDS.get((granularity, vectors), f"{granularity}_adamerging{_SUFFIXES.get(vectors, '_own')}"),
         hyper=hyper,
         granularity=granularity,
         clamp=clamp,
@@ -194,17 +202,37 @@ for (_granularity, _vectors), _id in METHOD_IDS.items():
     )(functools.partial(adamerge, granularity=_granularity, vectors=_vectors))
 
 
-def split(tv: TaskVectors, vectors: str, keep: float) -> TaskVectors:
-    """What λ scales: T_k, or the parts that `adamerge` knows by name.
+def starts_at_published(vectors: str | Split) -> bool:
+    """Whether λ starts at 0.3 and is clamped by default, as published: of plain and trimmed task vectors."""
+    return vectors in ("plain", "ties")
+
+
+def called(vectors: str | Split) -> str:
+    """The name of what λ scales, for a record: of a function its own."""
+    return vectors if isinstance(vectors, str) else getattr(vectors, "__qualname__", type(vectors).__name__)
+
+
+def split(tv: TaskVectors, vectors: str | Split, keep: float) -> TaskVectors:
+    """What λ scales: T_k, the parts that `adamerge` knows by name, or those of a function.
 
     Arguments:
         tv: θ0 and T_k.
-        vectors: ``plain``, ``ties`` or ``tsv``.
+        vectors: ``plain``, ``ties`` or ``tsv``, or a function.
         keep: of Ties.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a function that returns no task vectors of the same tasks and tensors.
     """
+    if callable(vectors):
+        parts, name = vectors(tv), called(vectors)
+        if not isinstance(parts, TaskVectors):
+            raise ValueError(f"vectors={name} returned a {type(parts).__name__}: let it return TaskVectors")
+        if parts.tasks != tv.tasks or parts.vectors.keys() != tv.vectors.keys():
+            raise ValueError(
+                f"vectors={name} returned other tasks or tensors than it was given: let it change their values "
+                "alone, as TaskVectors.replace does"
+            )
+        return parts
     one_of("vectors", vectors, tuple(_SUFFIXES))
     if vectors == "ties":
         return ties_split(tv, keep)
@@ -212,7 +240,7 @@ def split(tv: TaskVectors, vectors: str, keep: float) -> TaskVectors:
 
 
 def started(
-    init: float | Tensor | Coefficients | None, tv: TaskVectors, vectors: str, granularity: str
+    init: float | Tensor | Coefficients | None, tv: TaskVectors, vectors: str | Split, granularity: str
 ) -> tuple[Tensor, Any]:
     """λ before the first step ``[K, R]``, and the same as a plain value for the record.
 
@@ -224,7 +252,12 @@ def started(
     rows = tv.rows(granularity)
     if vectors == "tsv" and init is None:
         return tsv_start(tv, rows), "TSV-M"
-    return initial(init, tv, rows)
+    return initial(1.0 if init is None and callable(vectors) else init, tv, rows)
+
+
+def needs_experts(objective: object) -> bool:
+    """Whether an ``objective`` of `adamerge` or `adapt` asks what the experts predict."""
+    return objective == IMITATION or (isinstance(objective, Mapping) and objective.get("prior") is not None)
 
 
 def loss_terms(
@@ -248,11 +281,17 @@ def loss_terms(
     for name in ("filter", "diversity", "pull"):
         if given.get(name) is not None:
             check_positive(f"objective[{name!r}]", given[name])
+    if given.get("prior") is not None:
+        one_of("objective['prior']", given["prior"], PRIORS)
+        if not given.get("diversity"):
+            raise ValueError("objective['prior'] says what predictions are to be diverse as: give 'diversity' too")
     if (given.get("filter") or 0) > 1:
         raise ValueError(f"objective['filter']={given['filter']!r} is a share of log C: give one of at most 1")
     weights = given.get("weights")
     terms = {
-        "loss": entropy_loss(filter=given.get("filter"), diversity=given.get("diversity") or 0.0),
+        "loss": entropy_loss(
+            filter=given.get("filter"), diversity=given.get("diversity") or 0.0, prior=needs_experts(given)
+        ),
         "pull": given.get("pull") or 0.0,
     }
     if objective == IMITATION:

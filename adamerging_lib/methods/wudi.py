@@ -141,13 +141,17 @@ def _merged(
     return Merged(merge_matrices(tv, of, only=only), method, {**hyper, "rule": rule}, tv.tasks)
 
 
-def normal_equations(t: Tensor) -> tuple[Tensor, Tensor]:
-    """A ``[n, n]`` and B ``[m, n]`` in float64 of one matrix's task vectors ``[K, m, n]``; zero ones are left out."""
+def normal_equations(t: Tensor, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
+    """A ``[n, n]`` and B ``[m, n]`` in float64 of one matrix's task vectors ``[K, m, n]``; zero ones are left out.
+
+    Without weights, 1 stands in the place of 1 / ‖T_k‖².
+    """
     m, n = t.shape[1:]
     a, b = t.new_zeros(n, n, dtype=torch.float64), t.new_zeros(m, n, dtype=torch.float64)
     for one in t.double():
         if bool(one.any()):
-            gram = one.mT @ one / one.square().sum()
+            gram = one.mT @ one
+            gram = gram / one.square().sum() if weighted else gram
             a += gram
             b += one @ gram
     return a, b

@@ -141,7 +141,9 @@ def batchnorm_text() -> str:
 
 
 def costs_text(which: str) -> str:
-    """``step``: what an adaptive step costs, measured; ``study``: what the published study would take."""
+    """``step``: an adaptive step, measured; ``study``: what the published one would take; ``recipe``: ours."""
+    if which == "recipe":
+        return _recipe_text()
     found = study_costs.measured()
     if which == "study":
         header, *rows = study_costs.study_rows(found)
@@ -150,6 +152,18 @@ def costs_text(which: str) -> str:
     targets = ["plain (≤ 1.15)", "backward per task (≥ 3)", "merge per forward (≥ 10)"]
     targets.append("memory, (K + 3) encoders (≤ 1)")
     return table(study_costs.step_rows(found), header + targets)
+
+
+def _recipe_text() -> str:
+    """What this study's recipe and others reach from the same images, by their own steps and in its seconds."""
+    record = records.read("benchmarks/results/recipe_cost.json")
+    header = ["method", "budget", "accuracy on other images, %", "steps", "seconds of one core"]
+    rows = []
+    for row in record["rows"]:
+        label = row["method"] if " " in row["method"] else find(row["method"]).label
+        accuracy = f"{row['value']:.1f} ({row['spread']:.1f})"
+        rows.append([label, row["budget"], accuracy, row["steps"], f"{row['seconds']:.0f}"])
+    return table(rows, header)
 
 
 def methods_text() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import contents, directives, made_by, notebooks, result_first
+from . import contents, directives, hover, made_by, notebooks, result_first, tips
 from .edition import Edition, edition, footer, repository
 from .play import page as play
 from .roles import interval_role, intervals_role, number_role, published_role, verdict_role
@@ -75,6 +75,7 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
     if early:
         result_first.arrange(notebook, name, run, profile)
     made_by.add(notebook, name, run, profile)
+    hover.add(notebook, profile)
     return notebook
 
 
@@ -128,6 +129,7 @@ def _banner(run: str, values: Mapping[str, object]) -> str:
 def setup(app) -> dict[str, object]:
     """Entry point of the Sphinx extension."""
     app.connect("source-read", _read_source)
+    app.connect("doctree-resolved", tips.add)
     app.connect("config-inited", _add_buttons)
     app.connect("html-page-context", partial(_add_foot, edition()))
     app.connect("build-finished", _write_claims)

@@ -12,7 +12,8 @@ STARTS = {
 }  # fmt: skip
 """The merged model at the first step."""
 OBJECTIVES = {
-    "entropy": "entropy", "diverse": "entropy, diverse", "imitation": "imitation", "hard_imitation": "imitation, hard",
+    "entropy": "entropy", "diverse": "entropy, diverse", "prior": "entropy, diverse as the experts",
+    "imitation": "imitation", "hard_imitation": "imitation, hard",
     "sure_imitation": "imitation, where the expert is surer", "labels": "labels",
 }  # fmt: skip
 """What is minimised."""

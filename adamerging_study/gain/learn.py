@@ -61,9 +61,14 @@ def loss_of(objective: str) -> Loss:
     """One of ``OBJECTIVES``: a function of a batch's logits, of labels or the expert's logits, and a count."""
     if objective == "labels":
         return label_loss
-    if objective in ("entropy", "diverse"):
-        return entropy_loss(diversity=float(objective == "diverse"))
+    if objective in ("entropy", "diverse", "prior"):
+        return entropy_loss(diversity=float(objective != "entropy"), prior=objective == "prior")
     return {"imitation": imitation_loss, "hard_imitation": _hard, "sure_imitation": _sure}[objective]
+
+
+def asks_experts(objective: str) -> bool:
+    """Whether an objective compares with what the experts say."""
+    return objective == "prior" or "imitation" in objective
 
 
 def _hard(scores: Tensor, taught: Tensor, batches: int) -> Tensor:
@@ -149,6 +154,6 @@ def taught(same: Same) -> list[Tensor]:
 
 
 def _targets(suite: Suite, objective: str) -> list[Tensor | None]:
-    if "imitation" in objective:
+    if asks_experts(objective):
         return taught(Same(suite))
     return [suite.test[task].labels if objective == "labels" else None for task in suite.tasks]

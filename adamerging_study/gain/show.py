@@ -20,7 +20,7 @@ COLOURS = {"tensor": "#D55E00", "component": "#00795B", WEIGHTS: "#3C4E7C"}
 MARKERS = {"tensor": "o", "component": "s", WEIGHTS: "D"}
 LINES = {"tsv_m": "--", "traditional_mtl": ":", "individual": "-"}
 OBJECTIVE_COLOURS = {
-    "entropy": "#D55E00", "diverse": "#B8860B", "imitation": "#00795B", "hard_imitation": "#56B4E9",
+    "entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B", "hard_imitation": "#56B4E9",
     "sure_imitation": "#B0508A", "labels": "#333333",
 }  # fmt: skip
 
@@ -155,9 +155,9 @@ def _legend(figure: Figure, axes: Axes, columns: int | None = None) -> None:
 
 def _named_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """Cells of another rate as a fineness of their own, named after both."""
-    other = frame["rate"].notna()
-    named = frame["grain"].map(GRAINS) + frame["rate"].map(lambda rate: f", rate {rate:g}")
-    return frame.assign(grain=frame["grain"].where(~other, named))
+    rates = frame["rate"].astype(float)  # a run without other rates has a column of None
+    named = frame["grain"].map(GRAINS) + rates.map(", rate {:g}".format)
+    return frame.assign(grain=frame["grain"].where(rates.isna(), named))
 
 
 def _half_of(rows: pd.DataFrame) -> int:

@@ -21,7 +21,10 @@ EXPERTS = {
     "other_base": "an expert of another base",
 }  # fmt: skip
 """What is wrong with one expert, a fault that the experiment ``check`` injects."""
-OBJECTIVES = {"entropy": "entropy", "diverse": "entropy, diverse", "imitation": "imitation"}
+OBJECTIVES = {
+    "entropy": "entropy", "diverse": "entropy, diverse", "prior": "entropy, diverse as the experts",
+    "imitation": "imitation",
+}  # fmt: skip
 
 FACE = Face(
     question="When does adaptation end below its start, and does a guard that sees no label step back in time?",

@@ -22,7 +22,7 @@ from adamerging_lib.suite import Suite, split_indices
 from adamerging_lib.worlds.corruptions import CORRUPTIONS, corrupt
 
 from ..check.faults import Set, inject
-from ..gain.learn import Same, loss_of, taught
+from ..gain.learn import Same, asks_experts, loss_of, taught
 from . import EXPERTS, METHOD, STREAMS
 
 SKEWED = 128
@@ -44,7 +44,7 @@ def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) ->
     options = {"steps": about["steps"] if steps is None else steps, "lr": about["lr"], "batches": 1}
     run = Adaptation(options | {"batch_size": _size(about)}, seed=about["seed"], setting=about["setting"])
     streams, guard = _streams(suite, about, run)
-    if about["objective"] == "imitation":
+    if asks_experts(about["objective"]):
         streams = [stream.with_labels(t) for stream, t in zip(streams, taught(Same(suite)), strict=True)]
     tv = suite.task_vectors()
     return learn(

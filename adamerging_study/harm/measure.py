@@ -98,6 +98,7 @@ def cells(
     steps: int,
     lr: float,
     batch_size: int,
+    prior_in: Sequence[str] = (),
     **_: Any,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, parameters) of the cases.
@@ -110,11 +111,12 @@ def cells(
         corruption_seeds: of the corruptions and the order of images.
         severity: 1 to 5.
         steps, lr, batch_size: of Adam.
+        prior_in: situations in which predictions are also made as diverse as the experts'.
     """
     wanted = [(situation, seed) for seed in seeds for situation in (*streams, *experts)]
     wanted += [(situation, seed) for seed in corruption_seeds for situation in corruptions]
     for situation, seed in wanted:
-        for objective in objectives:
+        for objective in (*objectives, *["prior"] * (situation in prior_in)):
             yield f"{situation}-{objective}-{seed}", {
                 "situation": situation, "objective": objective, "seed": seed, "setting": "inductive", "steps": steps,
                 "lr": lr, "batch_size": batch_size, "severity": severity,

@@ -21,7 +21,8 @@ NAMED = ("clean", "batch_1", "skew_0_1", "sorted", "stretched_3", "other_base", 
 def numbers(sample: Sample) -> dict[str, np.ndarray]:
     """Points above the start, on other images, unless said otherwise; dots in names of situations become underscores.
 
-    ``SITUATION_OBJECTIVE_last`` and ``_kept`` (by the guard); ``diverse_over_entropy_SITUATION`` without the guard;
+    ``SITUATION_OBJECTIVE_last`` and ``_kept`` (by the guard); ``diverse_over_entropy_SITUATION`` and
+    ``prior_over_diverse_SITUATION`` without the guard;
     ``worst_OBJECTIVE_last`` and ``_kept`` over all situations, ``worst_last`` and ``worst_kept`` over all cases;
     ``share_kept_OBJECTIVE``, percent of the clean gain that the guard keeps; ``cases``, and how many of them end more
     than half a point below their start, ``harmed_last`` and ``harmed_kept``, of one objective
@@ -37,6 +38,8 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     for situation in situations:
         step = found[f"{situation}_diverse_{LAST}"] - found[f"{situation}_entropy_{LAST}"]
         found[f"diverse_over_entropy_{situation}"] = step
+        step = found[f"{situation}_prior_{LAST}"] - found[f"{situation}_diverse_{LAST}"]
+        found[f"prior_over_diverse_{situation}"] = step
     for objective in OBJECTIVES:
         share = ratio(found[f"{CLEAN}_{objective}_{KEPT}"], found[f"{CLEAN}_{objective}_{LAST}"])
         found[f"share_kept_{objective}"] = 100 * share

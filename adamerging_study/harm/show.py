@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,8 +15,8 @@ from ..style import WIDTH, styled
 from . import KEPT, LAST, METHOD, OBJECTIVES, START, STATES, told
 from .numbers import gains
 
-COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "imitation": "#00795B"}
-MARKERS = {"entropy": "o", "diverse": "s", "imitation": "D"}
+COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
+MARKERS = {"entropy": "o", "diverse": "s", "prior": "^", "imitation": "D"}
 
 
 def cases(rows: pd.DataFrame) -> pd.DataFrame:
@@ -53,11 +55,12 @@ def over_situations(rows: pd.DataFrame) -> Figure:
             axes.hlines(heights, part["low"], part["high"], color=COLOURS[objective], lw=1.4)
             axes.plot(part["gain"], heights, MARKERS[objective], color=COLOURS[objective], mfc=face, ms=5,
                       label=STATES[state])  # fmt: skip
-        axes.set_title(OBJECTIVES[objective].replace(", ", ",\n"), fontsize=11)
+        axes.set_title(fill(OBJECTIVES[objective], 11), fontsize=9.5)
         axes.set_ylim(-0.7, len(situations) - 0.3)
         axes.tick_params(axis="y", length=0)
     panels[0, 0].set_yticks(np.arange(len(situations))[::-1], [told(name) for name in situations])
-    panels[0, len(objectives) // 2].set_xlabel("points above the start (dashed)")
+    middle, odd = divmod(len(objectives), 2)
+    panels[0, middle].set_xlabel("points above the start (dashed)", x=0.5 if odd else 0)
     handles, names = panels[0, -1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
     return figure
