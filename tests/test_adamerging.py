@@ -450,3 +450,11 @@ def test_a_function_that_returns_something_else_is_refused(suite):
         am.adamerge(suite, vectors=lambda tv: dict(tv.vectors), **SHORT)
     with pytest.raises(ValueError, match="other tasks or tensors"):
         am.adamerge(suite, vectors=lambda tv: dataclasses.replace(tv, vectors={}), **SHORT)
+
+
+def test_the_parts_that_the_docstring_names_are_public(suite):
+    """``am.ties_split``: its parts by name are the "++" variant's, from the same start."""
+    assert "``am.ties_split``" in am.adamerge.__doc__
+    short = {**SHORT, "steps": 2, "init": 0.3, "clamp": True}
+    given, named = am.adamerge(suite, vectors=am.ties_split, **short), am.adamerge(suite, vectors="ties", **short)
+    assert torch.equal(given.trajectory, named.trajectory)

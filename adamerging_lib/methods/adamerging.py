@@ -82,9 +82,9 @@ def adamerge(
         granularity: ``tensor`` (published as layer-wise), ``task`` (task-wise), ``block``, ``module``, or, with
             ``vectors="tsv"``, ``component``: one per singular triplet, our extension.
         vectors: ``plain`` T_k; ``ties`` for Φ(T_k), the "++" variants; ``tsv`` for each task's part of TSV-M's sum,
-            which it then starts from (with ``tensor`` or ``component``), our extension. Or a function that takes the
-            `TaskVectors` apart itself: it returns others for λ to scale, from 1 by default, and may bring a θ0
-            of its own, such as ``am.doge_vectors``; a checkpoint knows it by its name.
+            which it then starts from (with ``tensor`` or ``component``), our extension. Or a function, such as
+            ``am.ties_split``, that takes the `TaskVectors` apart itself: it returns others for λ to scale, from 1 by
+            default, and may bring a θ0 of its own; a checkpoint knows it by its name.
         batches: per task and step (2); the loss sums their mean entropies, as the published code does.
         init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's; with a function 1): a number, a tensor
             ``[K, R]`` or `Coefficients`.
