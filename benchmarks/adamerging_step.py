@@ -284,17 +284,7 @@ def main() -> None:
     seconds = time.perf_counter() - clock
     if old is not None:
         # One record a device, in several calls: rows of another size or precision stay, the same ones are replaced.
-        identity = (
-            "case",
-            "tasks",
-            "images",
-            "quantity",
-            "passes",
-            "autocast",
-            "vectors_dtype",
-            "components",
-            "compile",
-        )
+        identity = "case tasks images quantity passes autocast vectors_dtype components compile".split()
         new = {tuple(row.get(key) for key in identity) for row in rows}
         rows = [row for row in old["rows"] if tuple(row.get(key) for key in identity) not in new] + rows
         seconds += old["seconds"]

@@ -17,6 +17,10 @@ import adamerging_lib as am
 from adamerging_lib import state
 from adamerging_lib.cli import main
 from adamerging_lib.command import adapt
+from adamerging_lib.learning.adaptation import Adaptation
+from adamerging_lib.learning.descent import initial, learn
+from adamerging_lib.learning.model import suite_source
+from adamerging_lib.learning.objective import entropy_loss
 from adamerging_lib.runtime import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +44,18 @@ def fits(suite) -> dict[str, am.Fit]:
     found = {name: am.adamerge(suite, **{**SHORT, **options}) for name, options in CASES.items()}
     assert (found["guard"].guard["lead"] != 0).any()  # else it compares nothing
     found["supermerge"] = am.run_method("supermerge", suite, images=8, **SHORT)
+    found["losses"] = with_a_loss_per_task(suite)
     return found
+
+
+def with_a_loss_per_task(suite) -> am.Fit:
+    """Each task's own loss stays its own on whichever rank the task is."""
+    run, tv = Adaptation({name: SHORT[name] for name in ("steps", "lr", "batch_size", "batches")}), suite.task_vectors()
+    losses = tuple(entropy_loss(diversity=float(k)) for k in range(len(suite.tasks)))
+    return learn(
+        suite_source(suite), tv, run.streams(suite), initial(0.3, tv, tv.rows("tensor"))[0], run=run, method="losses",
+        hyper={}, granularity="tensor", terms={"loss": losses},
+    )  # fmt: skip
 
 
 def work(rank: int, folder: str) -> None:
