@@ -13,15 +13,12 @@ from adamerging_lib.published.competitions import ONE
 
 from ..frames import AVERAGE
 from ..sample import Sample, ratio
-from . import GRAINS, METHOD, OBJECTIVES, STARTS
+from . import CHOICES, GRAINS, METHOD, OBJECTIVES, RECIPE, STARTS
 
 INDUCTIVE, FROM = "inductive", "tsv_m"
 PUBLISHED = "layer_wise_adamerging"
 FEW = 32
 """Images per task that count as few."""
-RECIPE = ("tsv_m", "component", "imitation")
-"""What this study recommends, for every number of images: chosen on images that the grid is not measured on, when three
-of its cells, at two images per task, had been seen."""
 COUNTS = (2, 8, FEW, 128, 0)
 """Images per task that numbers have names for, beside those of the run; 0 is all of the half."""
 BEYOND = ("individual", "traditional_mtl")
