@@ -1,5 +1,7 @@
 """What AdaMerging's gain is made of: where it starts, how fine its coefficients are, what it minimises."""
 
+import pandas as pd
+
 from ..rooms import Face
 
 METHOD = "adapted"
@@ -22,6 +24,15 @@ RECIPE = ("tsv_m", "component", "imitation")
 not measured on, when three of its cells, at two images per task, had been seen."""
 CHOICES = ("task_arithmetic", "tensor", "entropy")
 """Those of AdaMerging, here with the grid's steps and rate."""
+
+PLAIN = {"condition": "clean", "group": "all"}
+"""Of rows that tell of clean images and of tasks whose experts are all there."""
+
+
+def plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that `PLAIN` tells of."""
+    return rows[(rows["condition"] == PLAIN["condition"]) & (rows["group"] == PLAIN["group"])]
+
 
 FACE = Face(
     question="Where does AdaMerging's gain come from: the start, the number of coefficients, or the objective?",
