@@ -134,6 +134,7 @@ def setup(app) -> dict[str, object]:
     app.connect("html-page-context", partial(_add_foot, edition()))
     app.connect("build-finished", _write_claims)
     app.connect("html-page-context", play.add_scripts)
+    app.connect("html-page-context", _without_thebe, priority=900)
     app.connect("build-finished", play.write_data)
     app.add_role("number", number_role)
     app.add_role("interval", interval_role)
@@ -172,6 +173,12 @@ def _add_foot(found: Edition, app, docname: str, template: str, context: dict, d
         page = "" if app.builder.name == "singlehtml" else app.builder.get_relative_uri(docname, CITED)
         cited = f"{page}#how-to-cite"
     context["theme_extra_footer"] = footer(found, cited)
+
+
+def _without_thebe(app, docname: str, template: str, context: dict, doctree) -> None:
+    """No script of Thebe, which nothing here starts: Jupyter Book adds one twice, and the second is an error."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [script for script in scripts if "thebe" not in f"{script} {script.attributes}".lower()]
 
 
 def _read_source(app, docname: str, source: list[str]) -> None:
