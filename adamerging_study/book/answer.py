@@ -55,7 +55,7 @@ def verdict_text() -> str:
     claim = next(claim for claim in claims.claims_of("performance") if claim.id == "lw-over-ta")
     sizes = {profile: claims.verdict("performance", claim.id, profile).word for profile in WORLDS}
     signs = {profile: direction(numbers["lw_over_ta"]) for profile, numbers in numbers_of("performance").items()}
-    size = f"its size (our threshold: {claim.low:g} of the {quoted(claim.published)} points published)"
+    size = f"its size (we ask for {claim.low:g} of the published {quoted(claim.published)} points)"
     return f"The sign of AdaMerging's gain {spoken(signs)}; {size} {spoken(sizes)}."
 
 
@@ -104,8 +104,9 @@ def standing_text() -> str:
         each = " and ".join(f"{LEADERS[leader]} {_with_word(values)}" for leader, values in found.items())
         parts.append(f"{_PLACES[profile]}, {each}")
     return (
-        f"**Without any image**, {' and '.join(LEADERS.values())} {verb} above every form of AdaMerging{_steps()} in "
-        f"both worlds of images. Their lead over the best form, points (95 % interval{_covered()}): {'; '.join(parts)}."
+        f"**Without any image**, {' and '.join(LEADERS.values())} {verb} above all four published forms of AdaMerging"
+        f"{_steps()} in both worlds of images. Their lead over the best form, points "
+        f"(95 % interval{_covered()}): {'; '.join(parts)}."
     )
 
 

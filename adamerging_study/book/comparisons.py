@@ -14,7 +14,7 @@ from adamerging_lib.worlds.profiles import PROFILES
 from .. import claims, judge, rooms
 from ..reasons import show as reasons
 from .markdown import measured, table
-from .worlds import TITLES, columns
+from .worlds import TITLES, columns, nearest
 
 _LEGEND = (
     "In brackets: the 95 % interval from which the verdict follows ({doc}`/book/claims` says how). "
@@ -46,7 +46,8 @@ def worlds_text(name: str) -> str:
 
 
 def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
-    worlds = {profile: title for profile, title in columns().items() if claims.record_of(room, profile)}
+    near = [nearest(room, profile) for profile in columns()]
+    worlds = {profile: TITLES[profile] for profile in near if claims.record_of(room, profile)}
     printed = any(claim.published for claim in known)
 
     def found(claim: judge.Claim, profile: str) -> str:
