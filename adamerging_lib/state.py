@@ -105,7 +105,7 @@ def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, StateDict]) -
     far = next(task for task, own in zip(experts, t, strict=True) if not is_finite(own))
     raise CheckpointError(
         f"{key!r} of {far!r} differs from pretrained by more than {str(t.dtype).removeprefix('torch.')} can hold: such "
-        f"numbers are no trained weights; save the checkpoint again"
+        f"numbers are not trained weights; save the checkpoint again"
     )
 
 
@@ -123,8 +123,8 @@ def _check_alike(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) ->
 
 
 def left_out(key: str) -> str:
-    """What to do about a tensor that is no weight."""
-    return f"what is no weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
+    """What to do about a tensor that is not a weight."""
+    return f"what is not a weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
 
 
 def averaged(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> Tensor:
@@ -251,7 +251,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that is no safetensors file, or only a part of one."""
+    """The error for a file that is not a safetensors file, or only a part of one."""
     if words := foreign(path):
         return CheckpointError(f"{path} {words}")
     return CheckpointError(

@@ -227,15 +227,15 @@ def test_code_cells_are_python_whatever_magics_they_hold(checkout):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda _: "<<<<<<< HEAD\n{}", "is no notebook: it does not hold JSON"),
-        (lambda _: "", "is no notebook: it does not hold JSON"),
-        (lambda _: "[]", "is no notebook: it lacks nbformat"),
-        (lambda _: '{"cells": []}', "is no notebook: it lacks nbformat"),
-        (lambda _: '{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "is no valid notebook"),
-        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}', "is no valid notebook"),
-        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "is no valid notebook"),
-        (lambda told: told["cells"][1].pop("source") and None, "is no valid notebook"),
-        (lambda told: told["cells"][1].update(source="steps = = 1"), "a cell is no Python"),
+        (lambda _: "<<<<<<< HEAD\n{}", "is not a notebook: it does not hold JSON"),
+        (lambda _: "", "is not a notebook: it does not hold JSON"),
+        (lambda _: "[]", "is not a notebook: it lacks nbformat"),
+        (lambda _: '{"cells": []}', "is not a notebook: it lacks nbformat"),
+        (lambda _: '{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "is not a valid notebook"),
+        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}', "is not a valid notebook"),
+        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "is not a valid notebook"),
+        (lambda told: told["cells"][1].pop("source") and None, "is not a valid notebook"),
+        (lambda told: told["cells"][1].update(source="steps = = 1"), "a cell is not Python"),
         (lambda told: told["cells"][1].update(source="%%bash\nif true; then echo; fi"), "has no parameter 'steps'"),
         (lambda told: told["cells"][1].update(source="steps = 1\nsteps: int = 2"), "'steps' is set twice"),
         (lambda told: told["cells"].append(told["cells"][1] | {"id": "x"}), "2 cells are tagged 'parameters'"),
@@ -252,7 +252,7 @@ def test_what_is_no_notebook_of_ours_is_refused_by_its_name(checkout, change, to
 
 def test_bytes_that_are_no_text_are_refused_by_the_files_name(checkout):
     Path("notebooks/performance.ipynb").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(ValueError, match="performance.ipynb is no notebook, which is text in UTF-8"):
+    with pytest.raises(ValueError, match="performance.ipynb is not a notebook, which is text in UTF-8"):
         notebooks.parameters("notebooks/performance.ipynb")
 
 

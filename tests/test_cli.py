@@ -245,7 +245,7 @@ def test_parameters_have_to_be_an_object(text, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["execute", "performance", "out.ipynb", "--results", "out", "--parameters", text]
     assert rerun.main(words) == 2
-    assert f"'--parameters': {text!r} is no JSON" in capsys.readouterr().err and not contents(tmp_path)
+    assert f"'--parameters': {text!r} is not JSON" in capsys.readouterr().err and not contents(tmp_path)
 
 
 def test_the_studys_commands_end_alike(capsys):

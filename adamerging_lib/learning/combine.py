@@ -1,4 +1,4 @@
-"""Combining the gradients of K tasks into one: a weight a task, found from their K×K Gram matrix alone.
+"""Combining the gradients of K tasks into one: one weight per task, found from their K×K Gram matrix alone.
 
 Each rule maps the Gram matrix G_ij = ⟨g_i, g_j⟩ to weights w, and the combined gradient is Σ_k w_k g_k, so that nothing
 of the parameters' size is touched twice. The same rules serve joint training (P parameters) and AdaMerging (K·R
@@ -80,7 +80,7 @@ def task_weights(given: Mapping[str, float] | None, tasks: Sequence[str], what: 
     """Task → number as a tensor ``[K]``, 1 for tasks not named; a ValueError names what is wrong."""
     given = dict(given or {})
     if unknown := [task for task in given if task not in tasks]:
-        raise ValueError(f"{what} name {', '.join(map(repr, unknown))}, which is no task; known: {', '.join(tasks)}")
+        raise ValueError(f"{what} name {', '.join(map(repr, unknown))}, which is not a task; known: {', '.join(tasks)}")
     for task, value in given.items():
         check_positive(f"{what}[{task!r}]", value)
     return torch.tensor([given.get(task, 1.0) for task in tasks], dtype=torch.float64)

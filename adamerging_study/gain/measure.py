@@ -78,7 +78,7 @@ def situated(same: Same, condition: str, severity: int, unseen: tuple[str, ...],
 
 
 def _situation(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What `situated` takes. Draws of images are no other situation, so long as nothing is drawn in them."""
+    """What `situated` takes. Draws of images are not another situation, so long as nothing is drawn in them."""
     condition, unseen = about.get("condition", CLEAN), tuple(about.get("unseen", ()))
     seed = 0 if condition == CLEAN else about["seed"]
     return {"condition": condition, "severity": about.get("severity", 0), "unseen": unseen, "seed": seed}

@@ -27,7 +27,7 @@ BEYOND = ("individual", "traditional_mtl")
 
 
 def numbers(sample: Sample) -> dict[str, np.ndarray]:
-    """Percent and points, all on images that were not learned from but for what ends in ``_same``.
+    """Percent and points, all on images that were not learned from, except for what ends in ``_same``.
 
     ``METHOD_average``; of the cells from TSV-M ``GRAIN_OBJECTIVE_IMAGES``, of the others ``START_OBJECTIVE``;
     ``A_over_B_OBJECTIVE_IMAGES`` of two grains, ``A_over_B_GRAIN`` of two objectives; ``OBJECTIVE_gain_from_START``;
