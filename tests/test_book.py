@@ -18,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from adamerging_lib import records
 from adamerging_lib.runtime import values
 from adamerging_lib.worlds.profiles import PROFILES
-from adamerging_study.book import build, contents, notebooks, rerun
+from adamerging_study import claims
+from adamerging_study.book import alts, build, contents, notebooks, rerun
 from adamerging_study.book import sphinx as book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -472,6 +473,67 @@ def test_figures_and_tables_say_what_made_them(checkout, run, source, told, unto
     (note,) = notes
     assert cells[cells.index(note) - 1].id == lead.id
     assert f"Cell `{lead.id}` of" in note.source and told in note.source and untold not in note.source
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("A: {number}`mini/x: a` percent, B: {number}`+mini/x: b`.", "A: 59.9 percent, B: −0.25."),
+        ("{number}`mini/x: best` gains {number}`+mini/x: a:.0f`.", "Layer-wise gains +60."),
+        ("A: {number}`mini/x: a`, C: {number}`mini/x: none`.", None),
+    ],
+)
+def test_a_finding_has_the_numbers_of_a_record_or_is_left_out(sentence, told):
+    known = {"a": 59.91, "b": -0.254, "none": float("nan"), "best": "Layer-wise"}
+    assert alts.said(sentence, "mini/x", known) == told
+
+
+@pytest.mark.parametrize(
+    ("sentence", "error"),
+    [
+        ("{number}`mini/x: a` and {number}`mini/x: b`", KeyError),
+        ("no number", ValueError),
+        ("{number}`mini/y: a`", ValueError),
+        ("{number}`tiny/x: a`", ValueError),
+        ("{number}`mini/x a`", ValueError),
+        ("{number}`mini/x: a` {interval}`mini/x: a`", ValueError),
+    ],
+)
+def test_a_finding_with_a_typo_is_refused(sentence, error):
+    with pytest.raises(error):
+        alts.said(sentence, "mini/x", {"a": 1.0})
+
+
+def with_finding(run, name):
+    """A page's notebook whose figure has a finding, and the number of a run that it should tell."""
+    made = experiment(run)
+    lead = next(cell for cell in made.cells if "lead" in cell.metadata.get("tags", []))
+    finding = f"AdaMerging: {{number}}`mini/performance: {name}` percent."
+    lead.metadata.mystnb = {"image": {"alt": "Bars.", "finding": finding}}
+    return made
+
+
+def image(page):
+    (found,) = [cell.metadata.mystnb.image for cell in page.cells if "image" in cell.metadata.get("mystnb", {})]
+    return found
+
+
+def test_a_page_says_in_alternative_texts_what_its_own_run_found(checkout):
+    record = ROOT / "book/runs/tiny/performance/tiny/performance.json"
+    at = [claims.numbers_at(path)["lw_average"][0] for path in (claims.record_of("performance", "mini"), record)]
+    given = with_finding(None, "lw_average")
+    assert image(book.present(given, "notebooks/performance")) == {"alt": f"Bars. AdaMerging: {at[0]:.1f} percent."}
+    assert "finding" in image(given)
+    told = image(book.present(with_finding("tiny", "lw_average"), "book/runs/tiny/performance"))
+    assert told == {"alt": f"Bars. AdaMerging: {at[1]:.1f} percent."} and at[0] != at[1]
+
+
+def test_a_number_that_only_a_variant_lacks_costs_it_the_finding(checkout):
+    for run in ("tiny", "tiny-128"):  # a record without the number, and none
+        page = book.present(with_finding(run, "lw_averge"), f"book/runs/{run}/performance")
+        assert image(page) == {"alt": "Bars."}
+    with pytest.raises(ValueError, match="mini/performance has no number 'lw_averge'"):
+        book.present(with_finding(None, "lw_averge"), "notebooks/performance")
 
 
 def test_page_of_a_world_takes_away_its_own_numbers(checkout):

@@ -21,7 +21,7 @@ from ..sample import interval
 from .markdown import badge_colour
 
 # A record's place, the name of a number, and how to format it: ``+tiny/robustness: gain_impulse_noise:.2f``.
-_ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
+ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
 
 _RECORD = re.compile(r"(?P<profile>[\w-]+)/(?P<room>\w+)")
 
@@ -65,7 +65,7 @@ def intervals_role(name, rawtext, text, lineno, inliner, options=None, content=N
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):
     """The verdict of a record on a claim, as a badge: ``mini/performance: lw-over-ta``."""
-    asked = _ASKED.fullmatch(text)
+    asked = ASKED.fullmatch(text)
     verdict = asked and claims.verdict(asked["room"], asked["name"], asked["profile"])
     if not verdict:
         return [], [inliner.reporter.error(f"{rawtext}: no record or no claim has that name.", line=lineno)]
@@ -74,7 +74,7 @@ def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=Non
 
 
 def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) -> tuple[list, list]:
-    asked = _ASKED.fullmatch(text)
+    asked = ASKED.fullmatch(text)
     path = asked and asked["room"] in rooms.rooms() and claims.record_of(asked["room"], asked["profile"])
     if not path:
         return [], [inliner.reporter.error(f"{rawtext}: there is no such record.", line=lineno)]
@@ -85,15 +85,22 @@ def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) ->
             return [_explained(rawtext, words[asked["name"]], origin(path, asked["name"]))], []
     if values is None or math.isnan(values[0]):
         return [], [inliner.reporter.error(f"{rawtext}: the record has no such number.", line=lineno)]
-    form = f"{asked['sign']}{(asked['format'] or f':.{digits(values[0])}f')[1:]}"
-
-    def style(value: float) -> str:
-        return f"{value:{form}}".replace("-", "−")
-
+    style = style_of(asked, values[0])
     span = _span(values, style)
     sure = span if span == NO_INTERVAL else f"95 % interval {span} {covered(path)}"
     about = f"{origin(path, asked['name'])}; {sure}"
     return [_explained(rawtext, told(values, style), about)], []
+
+
+def style_of(asked: re.Match[str], value: float) -> Callable[[float], str]:
+    """How a number is printed, and the ends of its interval.
+
+    Arguments:
+        asked: a match of `ASKED`.
+        value: the number, which decides on its digits where no format is asked for.
+    """
+    form = f"{asked['sign']}{(asked['format'] or f':.{digits(value)}f')[1:]}"
+    return lambda number: f"{number:{form}}".replace("-", "−")
 
 
 def covered(path: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import contents, directives, hover, made_by, notebooks, result_first, tips
+from . import alts, contents, directives, hover, made_by, notebooks, result_first, tips
 from .edition import Edition, edition, footer, repository
 from .play import page as play
 from .roles import interval_role, intervals_role, number_role, published_role, verdict_role
@@ -41,11 +41,12 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         A copy with links under the title, to the other runs too, and a target before the parameters. On a default
         page there is what was claimed and measured in every world; on a variant's there are a banner with run and
         parameters, labels that end in the run's name, both parameter cells folded away, and its averages beside those
-        of the default run. Pages of experiments begin with their result, see `result_first`, and say below each figure
-        and table what made it, see `made_by`.
+        of the default run. Pages of experiments begin with their result, see `result_first`, say below each figure and
+        table what made it, see `made_by`, and in a figure's alternative text what it shows, see `alts`.
 
     Raises:
-        ValueError: the notebook does not begin with a title, or has no parameters cell.
+        ValueError: the notebook does not begin with a title, has no parameters cell, or a finding asks for a number
+            that its record does not have.
     """
     notebook, name, run = copy.deepcopy(notebook), Path(docname).name, run_of(docname)
     if run:
@@ -72,6 +73,7 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         notebook.cells.append(nbformat.v4.new_markdown_cell(beside, id="beside-the-default"))
     profile = notebook.metadata.get("papermill", {}).get("parameters", {}).get("profile", DEFAULT)
     notebook.cells[:1] = _head(notebook, name, run, target, docname)
+    alts.add(notebook, name, run, profile)
     if early:
         result_first.arrange(notebook, name, run, profile)
     made_by.add(notebook, name, run, profile)
