@@ -156,7 +156,8 @@ def test_numbers_of_the_text_tell_where_they_come_from_by_key_and_by_finger(tmp_
 
 
 def tap(page, element):
-    x, y = page.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({element}.getBoundingClientRect())")
+    middle = "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+    x, y = page.run(f"{middle}({element}.getBoundingClientRect())")
     page.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
     page.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
     page.run("new Promise((done) => setTimeout(done, 100))")

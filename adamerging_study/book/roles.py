@@ -73,6 +73,22 @@ def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=Non
     return [nodes.inline(rawtext, str(verdict), classes=["sd-badge", f"sd-bg-{colour}", f"sd-bg-text-{colour}"])], []
 
 
+def measured_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """A measured number of a text that is made when the book is built, see `marked`."""
+    told, _, about = text.removesuffix(">").rpartition(" <")
+    return [_explained(rawtext, told, about)], []
+
+
+def marked(told: str, about: str) -> str:
+    """MyST text of a number that tells where it comes from, as those of `number_role` do; plain without ``about``.
+
+    Arguments:
+        told: the number.
+        about: see `about`.
+    """
+    return f"{{measured}}`{told} <{about}>`" if about else told
+
+
 def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) -> tuple[list, list]:
     asked = _ASKED.fullmatch(text)
     path = asked and asked["room"] in rooms.rooms() and claims.record_of(asked["room"], asked["profile"])
@@ -90,10 +106,20 @@ def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) ->
     def style(value: float) -> str:
         return f"{value:{form}}".replace("-", "−")
 
+    return [_explained(rawtext, told(values, style), about(path, asked["name"], values, style))], []
+
+
+def about(path: Path, name: str, values: np.ndarray, style: Callable[[float], str]) -> str:
+    """Where a number comes from, see `origin`, and its 95 % interval.
+
+    Arguments:
+        path: of the record.
+        name: of the number.
+        values: ``[1 + draws]``, see `Sample`.
+        style: how ends of the interval are written.
+    """
     span = _span(values, style)
-    sure = span if span == NO_INTERVAL else f"95 % interval {span} {covered(path)}"
-    about = f"{origin(path, asked['name'])}; {sure}"
-    return [_explained(rawtext, told(values, style), about)], []
+    return f"{origin(path, name)}; {span if span == NO_INTERVAL else f'95 % interval {span} {covered(path)}'}"
 
 
 def covered(path: Path) -> str:
