@@ -24,7 +24,7 @@ from .. import costs as study_costs
 from ..check import show as check
 from .answer import answer_text, findings_text
 from .changes import changes_text
-from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
+from .comparisons import claims_beside_text, comparison_text, page_of, reasons_beside_text, worlds_text
 from .edition import citation_text
 from .experiments import experiments_text
 from .forest import forest_text
@@ -79,7 +79,8 @@ def claims_data() -> list[dict[str, object]]:
     found = []
     for room, claim in claims.every():
         told = {"experiment": room, "id": claim.id, "claim": claim.claim, "by": claim.by, "where": claim.where}
-        told |= {"holds_if": f"{claim.required} {claim.unit}", "published": claim.published or None, "worlds": {}}
+        told |= {"holds_if": f"{claim.required} {claim.unit}", "published": claim.published or None}
+        told |= {"page": page_of(room, claim), "worlds": {}}
         for profile in columns():
             v = claims.verdict(room, claim.id, profile) if claim.concerns(profile) else None
             if v is not None and v.word != judge.NOT_RUN:
