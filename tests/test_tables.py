@@ -1,4 +1,4 @@
-"""What `tables.js` and the style sheet make of tables, in a browser as narrow as a telephone."""
+"""What `tables.js` and the style sheet make of tables and printed text, in a browser as narrow as a telephone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PAGE = f"""<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="{(S
 <section id="narrow">{MARKDOWN.format("<tr><td>short</td></tr>")}</section>
 <section id="frame"><table class="dataframe"><thead><tr><th>name</th><th>minutes</th></tr></thead><tbody>
 <tr><td>a</td><td>12</td></tr><tr><td>b</td><td>&lt; 1</td></tr><tr><td>c</td><td>3</td></tr></tbody></table></section>
+<div class="cell_output"><div class="output stream"><pre>{"name      1.0 " * 9}</pre></div></div>
 """
 
 
@@ -45,3 +46,12 @@ def test_less_than_one_is_a_number(page):
     assert page.run(found.format("cell.className")) == [["12", "number"], ["< 1", "number"], ["3", "number"]]
     page.run("document.querySelectorAll('#frame th button')[1].click()")
     assert [text for text, _ in page.run(found.format("0"))] == ["< 1", "3", "12"]
+
+
+def test_columns_of_printed_text_stay_below_each_other(page):
+    """Where they do not fit, the text scrolls in itself and the page does not; wide windows wrap long sentences."""
+    wider = "(({scrollWidth, clientWidth, offsetHeight}) => [scrollWidth > clientWidth, offsetHeight < 60])(%s)"
+    assert page.run(wider % "document.querySelector('pre')") == [True, True]
+    page.size(1400, 900)
+    assert page.run("getComputedStyle(document.querySelector('pre')).whiteSpace") == "pre-wrap"
+    page.size(400, 700)
