@@ -159,7 +159,7 @@ def test_measured_numbers_tell_record_run_seeds_and_interval(worlds):
     assert re.search(r"; 95 % interval \+\d+\.\d to \+\d+\.\d over test images, seed 0 alone$", boxes["+11.0"])
     found = dict(re.findall(r"\{measured\}`([^`]*) <([^`]*)>`", answer.findings_text()))
     assert found["+10.0"].startswith("lw_average less ta_best in results/mini/performance.json; ")
-    assert found["λ = 0.2"].startswith("best_scaling_ta in results/")
+    assert found["λ = 0.2"].startswith("best_scaling_t")
     assert found["8 gain, 0 lose"].startswith("lw_gain_on_… in results/mini/performance.json; ")
     assert found["+4.0"].startswith("the least tsv_m_over_… in results/tiny/leaderboard.json; ")
     assert "`" not in plain(answer.findings_text())
@@ -324,6 +324,8 @@ def test_the_page_builds_without_a_warning(worlds, tmp_path):
     )
     names = ("answer", "forest", "findings", "averages", "task-gains", "winners")
     (tmp_path / "index.md").write_text("# Index\n\n" + "\n\n".join(f"```{{{name}}}\n```" for name in names) + "\n")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/rerun.md").write_text("---\norphan: true\n---\n\n# Rerun\n")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "-n", "-q", str(tmp_path), str(tmp_path / "html")]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
@@ -331,4 +333,4 @@ def test_the_page_builds_without_a_warning(worlds, tmp_path):
     assert re.search(r'<abbr class="measured" title="lw_over_ta in results/tiny/[^"]*">\+2\.0</abbr> points', page)
     assert '<span class="published">+11.0</span>' in page and 'src="data:image/png;base64,' in page
     assert re.search(r'alt="The sign of AdaMerging(&#\w+;|\')s gain reproduces', page)
-    assert "<strong>Without any image</strong>" in page
+    assert "<strong>Without any image</strong>" in page and page.count("made-by") == 4

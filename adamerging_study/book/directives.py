@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from docutils import nodes
@@ -22,14 +23,16 @@ from adamerging_lib.runtime import places
 from .. import claims, judge, rooms
 from .. import costs as study_costs
 from ..check import show as check
-from .answer import answer_text, findings_text
+from . import made_by
+from .answer import WORLDS, answer_text, findings_text
 from .changes import changes_text
 from .comparisons import claims_beside_text, comparison_text, page_of, reasons_beside_text, worlds_text
 from .edition import citation_text
 from .experiments import experiments_text
-from .forest import forest_text
+from .forest import PANELS, forest_text
 from .markdown import measured, table
 from .play.page import play_text, sweep_text
+from .roles import file_of
 from .summary import averages_text, gains_text, winners_text
 from .worlds import columns, heading
 
@@ -195,6 +198,8 @@ class _Text(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The parsed text."""
         text = self.make(*self.arguments)
+        if self.note:
+            text += f"\n{self.note(*self.arguments)}"
         kept = [*places.committed().glob("*/*.json"), *Path("book/runs").absolute().glob("*/*/*/*.json")]
         for path in [*rooms.HERE.glob("*/claims.yml"), *kept]:
             self.env.note_dependency(str(path))
@@ -206,9 +211,28 @@ class _Text(SphinxDirective):
         return node.children
 
 
-def directive(make) -> type[_Text]:
-    """A directive from a function of its arguments that gives MyST text."""
-    return type(make.__name__, (_Text,), {"make": staticmethod(make)})
+def directive(make: Callable[..., str], note: Callable[..., str] | None = None) -> type[_Text]:
+    """A directive from a function of its arguments that gives MyST text, and from one that gives a note below it."""
+    return type(make.__name__, (_Text,), {"make": staticmethod(make), "note": note and staticmethod(note)})
+
+
+def _from(room: str, profiles: Iterable[str] = tuple(WORLDS)) -> Callable[..., str]:
+    """The note of what is made from an experiment's records in some worlds."""
+
+    def note(*_: object) -> str:
+        found = [claims.record_of(room, profile) for profile in profiles]
+        return made_by.generated(file_of(path) for path in found if path)
+
+    return note
+
+
+def _from_all() -> str:
+    return made_by.generated(["results/*/*.json", "book/runs/*/*/*/*.json", "adamerging_study/*/claims.yml"])
+
+
+def _from_benchmark(which: str) -> str:
+    name, more = ("recipe_cost", "") if which == "recipe" else ("adamerging_step", "*")
+    return made_by.generated([f"benchmarks/results/{name}{more}.json"], f"`python benchmarks/{name}.py`")
 
 
 DIRECTIVES = {
@@ -238,7 +262,20 @@ DIRECTIVES = {
 }
 
 
+NOTES = {
+    "forest": _from("performance", PANELS),
+    "averages": _from("performance"),
+    "task-gains": _from("performance"),
+    "winners": _from("leaderboard"),
+    "experiments": _from_all,
+    "claims": _from_all,
+    "claims-count": _from_all,
+    "costs": _from_benchmark,
+}
+"""Directive → what says below it what it was made from."""
+
+
 def setup(app) -> None:
     """Add the directives to Sphinx."""
     for name, make in DIRECTIVES.items():
-        app.add_directive(name, directive(make))
+        app.add_directive(name, directive(make, NOTES.get(name)))

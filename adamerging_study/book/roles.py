@@ -171,14 +171,18 @@ def origin(path: Path, name: str) -> str:
 
 @cache
 def _origin(path: Path, stamp: int) -> str:
-    record, root = records.read(path), places.committed().parent
-    # A fresh run of the default page is named by the record that it becomes.
-    own = root / "book" / "runs" in path.parents
-    where = path.relative_to(root).as_posix() if own else f"results/{path.parent.name}/{path.name}"
-    run = f"run {path.relative_to(root / 'book' / 'runs').parts[0]}" if own else "default run"
+    record, runs = records.read(path), places.committed().parent / "book" / "runs"
+    run = f"run {path.relative_to(runs).parts[0]}" if runs in path.parents else "default run"
     seeds = ", ".join(map(str, record["seeds"]))
     counted = f"seed{'s' * (len(record['seeds']) > 1)} {seeds}"
-    return f"{where}; {run} of {record['started'][:10]}; {counted}"
+    return f"{file_of(path)}; {run} of {record['started'][:10]}; {counted}"
+
+
+def file_of(path: Path) -> str:
+    """A record's file, from the repository's root; of a fresh default run, that of the record that it becomes."""
+    root = places.committed().parent
+    own = root / "book" / "runs" in path.parents
+    return path.relative_to(root).as_posix() if own else f"results/{path.parent.name}/{path.name}"
 
 
 def _span(values: np.ndarray, style: Callable[[float], str]) -> str:
