@@ -331,6 +331,9 @@ def test_the_page_builds_without_a_warning(worlds, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html/index.html").read_text(encoding="utf-8")
     assert re.search(r'<abbr class="measured" title="lw_over_ta in results/tiny/[^"]*">\+2\.0</abbr> points', page)
-    assert '<span class="published">+11.0</span>' in page and 'src="data:image/png;base64,' in page
+    assert '<span class="published">+11.0</span>' in page
+    assert 'href="_images/forest.png"' in page and 'src="_images/forest.png"' in page and "data:image" not in page
+    assert (tmp_path / "html/_images/forest.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.png"))  # nothing beside the sources
     assert re.search(r'alt="The sign of AdaMerging(&#\w+;|\')s gain reproduces', page)
     assert "<strong>Without any image</strong>" in page and page.count("made-by") == 4

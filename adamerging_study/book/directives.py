@@ -7,6 +7,7 @@ of any page. `DIRECTIVES` lists them.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -211,9 +212,22 @@ class _Text(SphinxDirective):
         return node.children
 
 
+class _Drawing(_Text):
+    """One whose function draws a picture: beside the doctrees, whence Sphinx copies it into the built book."""
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed text."""
+        picture = Path(self.env.doctreedir, "drawn", f"{self.name}.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        address = os.path.relpath(picture, Path(self.env.doc2path(self.env.docname)).parent)
+        self.arguments = [picture, Path(address).as_posix()]
+        return super().run()
+
+
 def directive(make: Callable[..., str], note: Callable[..., str] | None = None) -> type[_Text]:
     """A directive from a function of its arguments that gives MyST text, and from one that gives a note below it."""
-    return type(make.__name__, (_Text,), {"make": staticmethod(make), "note": note and staticmethod(note)})
+    kind = _Drawing if make is forest_text else _Text
+    return type(make.__name__, (kind,), {"make": staticmethod(make), "note": note and staticmethod(note)})
 
 
 def _from(room: str, profiles: Iterable[str] = tuple(WORLDS)) -> Callable[..., str]:
