@@ -123,13 +123,13 @@ def status_text() -> str:
 
 
 def benchmarks_text() -> str:
-    """Every row of the benchmarks' records: what was measured, beside what, and their ratio."""
+    """Every row of the benchmarks' records: what was measured, and where it was, beside what, and their ratio."""
     rows = []
     for path in sorted(Path("benchmarks/results").glob("*.json")):
         record = records.read(path)
         for row in record["rows"]:
             told = ", ".join(str(row[key]) for key in ("case", "method") if key in row)
-            numbers = [f"{row[key]:.4g}" for key in ("value", "baseline", "ratio")]
+            numbers = [f"{row[key]:.4g}" if key in row else "–" for key in ("value", "baseline", "ratio")]
             rows.append([record["experiment"], told, row["quantity"], *numbers, record["environment"]["device"]])
     return table(rows, ["benchmark", "case", "quantity", "value", "against", "ratio", "device"])
 
