@@ -45,6 +45,17 @@ def worlds_text(name: str) -> str:
     return "\n".join([*parts, f"{legend}.\n"])
 
 
+def anchor(room: str, claim: judge.Claim) -> str:
+    """The id of a claim's row: the claim's own on the page of the papers' claims, else with its experiment's name."""
+    return claim.id if claim.by == "paper" else f"{room}-{claim.id}"
+
+
+def page_of(room: str, claim: judge.Claim) -> str:
+    """Where a claim stands in the built book: the papers' on one page, the study's own on their experiment's."""
+    page = "book/claims" if claim.by == "paper" else f"notebooks/{room}"
+    return f"{page}.html#{anchor(room, claim)}"
+
+
 def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
     near = [nearest(room, profile) for profile in columns()]
     worlds = {profile: TITLES[profile] for profile in near if claims.record_of(room, profile)}
@@ -53,9 +64,13 @@ def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
     def found(claim: judge.Claim, profile: str) -> str:
         return measured(claims.verdict(room, claim.id, profile)) if claim.concerns(profile) else "–"
 
+    def link(claim: judge.Claim) -> str:
+        id = anchor(room, claim)
+        return f' <a id="{id}" href="#{id}" aria-label="Link to this claim">#</a>' if claim.by == "study" else ""
+
     rows = [
         [
-            f"{claim.claim}<br><small>holds at {claim.required} {claim.unit}</small>",
+            f"{claim.claim}<br><small>holds at {claim.required} {claim.unit}{link(claim)}</small>",
             *([claim.published and f"*{claim.published}*"] if printed else []),
             *(found(claim, profile) for profile in worlds),
         ]

@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from . import alts, contents, directives, hover, made_by, notebooks, result_first, tips
 from .edition import Edition, edition, footer, repository
 from .play import page as play
-from .roles import interval_role, intervals_role, number_role, published_role, verdict_role
+from .roles import interval_role, intervals_role, measured_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
@@ -141,6 +141,7 @@ def setup(app) -> dict[str, object]:
     app.add_role("number", number_role)
     app.add_role("interval", interval_role)
     app.add_role("intervals", intervals_role)
+    app.add_role("measured", measured_role)
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)
