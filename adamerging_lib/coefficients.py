@@ -105,7 +105,7 @@ class Coefficients:
         except FileNotFoundError as error:
             raise ValueError(f"no coefficient table at {path}: check the path") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a coefficient table as Coefficients.save writes it: {error}") from error
+            raise ValueError(f"{path} is no coefficient table as Coefficients.save writes it: {error}") from error
 
 
 def read_authors_file(path: str | os.PathLike[str]) -> dict[tuple[str, ...], Coefficients]:

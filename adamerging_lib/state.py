@@ -105,7 +105,7 @@ def vectors_of(key: str, pretrained: Tensor, experts: Mapping[str, StateDict]) -
     far = next(task for task, own in zip(experts, t, strict=True) if not is_finite(own))
     raise CheckpointError(
         f"{key!r} of {far!r} differs from pretrained by more than {str(t.dtype).removeprefix('torch.')} can hold: such "
-        f"numbers are not trained weights; save the checkpoint again"
+        f"numbers are no trained weights; save the checkpoint again"
     )
 
 
@@ -124,7 +124,7 @@ def _check_alike(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) ->
 
 def left_out(key: str) -> str:
     """What to do about a tensor that is not a weight."""
-    return f"what is not a weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
+    return f"what is no weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
 
 
 def averaged(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) -> Tensor:

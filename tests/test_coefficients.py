@@ -66,13 +66,13 @@ def test_bad_files_are_named(tmp_path):
     content = json.loads(path.read_text())
     for change in ({"schema": 2}, {"values": [[1.0]]}, {"values": "x"}, {"dtype": "int64"}):
         path.write_text(json.dumps({**content, **change}))
-        with pytest.raises(ValueError, match=r"c\.json is not a coefficient table"):
+        with pytest.raises(ValueError, match=r"c\.json is no coefficient table"):
             Coefficients.load(path)
     path.write_text(json.dumps({"schema": 1}))
-    with pytest.raises(ValueError, match=r"c\.json is not a coefficient table"):
+    with pytest.raises(ValueError, match=r"c\.json is no coefficient table"):
         Coefficients.load(path)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"c\.json is not a coefficient table"):
+    with pytest.raises(ValueError, match=r"c\.json is no coefficient table"):
         Coefficients.load(path)
 
 

@@ -193,7 +193,7 @@ def test_bad_arguments():
         (("cagrad", {"c": float("nan")}), "c=nan must be"),
         (("pcgrad", {"c": 0.5}), "c=0.5 is CAGrad's radius: leave it out for pcgrad"),
         (("pcgrad", {"priorities": {"a": 1.0}}), "priorities are wPCGrad's: leave them out for pcgrad"),
-        (("wpcgrad", {"priorities": {"z": 1.0}}), "priorities name 'z', which is not a task; known: a, b, c, d"),
+        (("wpcgrad", {"priorities": {"z": 1.0}}), "priorities name 'z', which is no task; known: a, b, c, d"),
         (("wpcgrad", {"priorities": {"a": 0.0}}), r"priorities\['a'\]=0.0 must be a positive number"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -309,7 +309,7 @@ def test_pools_of_the_inductive_setting_lie_in_its_half(suite):
         ({"objective": {"fliter": 0.4}}, "no 'fliter'; known: filter"),
         ({"objective": {"filter": 40}}, r"objective\['filter'\]=40 is a share of log C: give one of at most 1"),
         ({"objective": {"diversity": -1.0}}, r"objective\['diversity'\]=-1.0 must be a positive number"),
-        ({"objective": {"weights": {"delta": 1.0}}}, "'delta', which is not a task; known: alpha"),
+        ({"objective": {"weights": {"delta": 1.0}}}, "'delta', which is no task; known: alpha"),
         ({"objective": {"weights": {"beta": 0}}}, r"weights\['beta'\]=0 must be a positive number"),
     ],
 )

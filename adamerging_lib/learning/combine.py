@@ -80,7 +80,7 @@ def task_weights(given: Mapping[str, float] | None, tasks: Sequence[str], what: 
     """Task → number as a tensor ``[K]``, 1 for tasks not named; a ValueError names what is wrong."""
     given = dict(given or {})
     if unknown := [task for task in given if task not in tasks]:
-        raise ValueError(f"{what} name {', '.join(map(repr, unknown))}, which is not a task; known: {', '.join(tasks)}")
+        raise ValueError(f"{what} name {', '.join(map(repr, unknown))}, which is no task; known: {', '.join(tasks)}")
     for task, value in given.items():
         check_positive(f"{what}[{task!r}]", value)
     return torch.tensor([given.get(task, 1.0) for task in tasks], dtype=torch.float64)

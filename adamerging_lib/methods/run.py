@@ -149,7 +149,7 @@ def unpack(tensors: dict[str, Tensor], plain: dict[str, Any]) -> Merged:
 
 def _named(module: str, name: str) -> Callable[..., Tensor]:
     if not module.startswith(f"{LIBRARY}."):
-        raise ValueError(f"a kept fit names {module}.{name}, which is not a function of {LIBRARY}: delete the cache")
+        raise ValueError(f"a kept fit names {module}.{name}, which is no function of {LIBRARY}: delete the cache")
     return getattr(importlib.import_module(module), name)
 
 

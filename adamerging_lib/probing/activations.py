@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 Record = Callable[[str, Tensor], object]
-"""(name of a weight ``[out, in]``, its input ``[..., in]``), called once per call of the linear map."""
+"""(name of a weight ``[out, in]``, its input ``[..., in]``), called once a call of the linear map."""
 
 
 @contextmanager
