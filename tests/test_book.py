@@ -471,7 +471,7 @@ def test_figures_and_tables_say_what_made_them(checkout, run, source, told, unto
     notes = [cell for cell in cells if ":class-container: made-by" in cell.source]
     (note,) = notes
     assert cells[cells.index(note) - 1].id == lead.id
-    assert f"Cell `{lead.id}` of" in note.source and told in note.source and untold not in note.source
+    assert f"Cell `[{lead.execution_count}]` of" in note.source and told in note.source and untold not in note.source
 
 
 def test_page_of_a_world_takes_away_its_own_numbers(checkout):
