@@ -472,7 +472,7 @@ def test_figures_and_tables_say_what_made_them(checkout, run, source, told, unto
     notes = [cell for cell in cells if ":class-container: made-by" in cell.source]
     (note,) = notes
     assert cells[cells.index(note) - 1].id == lead.id
-    assert f"Cell `{lead.id}` of" in note.source and told in note.source and untold not in note.source
+    assert f"Cell `[{lead.execution_count}]` of" in note.source and told in note.source and untold not in note.source
 
 
 @pytest.mark.parametrize(

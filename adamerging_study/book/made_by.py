@@ -49,7 +49,8 @@ def _note(cell: NotebookNode, name: str, run: str | None, profile: str) -> str:
     path = f"book/runs/{run}/{name}.ipynb" if run else f"notebooks/{name}.ipynb"
     record = f"book/runs/{run}/{name}/{profile}/{name}.json" if run else f"results/{rooms.face(name).world}/{name}.json"
     # An id that an editor drew tells a reader nothing; Jupyter shows the number beside the cell.
-    called = f"[{cell.execution_count}]" if re.fullmatch("[0-9a-f]{8}", cell.id) else cell.id
+    drawn = re.fullmatch("[0-9a-f]{8}", cell.id) and cell.execution_count
+    called = f"[{cell.execution_count}]" if drawn else cell.id
     what = f"Cell `{called}` of `{path}`"
     if keeps(cell):
         told = f"{what}, which shows the data themselves. To run it: {{doc}}`/book/rerun`."
