@@ -87,9 +87,13 @@ def axe():
 def told(page):
     """What a page's scripts report as uncaught errors."""
     errors = []
-    page.on("pageerror", errors.append)
+
+    def note(error) -> None:
+        errors.append(str(error))
+
+    page.on("pageerror", note)
     yield errors
-    page.remove_listener("pageerror", errors.append)
+    page.remove_listener("pageerror", note)
 
 
 def show(page, name, viewport=WIDE, theme="light") -> None:

@@ -73,6 +73,7 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
         for objective in OBJECTIVES:
             same = grid.same.get((FROM, grain, objective, 0), grid.nan)
             found[f"same_over_other_{grain}_{objective}"] = same - grid(FROM, grain, objective, 0)
+            found[f"{grain}_{objective}_8_over_start"] = grid(FROM, grain, objective, 8) - before[FROM]
     found["imitation_over_diverse_by_images"] = (
         found["imitation_component_by_images"] - found["diverse_component_by_images"]
     )
