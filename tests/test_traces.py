@@ -14,8 +14,8 @@ import pytest
 from adamerging_lib import load_suite
 from adamerging_lib.learning import imitation
 from adamerging_lib.runtime import places
-from adamerging_study import traces
-from adamerging_study.gain import GRAINS, OBJECTIVES, STARTS, WEIGHTS
+from adamerging_study import claims, traces
+from adamerging_study.gain import FACE, GRAINS, OBJECTIVES, STARTS, WEIGHTS
 from adamerging_study.gain import measure as gain
 from adamerging_study.gain.learn import adapted, loss_of
 from adamerging_study.gain.numbers import numbers
@@ -158,7 +158,8 @@ def test_the_recipe_is_measured_where_images_are_corrupted_and_experts_absent(su
     absent = suite.tasks[0]
     rows = gain.measure(suite, methods=["tsv_m"], corruptions=["contrast"], severity=2, unseen=[[absent]], **GRID)
     frame = pd.DataFrame(rows)
-    found = numbers(Sample(frame, draws=20))
+    asked = {**claims.WHERE, **dict.fromkeys(FACE.factors)}
+    found = numbers(Sample(frame, draws=20, where=asked))
     average = frame[frame["task"] == "Average"]
 
     def mean(method, **which):
@@ -179,7 +180,7 @@ def test_the_recipe_is_measured_where_images_are_corrupted_and_experts_absent(su
     assert set(only[only["group"] == "unseen"]["task"]) == {absent}
     assert set(only[only["group"] == "seen"]["task"]) == set(suite.tasks) - {absent}
     # Clean images, and all experts, have the numbers that they had without the rest.
-    bare = numbers(Sample(pd.DataFrame(gain.measure(suite, methods=["tsv_m"], **GRID)), draws=20))
+    bare = numbers(Sample(pd.DataFrame(gain.measure(suite, methods=["tsv_m"], **GRID)), draws=20, where=asked))
     assert found["recipe_over_start_corrupted"][0] == found["recipe_over_start_contrast"][0]
     assert np.isnan(bare["recipe_over_start_corrupted"][0])
     assert found["component_imitation_4"] == pytest.approx(bare["component_imitation_4"])

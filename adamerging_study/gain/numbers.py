@@ -118,8 +118,10 @@ def _elsewhere(sample: Sample) -> dict[str, np.ndarray]:
 
 def _compared(sample: Sample, which: Mapping[str, object]) -> dict[str, np.ndarray]:
     found = {}
+    which = {**which, "setting": INDUCTIVE}
     for name, (start, grain, objective) in {"recipe": RECIPE, "choices": CHOICES}.items():
-        found[name] = sample.average(METHOD, start=start, grain=grain, objective=objective, **which)
+        cell = {"start": start, "grain": grain, "objective": objective, "images": ...}
+        found[name] = sample.average(METHOD, **cell, **which)
         found[f"{name}_over_start"] = found[name] - sample.average(start, **which)
     found["recipe_over_choices"] = found["recipe"] - found["choices"]
     return found
