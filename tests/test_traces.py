@@ -157,7 +157,7 @@ def test_the_recipe_is_measured_where_images_are_corrupted_and_experts_absent(su
     """Beside AdaMerging's choices, each from its own start; numbers are differences of the rows' averages."""
     absent = suite.tasks[0]
     rows = gain.measure(suite, methods=["tsv_m"], corruptions=["contrast"], severity=2, unseen=[[absent]], **GRID)
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).assign(needs="nothing", gives="one model")
     asked = {**claims.WHERE, **dict.fromkeys(FACE.factors)}
     found = numbers(Sample(frame, draws=20, where=asked))
     average = frame[frame["task"] == "Average"]
@@ -180,7 +180,8 @@ def test_the_recipe_is_measured_where_images_are_corrupted_and_experts_absent(su
     assert set(only[only["group"] == "unseen"]["task"]) == {absent}
     assert set(only[only["group"] == "seen"]["task"]) == set(suite.tasks) - {absent}
     # Clean images, and all experts, have the numbers that they had without the rest.
-    bare = numbers(Sample(pd.DataFrame(gain.measure(suite, methods=["tsv_m"], **GRID)), draws=20, where=asked))
+    bare = pd.DataFrame(gain.measure(suite, methods=["tsv_m"], **GRID)).assign(needs="nothing", gives="one model")
+    bare = numbers(Sample(bare, draws=20, where=asked))
     assert found["recipe_over_start_corrupted"][0] == found["recipe_over_start_contrast"][0]
     assert np.isnan(bare["recipe_over_start_corrupted"][0])
     assert found["component_imitation_4"] == pytest.approx(bare["component_imitation_4"])

@@ -20,6 +20,8 @@ _LEGEND = (
     "In brackets: the 95 % interval from which the verdict follows ({doc}`/book/claims` says how). "
     "A number without an interval involves no chance"
 )
+MISSING = "–"
+"""For a key that a row does not have."""
 _TITLES = {"paper": "The papers' claims", "study": "The study's own claims"}
 _STARRED = ", unless an asterisk says that the verdict rests on the measured value alone"
 
@@ -125,6 +127,8 @@ def comparison_text(name: str, run: str) -> str:
         return ""
     both = pd.concat(sides, axis=1, keys=["default", "this run"])
     both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
+    for name in ("condition", "unseen"):  # a situation that this run did not look at is no line of its page
+        both = both[both.index.get_level_values(name).isin(sides[1].index.unique(name))]
     if both.index.nlevels > 1:  # what is the same in every row says nothing
         both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
     known = {**default["methods"], **variant["methods"]}
@@ -164,4 +168,6 @@ def side(rows: Iterable[Mapping[str, Any]], factors: Iterable[str]) -> pd.Series
         return pd.Series(dtype=float)
     if "condition" in frame:
         frame["condition"] = frame["condition"].str.replace("_", " ")
-    return frame.groupby([key for key in keys if key in frame], sort=False, dropna=False)["accuracy"].mean()
+    frame = frame.reindex(columns=[*keys, "accuracy"])  # all keys, so that two records have the same
+    frame[keys] = frame[keys].astype(object).where(frame[keys].notna(), MISSING)
+    return frame.groupby(keys, sort=False)["accuracy"].mean()
