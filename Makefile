@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make book` and `make test`. Nothing here changes a tracked file, but for
+# Two commands do all the set-up: `make book` and `make test`. Nothing here changes a tracked file, except for
 # `make accept`, `make refit`, `make rerun`, `make unrun`, `make lock` and `make zoo ZOO=--install`, whose purpose it is.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c

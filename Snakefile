@@ -69,7 +69,7 @@ rule variants:
     input: VARIANTS
 
 
-# One thread a notebook: side by side they use the cores better than one that shares its small matrices out.
+# One thread per notebook: side by side they use the cores better than one that shares its small matrices out.
 rule page:
     wildcard_constraints: page="|".join(OTHERS) or "none"
     input: dependencies

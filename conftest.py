@@ -17,7 +17,7 @@ def pytest_configure(config) -> None:
         os.environ["ADAMERGING_CACHE"] = os.path.join(folder.name, "fits")
         os.environ["ADAMERGING_RESULTS"] = os.path.join(folder.name, "results")
         os.environ["ADAMERGING_COMPARE"] = "1"  # a run that differs from its committed record fails
-        # Kept evaluations are read, but for one in twenty: others with every commit.
+        # Kept evaluations are read, except for one in twenty: others with every commit.
         os.environ.setdefault("ADAMERGING_EVALUATE", f"some:{_commit()}")
 
 

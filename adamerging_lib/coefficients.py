@@ -28,7 +28,7 @@ AUTHORS_TASKS = ("SUN397", "Cars", "RESISC45", "EuroSAT", "SVHN", "GTSRB", "MNIS
 
 @dataclass(frozen=True)
 class Coefficients:
-    """λ ``[K, R]`` of K tasks and R rows.
+    """Merging coefficients λ ``[K, R]`` of K tasks and R rows.
 
     Arguments:
         values: ``[K, R]``, floating point.
@@ -65,19 +65,19 @@ class Coefficients:
             raise ValueError("coefficients hold NaN or Inf: give finite numbers")
 
     def to_frame(self) -> pd.DataFrame:
-        """Rows down, tasks across."""
+        """Return a table with a line per row and a column per task."""
         frame = pd.DataFrame(self.values.detach().cpu().t().numpy(), index=list(self.rows), columns=list(self.tasks))
         return frame.rename_axis(index="row", columns="task")
 
     def aligned(self, tasks: tuple[str, ...], rows: tuple[str, ...]) -> Tensor:
-        """Values ``[K, R]`` in the order of the given names; a ValueError names what is missing or superfluous."""
+        """Return ``[K, R]`` in the order of the given names; a ValueError names what is missing or superfluous."""
         for what, own, wanted in (("task", self.tasks, tasks), ("row", self.rows, rows)):
             if difference := set(own) ^ set(wanted):
                 raise ValueError(f"coefficients and model differ in their {what} names: {sorted(difference)[:5]}")
         return self.values[[self.tasks.index(t) for t in tasks]][:, [self.rows.index(r) for r in rows]]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON; floats keep every bit."""
+        """Write the coefficients as JSON; floats keep every bit."""
         content = {
             "schema": SCHEMA,
             "granularity": self.granularity,
@@ -91,10 +91,10 @@ class Coefficients:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Coefficients:
-        """Read what `save` wrote.
+        """Read coefficients that `save` wrote.
 
         Raises:
-            ValueError: the file is no coefficient table, or its parts do not fit together; names the file.
+            ValueError: the file is not a coefficient table, or its parts do not fit together; names the file.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def _collect(body: list[ast.stmt], conditions: tuple, names: dict[str, object], 
 
 
 def _compared(test: ast.expr) -> list[list[str]]:
-    """Strings that a condition compares with: one list of alternatives a comparison."""
+    """Strings that a condition compares with: one list of alternatives per comparison."""
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
         return [alternatives for value in test.values for alternatives in _compared(value)]
     if isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.Eq, ast.In)):

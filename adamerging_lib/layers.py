@@ -26,7 +26,7 @@ module.
 Depth. Blocks that share what stands before their first number are one stack, and are counted from 0 in the order of
 their numbers, stage after stage. Each stack has depths of its own: encoder and decoder, or an image and a language
 model. Beside an image tower named ``visual`` or ``vision_model`` the text tower of CLIP, and what has no number, is
-text, without a depth. Linear maps in a row (``layers.N.weight``) are no stack where there are others. A module of a
+text, without a depth. Linear maps in a row (``layers.N.weight``) are not a stack where there are others. A module of a
 stage beside its blocks (``downsample``) goes with the stage's first block, or with its last where the first stage has
 one too, and it therefore ends a stage. Refused are names without blocks, two ways of numbering side by side, and
 numbered levels that look like blocks but that no row describes.

@@ -96,7 +96,7 @@ class Merged:
             raise ValueError(f"{self.method}: overrides replace tensors of a shared state, and there is none")
 
     def state_dict(self, task: str | None = None) -> dict[str, Tensor]:
-        """The encoder's state dict; where the method has task-specific weights, that of the given task.
+        """Return the encoder's state dict; where the method has task-specific weights, that of the given task.
 
         A shared encoder serves any task, even one that was not merged.
 

@@ -37,7 +37,7 @@ _MACHINE_PATH = re.compile(r"^(?:/|~|[A-Za-z]:[\\/])[^/\\]*[\\/]")
 
 
 def with_average(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed.
+    """Return the frame of `evaluate` with a last row ``Average``: unweighted means over tasks, n summed.
 
     Example:
         >>> frame = pd.DataFrame({"task": ["cars", "pets"], "accuracy": [90.0, 70.0], "n": [100, 100]})
@@ -59,7 +59,7 @@ def with_average(frame: pd.DataFrame) -> pd.DataFrame:
 def confidence_interval(
     accuracy: float, n: int, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval of one accuracy over its test images, percent.
+    """Return the bootstrap interval of one accuracy over its test images, in percent.
 
     Resampling n outcomes, of which a share p̂ is right, draws exactly Binomial(n, p̂)/n, so no outcomes are needed.
 
@@ -85,7 +85,7 @@ def average_confidence_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of the unweighted mean accuracy over tasks, images resampled within each task.
+    """Return the bootstrap interval of the unweighted mean accuracy over tasks, images resampled within each task.
 
     Arguments:
         rows: one per task with ``accuracy`` (percent) and ``n``; no ``Average`` row.
@@ -142,7 +142,7 @@ def new(
         profile: ``mini``, ``tiny``, …
         parameters: plain values of the run.
         suite: its assets are recorded; None where the run used no checkpoints.
-        rows: one mapping a measurement.
+        rows: one mapping per measurement.
         seeds: all seeds used.
         started: time of the start; an aware or naive datetime, or ISO text.
         seconds: wall-clock time.
@@ -151,7 +151,7 @@ def new(
         measured: the fields of rows that hold measurements; every other one, but n, says which row it is.
 
     Raises:
-        ValueError: for values that are no plain finite JSON, or that hold a path of this machine.
+        ValueError: for values that are not plain finite JSON, or that hold a path of this machine.
     """
     record = {
         "schema": SCHEMA,
@@ -208,7 +208,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ValueError(f"no record at {path}: run the experiment that writes it") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): run the experiment again") from error
+        raise ValueError(f"{path} is not JSON ({error}): run the experiment again") from error
     check(record, str(path))
     return record
 

@@ -123,7 +123,7 @@ def _check_alike(key: str, pretrained: Tensor, experts: Mapping[str, Tensor]) ->
 
 
 def left_out(key: str) -> str:
-    """What to do about a tensor that is no weight."""
+    """What to do about a tensor that is not a weight."""
     return f"what is no weight is left out by --drop {shlex.quote(key)} (from Python drop=[{key!r}])"
 
 
@@ -251,7 +251,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that is no safetensors file, or only a part of one."""
+    """The error for a file that is not a safetensors file, or only a part of one."""
     if words := foreign(path):
         return CheckpointError(f"{path} {words}")
     return CheckpointError(

@@ -40,7 +40,7 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Suite:
-    """One profile, loaded.
+    """A profile that was loaded.
 
     Arguments:
         profile: the profile's name (``mini``, ``tiny``, ``clip-b32``, ...).
@@ -82,11 +82,11 @@ class Suite:
         return tuple(self.experts)
 
     def task_vectors(self) -> TaskVectors:
-        """θ0 and the stacked T_k = θ_k − θ0 of the suite's experts."""
+        """Return θ0 and the stacked T_k = θ_k − θ0 of the suite's experts."""
         return TaskVectors.from_state_dicts(self.pretrained, self.experts)
 
     def training(self) -> dict[str, TaskData]:
-        """Training images of the suite's tasks; labels are for the methods that say they need them.
+        """Return training images of the suite's tasks; labels are for the methods that say they need them.
 
         Raises:
             ValueError: the profile has no training images, or none for one of the tasks.
@@ -98,7 +98,7 @@ class Suite:
         return {task: self.train[task] for task in self.tasks}
 
     def subset(self, tasks: Sequence[str]) -> Suite:
-        """The suite with only some of its tasks, in the order given, and without the joint model, which knows all.
+        """Return the suite with only some of its tasks, in the order given; without the joint model, which knows all.
 
         Raises:
             ValueError: the suite does not have one of the tasks.
@@ -109,7 +109,7 @@ class Suite:
         return replace(self, **parts, joint=None)
 
     def some_images(self, count: int | None, seed: int = 0) -> Suite:
-        """The suite with a seeded draw of test images, the same ones of a task however it is corrupted.
+        """Return the suite with a seeded draw of test images, the same ones of a task however it is corrupted.
 
         Arguments:
             count: images per task; None, or a task with fewer: all of them.
@@ -127,7 +127,7 @@ class Suite:
         return replace(self, test=test)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on the images' device.
+        """Normalise images, uint8 ``[n, 3, h, w]`` → float32 ``[n, 3, h, w]``: (x / 255 − mean) / std, on their device.
 
         Without mean and std, images are left unchanged.
         """
@@ -142,13 +142,13 @@ def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float
 
 @lru_cache(maxsize=16)
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    # Kept, because making it anew for every batch makes a GPU wait. Not as an inference tensor, whoever asks first.
+    # Kept, because making it anew for every batch makes a GPU wait. Never an inference tensor, whatever asks first.
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def split_indices(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The two disjoint halves of n test images in the inductive setting.
+    """Return the two disjoint halves of n test images in the inductive setting.
 
     Arguments:
         n: number of images, at least 2.

@@ -77,7 +77,7 @@ class TaskVectors:
         strip: Iterable[str] = (),
         cast: bool = False,
     ) -> TaskVectors:
-        """T_k = θ_k − θ0 for every tensor of weights, in float32 (float64 for float64 checkpoints).
+        """Compute T_k = θ_k − θ0 for every tensor of weights, in float32 (float64 for float64 checkpoints).
 
         Arguments:
             pretrained: state dict of θ0.
@@ -114,13 +114,13 @@ class TaskVectors:
         )
 
     def only(self, names: Iterable[str]) -> TaskVectors:
-        """The task vectors restricted to some tensors of θ0, as of a model that has no others."""
+        """Restrict the task vectors to some tensors of θ0, as of a model that has no others."""
         parts = {part: getattr(self, part) for part in ("pretrained", "vectors", "tied", "statistics")}
         names = list(names)
         return replace(self, **{part: {n: of[n] for n in names if n in of} for part, of in parts.items()})
 
     def subset(self, tasks: Sequence[str]) -> TaskVectors:
-        """The task vectors of only some tasks, in the order given."""
+        """Return the task vectors of only some tasks, in the order given."""
         if unknown := [task for task in tasks if task not in self.tasks]:
             raise ValueError(f"no task vector for {', '.join(map(repr, unknown))}; known: {', '.join(self.tasks)}")
         if not tasks or len(set(tasks)) != len(tasks):
@@ -137,7 +137,7 @@ class TaskVectors:
         )
 
     def replace(self, vectors: Mapping[str, Tensor]) -> TaskVectors:
-        """The same θ0 and tasks with other vectors of the same names and shapes, such as Φ(T_k)."""
+        """Return the same θ0 and tasks with other vectors of the same names and shapes, such as Φ(T_k)."""
         if difference := vectors.keys() ^ self.vectors.keys():
             raise ValueError(f"vectors differ in their names from the task vectors': {sorted(difference)[:5]}")
         for key, own in self.vectors.items():
@@ -152,7 +152,7 @@ class TaskVectors:
         widen: bool = False,
         vectors_dtype: torch.dtype | None = None,
     ) -> TaskVectors:
-        """The same on another device; ``widen`` also casts half-precision tensors of θ0 to float32, for computing.
+        """Move the tensors to a device; ``widen`` also casts half-precision tensors of θ0 to float32, for computing.
 
         Arguments:
             device: the device; default: leave them where they are.
@@ -174,7 +174,7 @@ class TaskVectors:
         )
 
     def rows(self, granularity: str) -> Rows:
-        """Coefficient rows: one for all (task), one per transformer block, one per module, or one per tensor.
+        """Name the coefficient rows: one for all (task), one per transformer block, one per module, or one per tensor.
 
         Arguments:
             granularity: ``task``, ``block`` (``embeddings``, ``block_0``, …, ``head``, and ``text`` where a text
@@ -216,7 +216,7 @@ class TaskVectors:
         return Rows(tuple(found), index)
 
     def merge(self, coefficients: Tensor, granularity: str) -> dict[str, Tensor]:
-        """θ(λ)^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l.
+        """Merge with coefficients λ: θ(λ)^l = θ0^l + Σ_k λ_k^{r(l)} T_k^l.
 
         Arguments:
             coefficients: λ ``[K, R]``, rows as in ``rows(granularity)``.
@@ -259,7 +259,7 @@ class TaskVectors:
         return merged | {key: merged[home] for key, home in self.tied.items()}
 
     def coefficient_gradient(self, grads: Mapping[str, Tensor | None], granularity: str) -> Tensor:
-        """∂L/∂λ_k^r = Σ_{l in row r} ⟨∂L/∂θ^l, T_k^l⟩, exact because θ(λ) is linear in λ.
+        """Compute ∂L/∂λ_k^r = Σ_{l in row r} ⟨∂L/∂θ^l, T_k^l⟩, exact because θ(λ) is linear in λ.
 
         Arguments:
             grads: tensor name → ∂L/∂θ of the same shape, or None where L does not depend on it.

@@ -10,7 +10,7 @@ from adamerging_lib.published.competitions import BOUNDS, GIVES, NEEDS
 
 
 def choice() -> pd.DataFrame:
-    """Merging methods grouped by what they need, the kind of model that comes out, and how they are called."""
+    """Merging methods grouped by what they need, the kind of model that results, and how they are called."""
     rows = []
     known = [find(id) for id in methods().index if id not in BOUNDS]
     for needs in NEEDS:
@@ -20,7 +20,7 @@ def choice() -> pd.DataFrame:
                 files = all(method.takes == "task_vectors" for method in group)
                 rows.append({
                     "besides the checkpoints": needs,
-                    "comes out": gives,
+                    "result": gives,
                     "call": "adamerging merge" if files else "am.run_method",
                     "methods": ", ".join(method.id for method in group),
                 })  # fmt: skip

@@ -61,7 +61,7 @@ STUDY = (
 QUANTITIES = {
     "plain": "step against plain forward and backward, seconds",
     "forward": "forward alone against step, seconds",
-    "tasks": "backward through the merge once a task against step, seconds",
+    "tasks": "backward through the merge once per task against step, seconds",
     "anew": "merge anew for every forward against step, seconds",
     "memory": "memory at the peak of a step against (K + 3) encoders and activations, GB",
 }

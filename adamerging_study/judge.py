@@ -22,6 +22,7 @@ SPEAKERS = ("paper", "study")
 _REQUIRED = {"id", "claim", "by", "value"}
 _FIELDS = _REQUIRED | {"where", "published", "unit", "at_least", "at_most", "exact", "only", "why"}
 # Averages that are equal on paper differ in their last bits; no threshold is finer.
+_MOST = 4  # digits of a number in a table
 _DIGITS = 9
 
 
@@ -166,6 +167,15 @@ def to_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     )
 
 
+def digits(verdict: Verdict) -> int:
+    """Digits behind the point to print a verdict's numbers with: more where the claim's bound would be printed too."""
+    found, bounds = 2 if abs(verdict.point) < 1 else 1, (verdict.claim.low, verdict.claim.high)
+    ends = [end for end in (verdict.point, *(verdict.interval or ())) if end not in bounds]
+    while found < _MOST and any(round(end, found) in bounds for end in ends):
+        found += 1
+    return found
+
+
 def _word(claim: Claim, low: float, high: float) -> str:
     if claim.low < low and high < claim.high:
         return HOLDS
@@ -175,9 +185,9 @@ def _word(claim: Claim, low: float, high: float) -> str:
 def _measured(verdict: Verdict) -> tuple[str, str]:
     if verdict.word == NOT_RUN:
         return "–", "–"
-    digits = 2 if abs(verdict.point) < 1 else 1
-    ends = "–" if verdict.interval is None else " to ".join(f"{end:.{digits}f}" for end in verdict.interval)
-    return f"{verdict.point:.{digits}f}", ends
+    form = f".{digits(verdict)}f"
+    ends = "–" if verdict.interval is None else " to ".join(f"{end:{form}}" for end in verdict.interval)
+    return f"{verdict.point:{form}}", ends
 
 
 def _claim(entry: Any) -> Claim:

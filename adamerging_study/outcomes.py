@@ -34,12 +34,12 @@ def unpack(text: str, n: int) -> np.ndarray:
         n: number of images; the text alone does not tell it, because the last byte is filled up with zeros.
 
     Raises:
-        ValueError: for text that is no base64, or that does not hold n outcomes.
+        ValueError: for text that is not base64, or that does not hold n outcomes.
     """
     try:
         packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     except binascii.Error as error:
-        raise ValueError(f"outcomes {text[:20]!r}… are no base64 ({error}): run the experiment again") from error
+        raise ValueError(f"outcomes {text[:20]!r}… are not base64 ({error}): run the experiment again") from error
     if len(packed) != -(-n // 8):
         raise ValueError(f"outcomes of {n} images take {-(-n // 8)} bytes, not {len(packed)}: run the experiment again")
     return np.unpackbits(packed, count=n).astype(bool)

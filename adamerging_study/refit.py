@@ -1,6 +1,6 @@
 """Kept fits computed anew: which ones the experiments read, one of them, all replayed.
 
-`make refit` goes through `names`, one `fit` a job by Snakemake, then `install`; `make check-fits` is `check`.
+`make refit` goes through `names`, one `fit` per job of Snakemake, then `install`; `make check-fits` is `check`.
 
     python -m adamerging_study.refit names mini --experiment performance
     python -m adamerging_study.refit fit mini performance-layer_wise_adamerging-0 out.safetensors

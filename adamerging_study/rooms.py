@@ -59,7 +59,7 @@ def face(room: str) -> Face:
     """What a room states about itself.
 
     Raises:
-        ValueError: for a name that is no experiment, listing those that are.
+        ValueError: for a name that is not an experiment, listing those that are.
     """
     if room not in rooms():
         raise ValueError(f"there is no experiment {room!r}; there are {', '.join(rooms())}")

@@ -32,7 +32,7 @@ class Sample:
 
     Rows of one task with equal n were measured on the same images in the same order (or on corrupted versions of
     them), and share c: methods, conditions and seeds are compared image by image. Tasks are resampled separately and
-    are not exchanged for others: an interval speaks of these tasks. c hangs on seed, task and n alone, so the numbers
+    are not exchanged for others: an interval speaks of these tasks. c depends on seed, task and n alone, so numbers
     of two samples of equal ``seed`` and ``draws`` are paired as well.
 
     **Seeds.** Where rows of S > 1 seeds match, the value is the mean over seeds, ā, and its draw

@@ -3,7 +3,7 @@
 `fits` keeps coefficients, as long as they are few. One whose every weight was learned, or of a grid of hundreds,
 is kept by its outcome: ``results/PROFILE/traces/EXPERIMENT/NAME.json`` holds the parameters, digests of all data, the
 losses of the first 25 steps, and the rows of the evaluation. A run takes it in the place of a new fit where parameters
-and data agree; whoever doubts it computes the first steps anew, whose losses must be the kept ones, or all of it:
+and data agree. In case of doubt, compute the first steps again, whose losses must be the kept ones, or all of it:
 
     python -m adamerging_study.traces make mini           # what is missing; stop it at any time, run it again
     python -m adamerging_study.traces check mini          # the first steps of each

@@ -221,7 +221,7 @@ def measure(case: Case, repeats: int, objective: Objective, raw: Tensor, images:
     ]
     if beside:
         rows += [
-            row("backward through the merge once a task against step, seconds", "tasks", "step"),
+            row("backward through the merge once per task against step, seconds", "tasks", "step"),
             row("merge anew for every forward against step, seconds", "anew", "step"),
         ]
     if memory["step"] is not None:
@@ -283,7 +283,7 @@ def main() -> None:
             del objective, raw, images
     seconds = time.perf_counter() - clock
     if old is not None:
-        # One record a device, in several calls: rows of another size or precision stay, the same ones are replaced.
+        # One record per device, in several calls: rows of another size or precision stay, the same ones are replaced.
         identity = "case tasks images quantity passes autocast vectors_dtype components compile".split()
         new = {tuple(row.get(key) for key in identity) for row in rows}
         rows = [row for row in old["rows"] if tuple(row.get(key) for key in identity) not in new] + rows

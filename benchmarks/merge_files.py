@@ -5,7 +5,7 @@ folder; merges them by task arithmetic and by Ties, by the command ``adamerging 
 each in a process of its own. Seconds are CPU time of that process, and of what follows its imports; memory is resident
 memory at the peak, with torch itself and the mapped pages of the files in it; Linux only.
 
-mergekit is no dependency of this project: name a Python that has it.
+mergekit is not a dependency of this project: name a Python that has it.
 
     python benchmarks/merge_files.py --mergekit somewhere/bin/python
 """

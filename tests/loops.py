@@ -9,7 +9,7 @@ from adamerging_lib import TaskVectors
 
 
 def lists(tv: TaskVectors) -> list[list[float]]:
-    """One flat list of entries a task, tensor after tensor."""
+    """One flat list of entries per task, tensor after tensor."""
     return [[v for t in tv.vectors.values() for v in t[k].reshape(-1).tolist()] for k in range(len(tv.tasks))]
 
 

@@ -125,7 +125,7 @@ def test_fit_describes_itself(suite):
     history = fit.history
     assert list(history.columns) == ["step", "loss", "lambda_min", "lambda_mean", "lambda_max", *suite.tasks]
     assert list(history["step"]) == list(range(6))
-    # Mean entropies a task; the loss sums two batches of each.
+    # Mean entropies per task; the loss sums two batches of each.
     assert history["loss"].to_numpy() == pytest.approx(2 * history[list(suite.tasks)].sum(axis=1).to_numpy())
     for step in range(6):
         used = fit.trajectory[step]

@@ -563,7 +563,7 @@ def _nan(batch):
     ("changed", "message"),
     [
         ({"data": {"pets": batches()["pets"]}}, "data has no batches of food: give some"),
-        ({"data": {**batches(), "cars": []}}, "data names 'cars', which is no expert's task: pets, food"),
+        ({"data": {**batches(), "cars": []}}, "data names 'cars', which is not an expert's task: pets, food"),
         ({"data": {**batches(), "food": []}}, r"data\['food'\] is empty: give at least one batch"),
         (
             {"data": {**batches(), "food": iter(batches()["food"][:3])}},
@@ -679,7 +679,7 @@ def _without(state, *names):
         (lambda b, e: (b, {}), "no experts to merge"),
         (lambda b, e: (b, {"../pets": e["pets"]}), "task name '../pets' should be letters"),
         (lambda b, e: (b, {**e, "food": Net()}), "a Net is a module, not a state dict"),
-        (lambda b, e: (b, {**e, "food": 3}), "a int is no checkpoint"),
+        (lambda b, e: (b, {**e, "food": 3}), "a int is not a checkpoint"),
     ],
 )
 def test_checkpoints_that_do_not_fit(change, message):

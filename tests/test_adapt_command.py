@@ -163,7 +163,10 @@ def test_files_that_are_none(name, content, message, tmp_path):
         (("timm:test_resnet", "transformers:pets"), "pets holds no config.json"),
         (("--pretrained base.safetensors", ""), "name the base that the experts were fine-tuned from: --pretrained"),
         (("--data food=food", ""), "expert 'food' has no data: give --data food=FOLDER_OR_FILE"),
-        (("--data food=food", "--data foot=food --data food=food"), "'foot' is no expert's name: did you mean 'food'?"),
+        (
+            ("--data food=food", "--data foot=food --data food=food"),
+            "'foot' is not an expert's name: did you mean 'food'?",
+        ),
         (("--data food=food", "--data food"), "--data 'food' should read NAME=PATH"),
         (("--data food=food", "--data food=nowhere"), "no folder of images at nowhere"),
         (("--data food=food", "--data food=base.safetensors"), "no folder of images at base.safetensors"),
@@ -172,7 +175,7 @@ def test_files_that_are_none(name, content, message, tmp_path):
         (("--model timm:test_resnet", "--profile mini"), "--pretrained is for --model: leave it out"),
         (("--private", "--method ties --private"), "--method is for --profile: leave it out"),
         (("--private", "--set statistic=batch --private"), "has no parameter 'statistic'. Did you mean 'statistics'?"),
-        (("--private", "--objective {] --private"), "is no JSON"),
+        (("--private", "--objective {] --private"), "is not JSON"),
         (("food=food.pt", "food=food.pt.part"), "food.pt.part"),
         (("--device cpu", "--device cpu --columns a"), "--columns is for texts"),
     ],
@@ -189,5 +192,5 @@ def test_what_is_refused(change, told, images, capsys):
 def test_images_that_are_none(images, capsys):
     (images / "pets" / "class 0" / "0.png").write_bytes(b"no image")
     assert run(IMAGES, "--steps", "1") == 2
-    assert "0.png is no image that can be read" in capsys.readouterr().err
+    assert "0.png is not an image that can be read" in capsys.readouterr().err
     assert not (images / "merged").exists()

@@ -1,4 +1,4 @@
-"""Adapters as experts: θ0 + s·B A as peft merges it, for every feature of LoRA; what is no plain LoRA is refused."""
+"""Adapters as experts: θ0 + s·B A as peft merges it, for every feature of LoRA; what is not a plain LoRA is refused."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ ODD = {
     "before its factors were quantised": (
         {name("lora_A"): torch.ones(2, 6).char(), name("lora_B"): torch.ones(9, 2).char()}, {},
     ),
-    "are no two factors": ({name("lora_A"): torch.ones(0), name("lora_B"): torch.ones(0)}, {}),
+    "are not two factors": ({name("lora_A"): torch.ones(0), name("lora_B"): torch.ones(0)}, {}),
     "which the base does not have": (factors("layers.7.up", 9, 6), {}),
     r"r 0 should be": (factors("layers.0.up", 9, 6), {"r": 0}),
     r"r True should be": (factors("layers.0.up", 9, 6), {"r": True}),
@@ -348,7 +348,7 @@ ODD = {
         {},
     ),
     "lora_alpha '4' should be": (factors("layers.0.up", 9, 6), {"lora_alpha": "4"}),
-    r"'\(' of rank_pattern is no regular": (factors("layers.0.up", 9, 6), {"rank_pattern": {"(": 3}}),
+    r"'\(' of rank_pattern is not a regular": (factors("layers.0.up", 9, 6), {"rank_pattern": {"(": 3}}),
     "holds no tensors|holds 2 adapters": (
         factors("layers.0.up", 9, 6) and {
             name("lora_A.a"): torch.ones(2, 6), name("lora_B.a"): torch.ones(9, 2),

@@ -54,7 +54,7 @@ def test_gradient_is_autograd_through_the_published_mask():
         p = [F.softmax(u @ head.T, -1) for u, head in zip(unit, suite.heads.values(), strict=True)]
         return sum(-(one * one.log()).sum(-1).mean() for one in p)
 
-    # The merge as the published code builds it, one SVD a matrix and task, with the graph through it.
+    # The merge as the published code builds it, one SVD per matrix and task, with the graph through it.
     built = dict(suite.pretrained)
     for row, (key, t) in enumerate(tv.vectors.items()):
         for k in range(3):

@@ -18,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from adamerging_lib import records
 from adamerging_lib.runtime import values
 from adamerging_lib.worlds.profiles import PROFILES
-from adamerging_study.book import build, contents, notebooks, rerun
+from adamerging_study import claims
+from adamerging_study.book import alts, build, contents, notebooks, rerun
 from adamerging_study.book import sphinx as book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,15 +228,15 @@ def test_code_cells_are_python_whatever_magics_they_hold(checkout):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda _: "<<<<<<< HEAD\n{}", "is no notebook: it does not hold JSON"),
-        (lambda _: "", "is no notebook: it does not hold JSON"),
-        (lambda _: "[]", "is no notebook: it lacks nbformat"),
-        (lambda _: '{"cells": []}', "is no notebook: it lacks nbformat"),
-        (lambda _: '{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "is no valid notebook"),
-        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}', "is no valid notebook"),
-        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "is no valid notebook"),
-        (lambda told: told["cells"][1].pop("source") and None, "is no valid notebook"),
-        (lambda told: told["cells"][1].update(source="steps = = 1"), "a cell is no Python"),
+        (lambda _: "<<<<<<< HEAD\n{}", "is not a notebook: it does not hold JSON"),
+        (lambda _: "", "is not a notebook: it does not hold JSON"),
+        (lambda _: "[]", "is not a notebook: it lacks nbformat"),
+        (lambda _: '{"cells": []}', "is not a notebook: it lacks nbformat"),
+        (lambda _: '{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "is not a valid notebook"),
+        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}', "is not a valid notebook"),
+        (lambda _: '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "is not a valid notebook"),
+        (lambda told: told["cells"][1].pop("source") and None, "is not a valid notebook"),
+        (lambda told: told["cells"][1].update(source="steps = = 1"), "a cell is not Python"),
         (lambda told: told["cells"][1].update(source="%%bash\nif true; then echo; fi"), "has no parameter 'steps'"),
         (lambda told: told["cells"][1].update(source="steps = 1\nsteps: int = 2"), "'steps' is set twice"),
         (lambda told: told["cells"].append(told["cells"][1] | {"id": "x"}), "2 cells are tagged 'parameters'"),
@@ -252,7 +253,7 @@ def test_what_is_no_notebook_of_ours_is_refused_by_its_name(checkout, change, to
 
 def test_bytes_that_are_no_text_are_refused_by_the_files_name(checkout):
     Path("notebooks/performance.ipynb").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(ValueError, match="performance.ipynb is no notebook, which is text in UTF-8"):
+    with pytest.raises(ValueError, match="performance.ipynb is not a notebook, which is text in UTF-8"):
         notebooks.parameters("notebooks/performance.ipynb")
 
 
@@ -471,7 +472,68 @@ def test_figures_and_tables_say_what_made_them(checkout, run, source, told, unto
     notes = [cell for cell in cells if ":class-container: made-by" in cell.source]
     (note,) = notes
     assert cells[cells.index(note) - 1].id == lead.id
-    assert f"Cell `{lead.id}` of" in note.source and told in note.source and untold not in note.source
+    assert f"Cell `[{lead.execution_count}]` of" in note.source and told in note.source and untold not in note.source
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("A: {number}`mini/x: a` percent, B: {number}`+mini/x: b`.", "A: 59.9 percent, B: −0.25."),
+        ("{number}`mini/x: best` gains {number}`+mini/x: a:.0f`.", "Layer-wise gains +60."),
+        ("A: {number}`mini/x: a`, C: {number}`mini/x: none`.", None),
+    ],
+)
+def test_a_finding_has_the_numbers_of_a_record_or_is_left_out(sentence, told):
+    known = {"a": 59.91, "b": -0.254, "none": float("nan"), "best": "Layer-wise"}
+    assert alts.said(sentence, "mini/x", known) == told
+
+
+@pytest.mark.parametrize(
+    ("sentence", "error"),
+    [
+        ("{number}`mini/x: a` and {number}`mini/x: b`", KeyError),
+        ("no number", ValueError),
+        ("{number}`mini/y: a`", ValueError),
+        ("{number}`tiny/x: a`", ValueError),
+        ("{number}`mini/x a`", ValueError),
+        ("{number}`mini/x: a` {interval}`mini/x: a`", ValueError),
+    ],
+)
+def test_a_finding_with_a_typo_is_refused(sentence, error):
+    with pytest.raises(error):
+        alts.said(sentence, "mini/x", {"a": 1.0})
+
+
+def with_finding(run, name):
+    """A page's notebook whose figure has a finding, and the number of a run that it should tell."""
+    made = experiment(run)
+    lead = next(cell for cell in made.cells if "lead" in cell.metadata.get("tags", []))
+    finding = f"AdaMerging: {{number}}`mini/performance: {name}` percent."
+    lead.metadata.mystnb = {"image": {"alt": "Bars.", "finding": finding}}
+    return made
+
+
+def image(page):
+    (found,) = [cell.metadata.mystnb.image for cell in page.cells if "image" in cell.metadata.get("mystnb", {})]
+    return found
+
+
+def test_a_page_says_in_alternative_texts_what_its_own_run_found(checkout):
+    record = ROOT / "book/runs/tiny/performance/tiny/performance.json"
+    at = [claims.numbers_at(path)["lw_average"][0] for path in (claims.record_of("performance", "mini"), record)]
+    given = with_finding(None, "lw_average")
+    assert image(book.present(given, "notebooks/performance")) == {"alt": f"Bars. AdaMerging: {at[0]:.1f} percent."}
+    assert "finding" in image(given)
+    told = image(book.present(with_finding("tiny", "lw_average"), "book/runs/tiny/performance"))
+    assert told == {"alt": f"Bars. AdaMerging: {at[1]:.1f} percent."} and at[0] != at[1]
+
+
+def test_a_number_that_only_a_variant_lacks_costs_it_the_finding(checkout):
+    for run in ("tiny", "tiny-128"):  # a record without the number, and none
+        page = book.present(with_finding(run, "lw_averge"), f"book/runs/{run}/performance")
+        assert image(page) == {"alt": "Bars."}
+    with pytest.raises(ValueError, match="mini/performance has no number 'lw_averge'"):
+        book.present(with_finding(None, "lw_averge"), "notebooks/performance")
 
 
 def test_page_of_a_world_takes_away_its_own_numbers(checkout):

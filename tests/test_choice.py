@@ -22,7 +22,7 @@ def test_every_merging_method_has_one_row():
         known = registry.find(id)
         assert row["besides the checkpoints"] == known.needs
         shared = known.static and known.task_specific == "nothing"
-        assert row["comes out"] == ("one model for all tasks" if shared else "parts for each task")
+        assert row["result"] == ("one model for all tasks" if shared else "parts for each task")
         assert row["call"] == ("adamerging merge" if known.takes == "task_vectors" else "am.run_method")
 
 
@@ -37,7 +37,7 @@ def test_first_choices_are_the_best_of_their_kind_on_both_leaderboards():
         frame = rows_of[rows_of["method"].isin(both)].set_index("method")["accuracy"]
         for needs, gives, ids in rows:
             gives = {"one model": "one model for all tasks", "parts per task": "parts for each task"}[gives]
-            row = choice().query("`besides the checkpoints` == @needs and `comes out` == @gives")
+            row = choice().query("`besides the checkpoints` == @needs and `result` == @gives")
             rivals = frame.reindex(row["methods"].item().split(", ")).dropna().sort_values(ascending=False)
             chosen = re.findall(r"`(\w+)`", ids)
             assert set(chosen) == set(rivals.index[: len(chosen)]), f"{path}: {needs}, {gives}: {rivals}"

@@ -15,7 +15,8 @@ from adamerging_lib.runtime import places
 from adamerging_lib.runtime.environment import environment
 from adamerging_lib.worlds.profiles import PROFILES
 from adamerging_study import claims, judge, outcomes, rooms
-from adamerging_study.book import comparisons, directives, roles, worlds
+from adamerging_study.book import comparisons, directives, notebooks, roles, worlds
+from adamerging_study.book.sphinx import present
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIM = {"id": "one", "claim": "c", "by": "paper", "where": "Paper, Table 1", "value": "gain", "at_least": 0}
@@ -124,6 +125,27 @@ def test_claims_can_be_cited_and_read_by_programs(world):
     assert low < told["worlds"]["mini"]["value"] == 50.0 < high and told["worlds"]["mini"]["word"] == "holds"
     assert told["holds_if"] == "≥ 0 points" and told["experiment"] == "exp"
     assert f'<a id="{told["id"]}" href="#{told["id"]}">1</a>' in directives.claims_text()
+
+
+@pytest.mark.parametrize(("by", "page"), [("paper", "book/claims.html#one"), ("study", "notebooks/exp.html#exp-one")])
+def test_the_place_that_programs_are_told_is_there(world, by, page):
+    claim(world / "package", {"by": by})
+    (told,) = directives.claims_data()
+    assert told["page"] == page
+    text = directives.claims_text() if by == "paper" else comparisons.worlds_text("exp")
+    assert text.count(f'<a id="{page.partition("#")[2]}" href="#') == 1
+    assert "<a id" not in (comparisons.worlds_text("exp") if by == "paper" else directives.claims_text())
+
+
+def test_every_claim_has_a_place_of_its_own():
+    """On a page that is there, and under an id that no other page has, as the single-page book needs it."""
+    places = [comparisons.page_of(room, claim) for room, claim in claims.every()]
+    assert len({place.partition("#")[2] for place in places}) == len(places)
+    for page in {place.partition(".html#")[0] for place in places}:
+        assert list(ROOT.glob(f"{page}.*")), page
+    for room in {room for room, claim in claims.every() if claim.by == "study"}:
+        page = present(notebooks.read(ROOT / f"notebooks/{room}.ipynb"), f"notebooks/{room}")
+        assert sum(f"```{{worlds}} {room}\n" in cell.source for cell in page.cells) == 1, room
 
 
 def test_no_two_claims_of_papers_share_an_address():

@@ -240,12 +240,12 @@ def test_choices_are_checked_with_the_nearest(folder, capsys):
     refused(folder, capsys, [*adapt, "--method", "ties"], "method 'ties' shares no steps", "layer_wise_adamerging")
 
 
-@pytest.mark.parametrize("text", ['{"steps"', "3"])
-def test_parameters_have_to_be_an_object(text, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("text", "told"), [('{"steps"', "is not JSON ("), ("3", "is not a JSON object")])
+def test_parameters_have_to_be_an_object(text, told, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["execute", "performance", "out.ipynb", "--results", "out", "--parameters", text]
     assert rerun.main(words) == 2
-    assert f"'--parameters': {text!r} is no JSON" in capsys.readouterr().err and not contents(tmp_path)
+    assert f"'--parameters': {text!r} {told}" in capsys.readouterr().err and not contents(tmp_path)
 
 
 def test_the_studys_commands_end_alike(capsys):

@@ -156,5 +156,5 @@ def test_a_tar_with_a_label_missing_or_broken_is_named(tmp_path):
     with pytest.raises(ValueError, match="0.tar"):
         read_labels([path], FER)
     (path,) = hubfiles.write_split(tmp_path, FER, "test", hubfiles.pictures(2), [0, "happy"])
-    with pytest.raises(ValueError, match="0.tar: one of its labels is no whole number"):
+    with pytest.raises(ValueError, match="0.tar: one of its labels is not a whole number"):
         read_labels([path], FER)

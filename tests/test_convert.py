@@ -112,7 +112,7 @@ def test_heads(tmp_path, monkeypatch, form):
         (lambda: ClassificationHead(torch.ones(2, 3), normalize=False), "does not normalise features"),
         (lambda: ClassificationHead(torch.ones(2, 3), bias=0.5), "a bias that is not zero"),
         (lambda: ClassificationHead(torch.full((2, 3), torch.nan)), "'weight' of .* holds NaN or Inf"),
-        (lambda: torch.nn.LayerNorm(3), "no classification head; it holds weight, bias"),
+        (lambda: torch.nn.LayerNorm(3), "not a classification head; it holds weight, bias"),
     ],
 )
 def test_heads_that_compute_something_else_are_refused(tmp_path, monkeypatch, head, message):
@@ -161,7 +161,7 @@ def test_a_configuration_of_another_model_is_no_business_of_a_state_dict(tmp_pat
         done = convert(source, tmp_path / "out.safetensors", kind="state_dict", force=True)
         assert_equal(dict(sorted(st.load(done.target).items())), dict(sorted(state.items())))
         assert done.facts == {}
-        with pytest.raises(CheckpointError, match="no CLIP image encoder or head.* --kind state_dict"):
+        with pytest.raises(CheckpointError, match="not a CLIP image encoder or head.* --kind state_dict"):
             convert(source, tmp_path / "other.safetensors")
 
 
@@ -172,7 +172,7 @@ def test_encoders_of_others_are_not_taken_for_clips(tmp_path, kind):
     config = getattr(transformers, kind.replace("Model", "Config"))(**small)
     model = getattr(transformers, kind)(config)
     model.save_pretrained(tmp_path / "folder")
-    with pytest.raises(CheckpointError, match="is no CLIP image encoder or head"):
+    with pytest.raises(CheckpointError, match="is not a CLIP image encoder or head"):
         convert(tmp_path / "folder", tmp_path / "out.safetensors")
     done = convert(tmp_path / "folder", tmp_path / "out.safetensors", kind="state_dict")
     assert_equal(dict(sorted(st.load(done.target).items())), dict(sorted(load_file(done.source).items())))
@@ -274,7 +274,7 @@ def test_packed_numbers_of_four_bits_are_listed_and_named(tmp_path, capsys):
 def test_any_other_model_under_its_own_names(tmp_path):
     state = {"embed.weight": torch.randn(4, 3), "steps": torch.arange(3), "half": torch.ones(2).half()}
     torch.save(state, tmp_path / "m.pt")
-    with pytest.raises(CheckpointError, match="no CLIP image encoder or head; it holds embed.weight, .*--kind"):
+    with pytest.raises(CheckpointError, match="not a CLIP image encoder or head; it holds embed.weight, .*--kind"):
         convert(tmp_path / "m.pt", tmp_path / "m.safetensors")
     report = convert(tmp_path / "m.pt", tmp_path / "m.safetensors", kind="state_dict")
     assert (report.tensors, report.dropped, report.facts) == (3, (), {})
@@ -341,7 +341,7 @@ def test_broken_numbers_and_strangers(tmp_path):
     for change, message in [
         ({"visual.ln_pre.weight": torch.full((16,), torch.inf)}, "'ln_pre.weight' of .* holds NaN or Inf"),
         ({"probe.weight": torch.ones(2)}, "tensors beside an image encoder, such as 'probe.weight'"),
-        ({"visual.attnpool.weight": torch.ones(2)}, "is no CLIP ViT: it has attnpool.weight"),
+        ({"visual.attnpool.weight": torch.ones(2)}, "is not a CLIP ViT: it has attnpool.weight"),
         ({"visual.transformer.resblocks.2.ln_1.weight": torch.ones(16)}, "it lacks transformer.resblocks.2.attn"),
     ]:
         torch.save(state | change, tmp_path / "m.pt")

@@ -1,4 +1,4 @@
-"""Seconds and memory of a run: what was used, when it was used, whoever ran before."""
+"""Seconds and memory of a run: what was used, when it was used, no matter who ran before."""
 
 from __future__ import annotations
 

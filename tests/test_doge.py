@@ -16,7 +16,7 @@ from adamerging_lib.methods.doge import doge_vectors, shared_subspace
 
 
 def plain(stack: list[torch.Tensor], *, norm, keep, subspace, steps, lr, per_task, update) -> list[torch.Tensor]:
-    """(T_k + Δ_k) ⊙ M_k and λ_k, from the loss as it is written, one term a task, differentiated by autograd."""
+    """(T_k + Δ_k) ⊙ M_k and λ_k, from the loss as it is written, one term per task, differentiated by autograd."""
     tasks, r = len(stack), min(stack[0].shape)
     scale = [norm / t.norm() for t in stack]
     each = max(1, r // tasks)

@@ -168,7 +168,9 @@ def test_tables_by_hand():
 
 def test_lines_are_the_bins():
     frame = records.frame(made_up(left_out=(5,)))
-    pooled = show.loss_by_entropy(frame).axes[0]
+    figure = show.loss_by_entropy(frame)
+    pooled = figure.axes[0]
+    assert figure.legends and pooled.get_legend() is None  # beside the lines, not over them
     drawn = {line.get_label(): line for line in pooled.lines}
     np.testing.assert_allclose(drawn["Layer-wise AdaMerging"].get_xydata(), [(0, 3), (5, 2), (10, 1)])
     assert drawn["Individual"].get_color() == colour("individual")

@@ -19,7 +19,7 @@ MERGING = [id for id in EVERY if id not in ("zero_shot", "individual", "traditio
 
 
 def scores(suite: am.Suite, merged: am.Merged) -> dict[str, torch.Tensor]:
-    """What a user sees of a merged model: logits of a few images a task."""
+    """What a user sees of a merged model: logits of a few images per task."""
     parts = {}
     with torch.inference_mode():
         for task in suite.tasks:

@@ -56,7 +56,7 @@ def test_a_checkpoint_in_several_files_is_one(tmp_path):
     with pytest.raises(CheckpointError, match="model-00002-of-00002.safetensors lacks .*, which .* promises"):
         CheckpointFile(tmp_path)
     index.write_text("{}")
-    with pytest.raises(CheckpointError, match="is no index of a checkpoint"):
+    with pytest.raises(CheckpointError, match="is not an index of a checkpoint"):
         CheckpointFile(tmp_path)
 
 
@@ -132,8 +132,8 @@ def test_a_shard_that_an_index_names_is_a_part(tmp_path):
         ("", "index.json is empty: fetch it again"),
         ('{"weight_map": {}}', "its 'weight_map' is empty"),
         ('{"weight_map": {"a": 3}}', "needs a 'weight_map'"),
-        ('{"weight_map": {"a": "../a.safetensors"}}', "no file beside it"),
-        ('{"weight_map": {"a": "/a.safetensors"}}', "no file beside it"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "not a file beside it"),
+        ('{"weight_map": {"a": "/a.safetensors"}}', "not a file beside it"),
         ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "names 'a' twice"),
         ('{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}', "x.safetensors, .* nor are 1 more: fetch all"),
     ],

@@ -69,6 +69,11 @@ def with_outcomes(row):
     return {**row, "accuracy": 100 * right / row["n"], "right": outcomes.pack(hits)}
 
 
+def plain(text):
+    """Made text as a reader sees it, without what the boxes of its numbers tell."""
+    return re.sub(r"\{measured\}`(.*?) <[^>]*>`", r"\1", text)
+
+
 def known(low, high):
     """An array whose interval is about that."""
     return np.concatenate([[(low + high) / 2], np.linspace(low, high, 2001)])
@@ -136,30 +141,45 @@ def test_the_lead_is_over_the_best_form_draw_by_draw():
 
 
 def test_the_answer_follows_the_records(worlds):
-    text = answer.answer_text()
-    assert "gain reproduces in both worlds of images; its size (our threshold: 5.5 of the [+11.0]{.published}" in text
+    text = plain(answer.answer_text())
+    assert "gain reproduces in both worlds of images; its size (we ask for 5.5 of the published [+11.0]" in text
     assert "reproduces in the drawn world but not on photographs.**" in text
     assert " over test images, seed 0 alone) in the drawn world and " in text
     assert "+11.0 points (95 % interval " in text and "+2.0 points (point value only) on photographs" in text
     keep(worlds, "tiny", performance_rows(layer_wise_adamerging=68.0))
-    assert "gain reproduces in the drawn world but not on photographs; its size" in answer.answer_text()
-    assert "−1.0 points (point value only) on photographs" in answer.answer_text()
+    assert "gain reproduces in the drawn world but not on photographs; its size" in plain(answer.answer_text())
+    assert "−1.0 points (point value only) on photographs" in plain(answer.answer_text())
+
+
+def test_measured_numbers_tell_record_run_seeds_and_interval(worlds):
+    boxes = dict(re.findall(r"\{measured\}`([^`]*) <([^`]*)>`", answer.answer_text()))
+    assert boxes["+2.0"] == (
+        "lw_over_ta in results/tiny/performance.json; default run of 2026-01-01; seed 0; no interval"
+    )
+    assert re.search(r"; 95 % interval \+\d+\.\d to \+\d+\.\d over test images, seed 0 alone$", boxes["+11.0"])
+    found = dict(re.findall(r"\{measured\}`([^`]*) <([^`]*)>`", answer.findings_text()))
+    assert found["+10.0"].startswith("lw_average less ta_best in results/mini/performance.json; ")
+    assert found["λ = 0.2"].startswith("best_scaling_t")
+    assert found["8 gain, 0 lose"].startswith("lw_gain_on_… in results/mini/performance.json; ")
+    assert found["+4.0"].startswith("the least tsv_m_over_… in results/tiny/leaderboard.json; ")
+    assert "`" not in plain(answer.findings_text())
 
 
 def test_the_lead_over_fixed_methods_at_their_best(worlds):
-    text = answer.best_text()
+    text = plain(answer.best_text())
     assert "in the drawn world, over Task Arithmetic (λ = 0.2) +10.0 (" in text and "on text" not in text
     numbers = answer.numbers_of("performance")["mini"]
     assert answer.best_gain(numbers, "ties")[0] == pytest.approx(numbers["lw_average"][0] - numbers["ties_best"][0])
     keep(worlds, "mini-text", performance_rows(layer_wise_adamerging=60.0))
-    assert "\n  * on text, over Task Arithmetic" in answer.best_text() and ", below and over Ties" in answer.best_text()
+    text = plain(answer.best_text())
+    assert "\n  * on text, over Task Arithmetic" in text and ", below and over Ties" in text
     rows = performance_rows()
     keep(worlds, "tiny", rows[rows["scaling"].isna()])
-    assert "on photographs, over Task Arithmetic not run and over Ties-Merging not run" in answer.best_text()
+    assert "on photographs, over Task Arithmetic not run and over Ties-Merging not run" in plain(answer.best_text())
 
 
 def test_tasks_are_counted_in_both_worlds_and_in_the_paper(worlds):
-    text = answer.tasks_text()
+    text = plain(answer.tasks_text())
     assert "in the drawn world, 8 gain, 0 lose; on photographs, 8 gain, 0 lose (point value only)" in text
     assert "published, [8 gain, 0 lose]{.published}" in text
 
@@ -170,17 +190,20 @@ def test_published_gains_are_those_of_table_1():
 
 
 def test_methods_without_images_stand_above_adamerging_only_while_they_do(worlds):
-    text = answer.standing_text()
-    assert "**Without any image**, TSV-M and closed-form WUDI stand above every form of AdaMerging (7 steps) in" in text
+    text = plain(answer.standing_text())
+    assert "**Without any image**, TSV-M and closed-form WUDI stand above all four published" in text
+    assert "published forms of AdaMerging (7 steps) in both worlds" in text
     assert "in the drawn world, TSV-M +4.0 (" in text and "on photographs, TSV-M +4.0 (point value only)" in text
     keep(worlds, "tiny", board(tsv_m=80.0), "leaderboard", steps=9)
-    assert "are *not* shown to stand above every form of AdaMerging (7 and 9 steps) in" in answer.standing_text()
-    assert "TSV-M −1.0 (point value only), below and closed-form WUDI +5.0" in answer.standing_text()
+    text = plain(answer.standing_text())
+    assert "are *not* shown to stand above all four published forms of AdaMerging (7 and 9 steps) in" in text
+    assert "TSV-M −1.0 (point value only), below and closed-form WUDI +5.0" in plain(answer.standing_text())
     keep(worlds, "tiny", board(tsv_m=81.0), "leaderboard", outcomes=True)
-    assert "TSV-M +0.0 (0.0 to 0.0), undecided" in answer.standing_text()
+    assert "TSV-M +0.0 (0.0 to 0.0), undecided" in plain(answer.standing_text())
     without = board()[lambda rows: rows["method"] != "wudi"]
     keep(worlds, "tiny", without, "leaderboard")
-    assert "are *not* shown" in answer.standing_text() and "closed-form WUDI not run" in answer.standing_text()
+    text = plain(answer.standing_text())
+    assert "are *not* shown" in text and "closed-form WUDI not run" in text
 
 
 def test_methods_said_to_need_no_image_are_registered_so():
@@ -256,7 +279,7 @@ def test_gains_are_paired(worlds):
 def test_the_figure_in_words_begins_with_the_finding(worlds):
     found = {profile: forest.gains(numbers) for profile, numbers in answer.numbers_of("performance").items()}
     text = forest.alt(found)
-    assert text.startswith("The sign of AdaMerging's gain reproduces in both worlds of images; its size (our")
+    assert text.startswith("The sign of AdaMerging's gain reproduces in both worlds of images; its size (we")
     assert "Photographs, over λ = 0.3 and over the best λ: Layer-wise +2.0 (point value only), +1.0 (" in text
     assert text.endswith("Layer-wise +11.0, Layer-wise ++ +12.0, Task-wise +2.0, Task-wise ++ +4.6.")
     assert "On text" not in text
@@ -303,10 +326,16 @@ def test_the_page_builds_without_a_warning(worlds, tmp_path):
     )
     names = ("answer", "forest", "findings", "averages", "task-gains", "winners")
     (tmp_path / "index.md").write_text("# Index\n\n" + "\n\n".join(f"```{{{name}}}\n```" for name in names) + "\n")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/rerun.md").write_text("---\norphan: true\n---\n\n# Rerun\n")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "-n", "-q", str(tmp_path), str(tmp_path / "html")]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html/index.html").read_text(encoding="utf-8")
-    assert '<span class="published">+11.0</span>' in page and 'src="data:image/png;base64,' in page
+    assert re.search(r'<abbr class="measured" title="lw_over_ta in results/tiny/[^"]*">\+2\.0</abbr> points', page)
+    assert '<span class="published">+11.0</span>' in page
+    assert 'href="_images/forest.png"' in page and 'src="_images/forest.png"' in page and "data:image" not in page
+    assert (tmp_path / "html/_images/forest.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.png"))  # nothing beside the sources
     assert re.search(r'alt="The sign of AdaMerging(&#\w+;|\')s gain reproduces', page)
-    assert "<strong>Without any image</strong>" in page
+    assert "<strong>Without any image</strong>" in page and page.count("made-by") == 4

@@ -1,4 +1,4 @@
-"""Fisher merging against one backward pass an image and class."""
+"""Fisher merging against one backward pass per image and class."""
 
 from __future__ import annotations
 

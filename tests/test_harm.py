@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from adamerging_study.harm import EXPERTS, KEPT, LAST, OBJECTIVES, START, STATES
 from adamerging_study.harm.learn import SKEWED, _skewed, _streams, adapted, situated
 from adamerging_study.harm.measure import cells, learn
 from adamerging_study.harm.numbers import numbers
-from adamerging_study.harm.show import cases, leads, table
+from adamerging_study.harm.show import cases, leads, over_situations, table
 from adamerging_study.sample import Sample
 
 ABOUT = {
@@ -186,3 +187,15 @@ def test_tables_and_figures_say_the_same():
     ]
     found = leads(rows).set_index(["situation", "seed"])
     assert found.loc[("clean", 0), ["expected", "real"]].tolist() == [7, 6]
+
+
+def test_a_case_far_from_all_others_stands_at_the_edge_as_a_number():
+    """And keys of the legend have the colour of no panel."""
+    gains = {(f"batch_{n}", o): (n, n) for n in range(6) for o in ("entropy", "imitation")}
+    figure = over_situations(made_up(gains | {("clean", "imitation"): (45, 40), ("clean", "entropy"): (-30, 1)}))
+    entropy, imitation = figure.axes
+    assert [text.get_text() for text in imitation.texts] == ["+45 →", "+40 →"]
+    assert [text.get_text() for text in entropy.texts] == ["← −30"]
+    assert imitation.get_xlim()[1] < 20
+    assert {line.get_color() for line in figure.legends[0].legend_handles} == {"#4A4A4A"}
+    plt.close(figure)

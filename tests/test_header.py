@@ -122,11 +122,11 @@ def test_a_sound_file_and_one_changed_in_one_place_are_judged_as_safetensors_jud
         (b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}', b"123", "'a' begins at byte 1"),
         (b'{"a":{"dtype":"U8","shape":[9223372036854775807, 3],"data_offsets":[0,1]}}', b"1", "would not fill its 1 b"),
         (b'{"a":{"dtype":"U8","shape":[true],"data_offsets":[0,1]}}', b"1", "of what type and shape 'a'"),
-        (b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"1", "is no text"),
-        (b"{" * 100_000, b"", "is no JSON"),
-        (b'{"a":', b"", "is no JSON"),
+        (b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"1", "is not text"),
+        (b"{" * 100_000, b"", "is not JSON"),
+        (b'{"a":', b"", "is not JSON"),
         (b"[1]", b"", "no header begins"),
-        (b'{"__metadata__":{"a":1}}', b"", "its metadata are no texts"),
+        (b'{"__metadata__":{"a":1}}', b"", "its metadata are not text"),
     ],
 )  # fmt: skip
 def test_broken_headers_are_told_apart(tmp_path, header, numbers, message):

@@ -189,7 +189,7 @@ def tensor(count, offset, shape, stride):
         (SYSTEM + b"}" + TOUCH + b"a", "a dict where a list belongs"),
         (SYSTEM + b"(" + TOUCH + b"\x90", "a Name where a set belongs"),
         (text("os") + b"Q", "a str where a tuple belongs"),
-        (text("file") + TOUCH + b"\x86Q", "a reference to something that is no storage"),
+        (text("file") + TOUCH + b"\x86Q", "a reference to something that is not a storage"),
         (storage(2**30), "storage 7 of 1073741824 numbers in a file of"),
         (storage(-1), "storage 7 of -1 numbers"),
         (storage(1, "QInt8"), r"holds numbers of torch\.QInt8Storage"),
@@ -205,7 +205,7 @@ def tensor(count, offset, shape, stride):
         (b"R", "IndexError"),
         (b"", "IndexError"),
         (b"h\x05", "KeyError"),
-        (b"\xff", "byte ff is no pickle instruction"),
+        (b"\xff", "byte ff is not a pickle instruction"),
         (b"c\xff\xfe\nx\n", "UnicodeDecodeError"),
     ],
 )  # fmt: skip
@@ -248,10 +248,10 @@ def test_modules_without_end_are_refused():
     for _ in range(60):
         wide = module(left=wide, right=wide)
     for endless in (itself, wide, module(**{"x" * 2000: module()})):
-        with pytest.raises(CheckpointError, match="e.pt is no readable module: .* without end"):
+        with pytest.raises(CheckpointError, match="e.pt is not a readable module: .* without end"):
             open_module(endless, "e.pt")
     for broken in (Record(("m", "Net")), module(child=3), module(child=Record(("m", "Net"), {"_modules": {}}))):
-        with pytest.raises(CheckpointError, match="e.pt is no readable module: it holds"):
+        with pytest.raises(CheckpointError, match="e.pt is not a readable module: it holds"):
             open_module(broken, "e.pt")
 
 

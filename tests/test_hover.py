@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import seaborn as sns
+from browser import CHROMIUM, Page
 from nbclient import NotebookClient
 
 from adamerging_study import hover
@@ -34,6 +36,7 @@ def drawn():
 drawn()
 plt.show()
 """
+STATIC = Path(__file__).resolve().parents[1] / "book" / "_static"
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +122,42 @@ def test_the_page_holds_them_below_the_figure_and_no_script_ends_early(executed)
 def test_outside_jupyter_figures_are_drawn_as_ever():
     figure = styled(lambda: sns.lineplot(x=[1, 2], y=[1, 2]).figure)()
     assert figure.axes
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome here, which this test drives")
+def test_numbers_of_the_text_tell_where_they_come_from_by_key_and_by_finger(tmp_path):
+    (tmp_path / "index.html").write_text(
+        f'<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="{(STATIC / "custom.css").as_uri()}">'
+        "<style>html { --pst-color-text-muted: #555; }</style>"
+        f'<script src="{(STATIC / "hover.js").as_uri()}"></script><h1>Page</h1><p>By '
+        '<abbr class="measured" title="lw in results/mini/performance.json; seed 0">6.3</abbr> points, and '
+        '<abbr class="measured" title="another">7.1</abbr>; <abbr title="no number">etc.</abbr></p>',
+        encoding="utf-8",
+    )
+    box = "document.querySelector('.hover-told')"
+    shown = f"{box}.hidden ? null : {box}.textContent"
+    with Page(tmp_path / "profile", 400, 700) as page:
+        page.open((tmp_path / "index.html").as_uri())
+        assert page.run("getComputedStyle(document.querySelector('.measured')).textDecorationStyle") == "dotted"
+        assert page.run(shown) is None
+        page.press("Tab", 9)
+        assert page.run(shown) == "lw in results/mini/performance.json; seed 0"
+        page.press("Escape", 27)
+        assert page.run(shown) is None
+        page.press("Tab", 9)
+        assert page.run(shown) == "another"
+        assert page.run(f"{box}.getBoundingClientRect().right <= innerWidth")
+        page.press("Tab", 9)
+        assert page.run(shown) is None
+        tap(page, "document.querySelector('.measured')")
+        assert page.run(shown) == "lw in results/mini/performance.json; seed 0"
+        tap(page, "document.querySelector('h1')")
+        assert page.run(shown) is None and page.errors == []
+
+
+def tap(page, element):
+    middle = "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+    x, y = page.run(f"{middle}({element}.getBoundingClientRect())")
+    page.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+    page.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    page.run("new Promise((done) => setTimeout(done, 100))")

@@ -136,7 +136,7 @@ def published(tmp_path, seed=2, **changes):
         ({"hidden_act": "gelu"}, "activation 'gelu', the encoder has 'quick_gelu'"),
         ({"num_attention_heads": 4}, "for heads '4', the encoder has '2'"),
         ({"layer_norm_eps": 1e-6}, "layer_norm_eps 1e-06; open_clip's tower has 1e-05"),
-        ({"layer_norm_eps": "much"}, "config.json is no configuration of a CLIP model"),
+        ({"layer_norm_eps": "much"}, "config.json is not a configuration of a CLIP model"),
     ],
 )
 def test_what_the_tensors_do_not_tell_is_checked(tmp_path, changes, message):
@@ -181,7 +181,7 @@ def test_a_configuration_within_a_full_clips_is_found(tmp_path):
     with pytest.raises(CheckpointError, match="activation 'gelu'"):
         load_encoder(tmp_path, base, base.state_dict())
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="config.json is no configuration"):
+    with pytest.raises(CheckpointError, match="config.json is not a configuration"):
         load_encoder(tmp_path, base, base.state_dict())
     (tmp_path / "config.json").unlink()
     load_encoder(tmp_path, base, base.state_dict())
@@ -202,7 +202,7 @@ def test_broken_checkpoints_are_named():
         from_hf(state | {"vision_model.head.probe": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="holds no CLIP vision model"):
         from_hf({"bert.embeddings.weight": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match="is no CLIP ViT: it lacks"):
+    with pytest.raises(CheckpointError, match="is not a CLIP ViT: it lacks"):
         ordered_tower({}, "the tower")
 
 

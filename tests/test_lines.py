@@ -20,7 +20,7 @@ OUTSIDE = ("positional_embedding", "vision_model.embeddings.class_embedding", "p
 
 
 def model(pattern: str, outside: str, blocks: int = 12) -> TaskVectors:
-    """Two tasks of a model with one tensor a block; blocks come in the order of text, not of numbers."""
+    """Two tasks of a model with one tensor per block; blocks come in the order of text, not of numbers."""
     generator = torch.Generator().manual_seed(blocks)
     names = [outside, *sorted(pattern.format(i) for i in range(blocks))]
     draw = [{name: torch.randn(3, generator=generator, dtype=torch.float64) for name in names} for _ in range(3)]

@@ -83,6 +83,19 @@ def axe():
     return found
 
 
+@pytest.fixture
+def told(page):
+    """What a page's scripts report as uncaught errors."""
+    errors = []
+
+    def note(error) -> None:
+        errors.append(str(error))
+
+    page.on("pageerror", note)
+    yield errors
+    page.remove_listener("pageerror", note)
+
+
 def show(page, name, viewport=WIDE, theme="light") -> None:
     page.set_viewport_size(viewport)
     page.goto((PAGES / name).as_uri())
@@ -91,9 +104,10 @@ def show(page, name, viewport=WIDE, theme="light") -> None:
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_pages_follow_the_rules_for_all_readers(page, axe, name):
-    """Alt texts are sentences or phrases, too: no name of a file, no single word."""
+def test_pages_follow_the_rules_for_all_readers(page, axe, told, name):
+    """Alt texts are sentences or phrases, too: no name of a file, no single word; and no script fails."""
     show(page, name)
+    assert told == []
     broken = axe(page, {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}, "rules": RULES})
     assert [line for line in broken if not any(known in line for known in DOCUTILS)] == []
     assert page.evaluate(UNREACHABLE) == []

@@ -74,7 +74,7 @@ def test_files_merge_as_state_dicts_do(method, dtype, tmp_path):
 
 
 def odd(dtype=torch.float32):
-    """A small language model in which everything occurs that is no plain weight, its names not in a file's order."""
+    """A small language model in which everything occurs that is not a plain weight, its names not in a file's order."""
     generator = torch.Generator().manual_seed(3)
 
     def draw(k):

@@ -12,13 +12,16 @@ import nbformat
 import pytest
 
 from adamerging_study import rooms
-from adamerging_study.book import redraw
+from adamerging_study.book import alts, redraw
 from adamerging_study.book.build import typed_numbers
+from adamerging_study.book.worlds import DEFAULT, run_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Notebooks that measure nothing and so have no record.
 NO_RECORD = {"apply", "by_hand", "merge_your_own"}
+# Figures of what is in no record: images, and published coefficients.
+NO_FINDING = {"contact-sheet", "robustness-04", "coefficients-14"}
 # Experiments whose page teaches a command, step by step: there the code is what a reader comes for.
 HOW_TO = {"check"}
 
@@ -110,3 +113,29 @@ def test_page_of_an_experiment_says_what_to_take_away_and_what_to_see_first(path
     assert not typed_numbers(re.sub(r"95 %|λ = 0\.3", "", take_away.source))
     shown = [kind for cell in tagged["lead"] for output in cell.outputs for kind in output.get("data", ())]
     assert {"image/png", "text/html"} & set(shown)
+
+
+PAGES = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book/runs").glob("*/*.ipynb")])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_figures_say_in_words_what_they_show(path):
+    notebook, run = nbformat.read(path, as_version=4), run_of(path.relative_to(ROOT).with_suffix("").as_posix())
+    profile = notebook.metadata.get("papermill", {}).get("parameters", {}).get("profile", DEFAULT)
+    images = {cell.id: cell.metadata.get("mystnb", {}).get("image") for cell in notebook.cells}
+    images = {cell: image for cell, image in images.items() if image}
+    for cell, image in images.items():
+        # A finding's numbers are looked up, and nothing else is one.
+        assert ("finding" in image) == (cell not in NO_FINDING), cell
+        assert not typed_numbers(image["alt"]) and not typed_numbers(image.get("finding", "")), cell
+        assert image["alt"].endswith(".") and image.get("finding", ".").endswith("."), cell
+    alts.add(notebook, path.stem, run, profile)
+    for cell, image in images.items():
+        assert "finding" not in image and len(image["alt"]) <= 350 and "`" not in image["alt"], cell
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_variants_say_of_their_figures_what_the_notebook_says(path):
+    stored, own = (nbformat.read(file, as_version=4) for file in (ROOT / "notebooks" / path.name, path))
+    said = {cell.id: cell.metadata.get("mystnb", {}).get("image") for cell in stored.cells}
+    assert [c.id for c in own.cells if c.id in said and c.metadata.get("mystnb", {}).get("image") != said[c.id]] == []

@@ -89,9 +89,9 @@ class Trap:
         (lambda p: changed(p, test_images=np.zeros((9, 4, 4, 3), np.float32)), r"are float32 \[9, 4, 4, 3\]"),
         (lambda p: changed(p, test_images=np.zeros((9, 4, 4, 4), np.uint8)), r"are uint8 \[9, 4, 4, 4\]"),
         (lambda p: changed(p, test_images=np.zeros((0, 4, 4, 3), np.uint8), test_labels=np.array([], int)), "at least"),
-        (lambda p: changed(p, classnames=np.array([Trap()], object)), "no readable .npz file"),
-        (lambda p: p.write_bytes(p.read_bytes()[:500]), "no readable .npz file"),
-        (lambda p: p.write_bytes(b"PK"), "no readable .npz file"),
+        (lambda p: changed(p, classnames=np.array([Trap()], object)), "not a readable .npz file"),
+        (lambda p: p.write_bytes(p.read_bytes()[:500]), "not a readable .npz file"),
+        (lambda p: p.write_bytes(b"PK"), "not a readable .npz file"),
     ],
 )  # fmt: skip
 def test_a_pack_of_arrays_that_does_not_fit_is_named(tmp_path, change, message):
@@ -128,7 +128,7 @@ def test_bytes_that_are_no_jpeg_are_named_even_where_they_are_another_image(tmp_
     for data in (png.getvalue(), b"no image"):
         data = np.frombuffer(data, np.uint8)
         one = {"offsets": np.array([0, len(data)]), "labels": np.array([0]), "is_test": np.array([1])}
-        with pytest.raises(ValueError, match="image 0 is no readable JPEG"):
+        with pytest.raises(ValueError, match="image 0 is not a readable JPEG"):
             read_pack(changed(path, jpg_bytes=data, **one), "test", 16)
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,8 @@ from adamerging_study import claims
 from adamerging_study.book.play import measure, packing, page, world
 from adamerging_study.book.play.quantise import quantise
 
-STATIC = Path(__file__).resolve().parents[1] / "book" / "_static"
+ROOT = Path(__file__).resolve().parents[1]
+STATIC = ROOT / "book" / "_static"
 SHOWN = packing.SHOWN
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome here, which these tests drive")
 
@@ -219,6 +221,24 @@ def test_sliders_and_boxes_work_from_the_keyboard(played, opened):
     rows[0] += 1 - rows[0].mean()  # the slider moves the mean, differences between tensors stay
     rows[1] = 0
     assert shown_average(opened) == pytest.approx(average(played, rows.float()), abs=0.0501)
+
+
+@browser
+def test_answers_take_the_time_that_the_page_tells(opened, monkeypatch):
+    """As `benchmarks/play.py` measures it, from the move of a slider on; how long it is belongs to the machine."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import play
+
+    opened.run(play.WATCH)
+    for found in play.moves(opened, 2):
+        assert 0 < found[play.SHOWN] <= found[play.ALL]
+        told = opened.run("document.querySelector('.play-status').textContent")
+        whole, shown = re.fullmatch(r"all \d+ images in ([\d.]+) s, the \d+ shown in ([\d.]+) s", told).groups()
+        # The page counts from the next frame on, and its clock stops before it draws.
+        assert float(whole) - 0.06 <= found[play.ALL] and float(shown) - 0.06 <= found[play.SHOWN]
+    rows = play.rows_of(found, [found] * 3)
+    assert [row["case"].partition(",")[0] for row in rows] == ["opening"] * 2 + ["move of a slider"] * 4
+    assert opened.errors == []
 
 
 @browser

@@ -43,7 +43,7 @@ def test_write_and_read(record, tmp_path):
     path = tmp_path / "toy" / "performance.json"
     records.write(record, path)
     assert records.read(path) == record
-    # One row a line, so that a diff of two runs shows what moved.
+    # One row per line, so that a diff of two runs shows what moved.
     assert sum('"task":' in line for line in path.read_text().splitlines()) == len(record["rows"])
     records.write({**record, "rows": []}, path)
     assert records.read(path)["rows"] == []
@@ -62,7 +62,7 @@ def test_readers_refuse_what_they_do_not_know(record, tmp_path):
         with pytest.raises(ValueError, match=rf"r\.json.*{message}"):
             records.read(path)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"r\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"r\.json is not JSON"):
         records.read(path)
     with pytest.raises(ValueError, match="no record at .*nowhere.json"):
         records.read(tmp_path / "nowhere.json")

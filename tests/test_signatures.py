@@ -1,4 +1,4 @@
-"""Files that are no safetensors: each is named for what it is, whatever it is called, with what mends it."""
+"""Files that are not safetensors: each is named for what it is, whatever it is called, with what mends it."""
 
 from __future__ import annotations
 

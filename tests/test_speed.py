@@ -41,7 +41,7 @@ def images_of(suite, count=8):
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [
-        # Adam moves every λ by lr = 0.02 a step whatever the size of its gradient, so that the few whose gradient is
+        # Adam moves every λ by lr = 0.02 per step whatever the size of its gradient, so that the few whose gradient is
         # about zero may go the other way: most must stay closer by far.
         ({"autocast": "bfloat16"}, 0.0005),
         ({"vectors_dtype": "bfloat16"}, 0.0002),

@@ -61,7 +61,7 @@ def test_hours_are_images_times_seconds_an_image(tmp_path):
         "hours on GPU of tests, float32",
         "hours on GPU of tests, autocast and T bfloat16",
     ]
-    # A tenth of a second an image forward and backward, a hundredth forward alone.
+    # A tenth of a second per image forward and backward, a hundredth forward alone.
     hours = (512_000 * 0.1 + 12 * 87_470 * 0.01) / 3600
     assert [float(cell) for cell in first[5:]] == pytest.approx([hours, hours / 100, hours / 200], rel=0.01)
     assert total[5:] == ["not run"] * 3  # two archs of the study were not measured

@@ -303,7 +303,7 @@ def test_golden_counts_of_vit_b_32():
     state = {key: torch.zeros(t.shape) for key, t in encoder.state_dict().items()}
     tv = TaskVectors.from_state_dicts(state, {"a": state})
     assert sum(t.numel() for t in tv.vectors.values()) == 87_849_216
-    # Modules: four bare parameters and projections, conv1, ln_pre, ln_post, and six a block.
+    # Modules: four bare parameters and projections, conv1, ln_pre, ln_post, and six per block.
     assert {g: len(tv.rows(g).names) for g in GRANULARITIES} == {"task": 1, "block": 14, "module": 78, "tensor": 152}
 
 

@@ -334,7 +334,7 @@ def test_an_interrupted_preparation_goes_on_with_the_next_data_set(copied, monke
     [
         ("vit_small_patch16_224", {"depth": 2}, r"cls_token, pos_embed, patch_embed\.proj\.weight"),
         ("vit_tiny_patch16_224", {"depth": 11}, r"blocks\.11\.norm1\.weight"),
-        ("vit_tiny_patch16_224", {"reg_tokens": 1}, r"the positions are no ViT-Ti/16's"),
+        ("vit_tiny_patch16_224", {"reg_tokens": 1}, r"the positions are not those of a ViT-Ti/16"),
     ],
 )
 def test_weights_of_another_architecture_are_named_with_the_mend(copied, name, changes, named, capsys):
@@ -343,7 +343,7 @@ def test_weights_of_another_architecture_are_named_with_the_mend(copied, name, c
     said = capsys.readouterr().err
     assert (
         "model.safetensors: the " in said
-        and " are no ViT-Ti/16" in said
+        and " are not those of a ViT-Ti/16" in said
         and "Delete it and run `adamerging fetch" in said
     )
     assert "vit_tiny_patch16_224.augreg_in21k_ft_in1k? " in said

@@ -7,16 +7,20 @@ import random
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from adamerging_lib import load_suite
 from adamerging_lib.learning import imitation
 from adamerging_lib.runtime import places
-from adamerging_study import traces
-from adamerging_study.gain import GRAINS, OBJECTIVES, STARTS, WEIGHTS
+from adamerging_study import claims, traces
+from adamerging_study.gain import FACE, GRAINS, OBJECTIVES, STARTS, WEIGHTS
 from adamerging_study.gain import measure as gain
 from adamerging_study.gain.learn import adapted, loss_of
+from adamerging_study.gain.numbers import numbers
 from adamerging_study.rooms import part
+from adamerging_study.sample import Sample
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOUT = {
@@ -140,6 +144,56 @@ def test_cells_are_named_once_and_meet_in_tsv():
     names = [name for name, _ in found]
     assert len(set(names)) == len(names) == 2 * (6 + 3 + 4)
     assert {about["lr"] for name, about in found if "weights" in name} == {1e-4}
+
+
+GRID = {
+    "grains": ["tensor", "component"], "objectives": ["imitation"], "images": [4], "by_images": ["imitation"],
+    "starts": ["tsv_m"], "from_starts": [], "at_images": 4, "tensor_lr": 0.1, "component_lr": 0.05, "weights_lr": 1e-4,
+    "batch_size": 4, "steps": 3, "seeds": [0, 1],
+}  # fmt: skip
+
+
+def test_the_recipe_is_measured_where_images_are_corrupted_and_experts_absent(suite):
+    """Beside AdaMerging's choices, each from its own start; numbers are differences of the rows' averages."""
+    absent = suite.tasks[0]
+    rows = gain.measure(suite, methods=["tsv_m"], corruptions=["contrast"], severity=2, unseen=[[absent]], **GRID)
+    frame = pd.DataFrame(rows).assign(needs="nothing", gives="one model")
+    asked = {**claims.WHERE, **dict.fromkeys(FACE.factors)}
+    found = numbers(Sample(frame, draws=20, where=asked))
+    average = frame[frame["task"] == "Average"]
+
+    def mean(method, **which):
+        part = average[average["method"] == method]
+        for column, value in which.items():
+            part = part[part[column] == value]
+        return part["accuracy"].mean()
+
+    hard = {"condition": "contrast"}
+    assert found["recipe_over_start_contrast"][0] == pytest.approx(
+        mean("adapted", grain="component", **hard) - mean("tsv_m", **hard)
+    )
+    gone = {"unseen": absent, "group": "unseen"}
+    assert found["choices_over_start_unseen_1"][0] == pytest.approx(
+        mean("adapted", start="task_arithmetic", **gone) - mean("task_arithmetic", **gone)
+    )
+    only = frame[(frame["unseen"] == absent) & (frame["task"] != "Average")]
+    assert set(only[only["group"] == "unseen"]["task"]) == {absent}
+    assert set(only[only["group"] == "seen"]["task"]) == set(suite.tasks) - {absent}
+    # Clean images, and all experts, have the numbers that they had without the rest.
+    bare = pd.DataFrame(gain.measure(suite, methods=["tsv_m"], **GRID)).assign(needs="nothing", gives="one model")
+    bare = numbers(Sample(bare, draws=20, where=asked))
+    assert found["recipe_over_start_corrupted"][0] == found["recipe_over_start_contrast"][0]
+    assert np.isnan(bare["recipe_over_start_corrupted"][0])
+    assert found["component_imitation_4"] == pytest.approx(bare["component_imitation_4"])
+    assert found["tsv_m_average"] == pytest.approx(bare["tsv_m_average"])
+
+
+def test_corrupted_images_are_learned_from_and_drawn_anew_for_each_seed(suite):
+    names = dict(gain.cells(corruptions=["contrast"], severity=2, **GRID))
+    about = names["tsv_m-component-imitation-4-contrast-1"]
+    clean = {key: value for key, value in about.items() if key not in ("condition", "severity")}
+    (losses, _), (other, _) = gain.learn(suite, about, 1), gain.learn(suite, clean, 1)
+    assert np.abs(losses - other).max() > 1e-4
 
 
 # ------------------------------------------------------------------------------------------------- those that are kept

@@ -183,5 +183,5 @@ def test_the_command_chooses_strips_and_drops(tmp_path, capsys):
             convert(*call[3:], kind="state_dict", force=True, **{
                 "key": "ema", **({"drop": [words[3]]} if words[2] == "--drop" else {"strip": words[3]})
             })  # fmt: skip
-    with pytest.raises(CheckpointError, match="is no file of torch.save, it has no entries: leave --key out"):
+    with pytest.raises(CheckpointError, match="is not a file of torch.save, it has no entries: leave --key out"):
         convert(tmp_path / "m.safetensors", tmp_path / "n.safetensors", kind="state_dict", key="ema")

@@ -1,4 +1,4 @@
-"""What ``adapter_config.json`` says of an adapter: its scale per module, or why it is no product of two factors."""
+"""What ``adapter_config.json`` says of an adapter: its scale per module, or why it is not a product of two factors."""
 
 from __future__ import annotations
 
@@ -91,20 +91,20 @@ def read_config(path: Path) -> dict[str, Any]:
     """The content of an ``adapter_config.json``.
 
     Raises:
-        CheckpointError: where it is no JSON object.
+        CheckpointError: where it is not a JSON object.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}")
     except ValueError as error:
-        raise CheckpointError(f"{path} is no configuration of an adapter ({error}): fetch it again") from error
+        raise CheckpointError(f"{path} is not a configuration of an adapter ({error}): fetch it again") from error
     return config
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """Why an adapter is no s·B A on the base as it is on disk.
+    """Why an adapter is not s·B A on the base as it is on disk.
 
     Arguments:
         what: what it is.
@@ -159,7 +159,7 @@ def settings(config: Mapping[str, Any], path: Path) -> LoraSettings:
             try:
                 re.compile(f"({key})$")
             except re.error as error:
-                raise CheckpointError(f"{path}: {key!r} of {name} is no regular expression ({error})") from error
+                raise CheckpointError(f"{path}: {key!r} of {name} is not a regular expression ({error})") from error
     for name, values in (("r", [rank, *ranks.values()]), ("lora_alpha", [alpha, *alphas.values()])):
         for value in values:
             fits = is_number(value) and math.isfinite(value) and (name != "r" or (value > 0 and value == int(value)))

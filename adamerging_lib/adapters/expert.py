@@ -83,7 +83,7 @@ class AdapterExpert(Mapping[str, Tensor]):
         base: θ0.
 
     Raises:
-        CheckpointError: the adapter is no plain LoRA, or not of this base; names file, tensor and what to do.
+        CheckpointError: the adapter is not a plain LoRA, or not of this base; names file, tensor and what to do.
     """
 
     def __init__(self, source: AdapterSource, base: StateDict) -> None:
@@ -154,7 +154,7 @@ class AdapterExpert(Mapping[str, Tensor]):
         return tensor.shape
 
     def _sides(self, module: Module) -> tuple[int, int]:
-        """Rows of B and columns of A; CheckpointError where they are no two factors."""
+        """Rows of B and columns of A; CheckpointError where they are not two factors."""
         a, b = self.source.layout[module.a], self.source.layout[module.b]
         if not (is_merged(a) and is_merged(b)):
             raise CheckpointError(
@@ -163,7 +163,7 @@ class AdapterExpert(Mapping[str, Tensor]):
             )
         if a.dim() < 2 or b.dim() < 2 or not (a.numel() and b.numel()):
             raise CheckpointError(
-                f"{module.a!r} {list(a.shape)} and {module.b!r} {list(b.shape)} of {self.path} are no two factors: "
+                f"{module.a!r} {list(a.shape)} and {module.b!r} {list(b.shape)} of {self.path} are not two factors: "
                 f"save it again, with the model's parts gathered (ZeRO-3, FSDP)"
             )
         return b.shape[0], a.shape[1]
@@ -172,8 +172,8 @@ class AdapterExpert(Mapping[str, Tensor]):
         a, b = self.source.layout[module.a].shape, self.source.layout[module.b].shape
         if len(shape) > 2 and len(shape) == len(a) and b[0] == shape[0] and (b[1] != a[0] or a[1] != shape[1]):
             raise CheckpointError(
-                f"{key!r} {list(shape)} is a convolution in groups: what {self.path} adds to it is no kernel of that "
-                f"shape, and peft cannot merge it either. Train the adapter without that module"
+                f"{key!r} {list(shape)} is a convolution in groups: what {self.path} adds to it is not a kernel of "
+                f"that shape, and peft cannot merge it either. Train the adapter without that module"
             )
         whole = (a[1], b[0]) if transposed else (b[0], *a[1:])
         if b[1] != a[0] or any(side != 1 for side in b[2:]) or tuple(shape) != whole:
@@ -262,7 +262,7 @@ class AdapterExpert(Mapping[str, Tensor]):
 
 
 def load_adapter(path: PathLike, base: StateDict | PathLike) -> AdapterExpert:
-    """The state dict of a base with an adapter, ready to be merged or loaded into a model.
+    """Return the state dict of a base with an adapter, ready to be merged or loaded into a model.
 
     Arguments:
         path: folder of the adapter (peft), or its file of weights.
@@ -272,7 +272,7 @@ def load_adapter(path: PathLike, base: StateDict | PathLike) -> AdapterExpert:
         Name → θ0 + s·B A, made when asked for, in the base's order and dtypes. Task vectors of it are s·B A itself.
 
     Raises:
-        CheckpointError: the adapter is no plain LoRA, or not of this base; names file, tensor and what to do.
+        CheckpointError: the adapter is not a plain LoRA, or not of this base; names file, tensor and what to do.
 
     Example:
         >>> expert = am.load_adapter("cars_lora", base="base.safetensors")

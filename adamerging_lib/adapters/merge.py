@@ -243,7 +243,7 @@ def _sum(
 
 
 def _merged_whole(base: Tensor, key: str, experts: Mapping[str, AdapterExpert], weights: Mapping[str, float]) -> Tensor:
-    """θ0 + Σ_k λ_k T_k of a tensor that is no product, rounded once."""
+    """θ0 + Σ_k λ_k T_k of a tensor that is not a product, rounded once."""
     total = base.detach().double()
     for task, expert in experts.items():
         if (t := expert.difference(key)) is not None:

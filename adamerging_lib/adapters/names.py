@@ -52,7 +52,7 @@ def unmerged(names: Iterable[str]) -> bool:
 
 
 def refusal(names: Iterable[str], owner: str) -> str | None:
-    """Why tensors are no model to merge, with the mend; None where no name is an adapter's.
+    """Why tensors are not a model to merge, with the mend; None where no name is an adapter's.
 
     Arguments:
         names: of the tensors.

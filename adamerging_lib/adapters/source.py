@@ -90,7 +90,7 @@ def is_adapter(path: PathLike) -> bool:
         names = CheckpointFile(path).layout if path.suffix == ".safetensors" else ()
         return bool(adapter_kinds(names)) and not unmerged(names)
     except CheckpointError:
-        return False  # whoever opens it says what is wrong
+        return False  # opening it tells what is wrong
 
 
 def is_both(path: PathLike) -> bool:
@@ -178,7 +178,7 @@ def _scaleless(source: AdapterSource) -> str | None:
 
 
 def _mend(merges: str, path: Path) -> str:
-    """What to do with an adapter that is no plain LoRA."""
+    """What to do with an adapter that is not a plain LoRA."""
     if merges == "never":
         return "No weights say the same, and peft cannot merge it either: leave this expert out"
     save = "merge_and_unload().save_pretrained(FOLDER)"
@@ -218,7 +218,7 @@ def scale_of(source: AdapterSource, module: Module, numbers: LoraSettings | None
     """s of ΔW = s·B A.
 
     Raises:
-        CheckpointError: the configuration speaks of another rank than the factors have, or α is no number.
+        CheckpointError: the configuration speaks of another rank than the factors have, or α is not a number.
     """
     rank = rank_of(source, module)
     if numbers is None:
@@ -226,11 +226,11 @@ def scale_of(source: AdapterSource, module: Module, numbers: LoraSettings | None
             return 1.0
         alpha = source.tensors[module.alpha].double()
         if alpha.numel() != 1 or not math.isfinite(alpha.item()):
-            raise CheckpointError(f"{module.alpha!r} of {source.path} is no number: fetch it again")
+            raise CheckpointError(f"{module.alpha!r} of {source.path} is not a number: fetch it again")
         # kohya's loader takes 0 for "as large as the rank".
         return (alpha.item() or rank) / rank
     if module.alpha:
-        raise CheckpointError(f"{source.path} has {module.alpha!r} beside a {CONFIG}: take one of the two away")
+        raise CheckpointError(f"{source.path} has {module.alpha!r} beside a {CONFIG}: remove one of the two")
     known_as = module.name.removesuffix(_OUT)
     if (expected := numbers.rank_of(known_as)) != rank:
         raise CheckpointError(

@@ -74,7 +74,7 @@ def adapt(
     callback: Callable[[int, Tensor], None] | None = None,
     progress: bool = True,
 ) -> Adapted:
-    """AdaMerging for any model: learn from unlabelled data how much of each expert goes into every tensor.
+    """Learn from unlabelled data how much of each expert goes into every tensor: AdaMerging for any model.
 
     Arguments:
         model: the template, any module; its weights are not used, and it is not changed. Its forward pass must use its
@@ -204,7 +204,8 @@ def _check_names(experts: Mapping[str, Given], data: Mapping[str, Iterable[Any]]
     if missing := [task for task in experts if task not in data]:
         raise ValueError(f"data has no batches of {', '.join(missing)}: give some, unlabelled ones, or leave it out")
     if unknown := [task for task in data if task not in experts]:
-        raise ValueError(f"data names {', '.join(map(repr, unknown))}, which is no expert's task: {', '.join(experts)}")
+        told = f"data names {', '.join(map(repr, unknown))}, which is not an expert's task"
+        raise ValueError(f"{told}: {', '.join(experts)}")
 
 
 def _terms(objective: Objective, combine: str | None, tasks: Sequence[str], run: Adaptation) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PRIVATE = "private"
 
 @dataclass(frozen=True)
 class Adapted(Fit):
-    """What `adapt` returns: a merged model, with each task's private part in ``overrides``.
+    """The result of `adapt`: a merged model, with each task's private part in ``overrides``.
 
     Arguments:
         template: the module that was given to `adapt`; its weights are not used.
@@ -67,7 +67,7 @@ class Adapted(Fit):
         return {name: state[name] for name in self.template.state_dict() if name in state}
 
     def model(self, task: str) -> nn.Module:
-        """A copy of the template with the weights for a task, in evaluation mode.
+        """Return a copy of the template with the weights for a task, in evaluation mode.
 
         Raises:
             ValueError: for an unknown task.
@@ -75,7 +75,7 @@ class Adapted(Fit):
         return filled(self.template, compute_state(self.state_dict(task), torch.device("cpu")), self.ties)
 
     def explain(self) -> Explanation:
-        """What was learned: in words (print it), as a table, or as a heatmap."""
+        """Explain what was learned: in words (print it), as a table, or as a heatmap."""
         from .explain import explained
 
         return explained(self)

@@ -152,7 +152,7 @@ class Batches:
         guarded: leave out what `watched` names.
 
     Raises:
-        ValueError: for what is no iterable of batches, and iterators with too few.
+        ValueError: for what is not an iterable of batches, and iterators with too few.
     """
 
     labels = None
@@ -270,7 +270,7 @@ class Batches:
 
 
 def check_data(data: Any, owner: str) -> None:
-    """Raise ValueError, with the mend, for what is no iterable of batches."""
+    """Raise ValueError, with the mend, for what is not an iterable of batches."""
     mend = None
     if isinstance(data, Tensor):
         mend = "one tensor: give batches, such as .split(16) makes of it"

@@ -54,7 +54,7 @@ def open_state(given: Given, base: StateDict | None = None) -> StateDict:
     if isinstance(given, nn.Module):
         raise CheckpointError(f"a {type(given).__name__} is a module, not a state dict: give its .state_dict()")
     if not isinstance(given, str | os.PathLike):
-        raise CheckpointError(f"a {type(given).__name__} is no checkpoint: give a state dict, a file or a folder")
+        raise CheckpointError(f"a {type(given).__name__} is not a checkpoint: give a state dict, a file or a folder")
     if not is_adapter(given):
         return open_source(Path(given)).tensors
     if base is None:

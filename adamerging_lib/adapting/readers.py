@@ -58,14 +58,14 @@ class Images(Dataset):
             with Image.open(self.paths[i]) as image:
                 found = self.transform(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.paths[i]} is no image that can be read ({error}): take it away") from error
+            raise ValueError(f"{self.paths[i]} is not an image that can be read ({error}): remove it") from error
         return found if self.labels is None else (found, self.labels[i])
 
 
 def image_batches(
     folder: PathLike, model: nn.Module | Callable[[Any], Tensor], *, batch_size: int = 16, shuffle: bool = True
 ) -> DataLoader:
-    """Batches of the images below a folder, with labels where each class has a sub-folder.
+    """Return batches of the images below a folder, with labels where each class has a sub-folder.
 
     Arguments:
         folder: folder of images, with sub-folders of any depth.
@@ -95,7 +95,7 @@ def timm_transform(model: nn.Module) -> Callable[[Any], Tensor]:
     from timm.data import create_transform, resolve_model_data_config
 
     if not hasattr(model, "pretrained_cfg"):
-        raise ValueError(f"a {type(model).__name__} is no timm model: give a function, PIL image → tensor, instead")
+        raise ValueError(f"a {type(model).__name__} is not a timm model: give a function, PIL image → tensor, instead")
     return create_transform(**resolve_model_data_config(model), is_training=False)
 
 
@@ -159,7 +159,7 @@ def text_batches(
     batch_size: int = 16,
     shuffle: bool = True,
 ) -> DataLoader:
-    """Batches of the texts in a file, tokenised and padded, with labels where the file has a column of them.
+    """Return batches of the texts in a file, tokenised and padded, with labels where the file has a column of them.
 
     Arguments:
         file, columns, labels, labelled: see `Texts`.

@@ -107,7 +107,7 @@ def convert(
 
     Raises:
         CheckpointError: the source is broken, not of the kind, holds no weights, or wants to call something.
-        ValueError: the target exists, is the source, or is no ``.safetensors`` file; the disk is too small.
+        ValueError: the target exists, is the source, or is not a ``.safetensors`` file; the disk is too small.
     """
     target = given(target)
     one_of("kind", kind, KINDS)
@@ -150,7 +150,9 @@ def _check_target(target: Path, sources: Iterable[Path], force: bool) -> None:
 def _convert_adapter(source: Path, target: Path, kind: str, base: PathLike | None, force: bool) -> Conversion:
     """Write the base with the adapter merged into it."""
     if kind not in ("auto", ADAPTER):
-        raise CheckpointError(f"{source} is an adapter, whose factors are no model of kind {kind!r}: leave out --kind")
+        raise CheckpointError(
+            f"{source} is an adapter, whose factors are not a model of kind {kind!r}: leave out --kind"
+        )
     if base is None:
         raise CheckpointError(
             f"{source} is an adapter, not a model: to write its base with the adapter merged into it, name the base, "
@@ -174,7 +176,9 @@ def _convert_adapter(source: Path, target: Path, kind: str, base: PathLike | Non
 def _kind(opened: Source, kind: str) -> str:
     found = recognise(opened)
     if kind == "auto" and found is None:
-        raise CheckpointError(f"{opened.path} is no CLIP image encoder or head; it holds {first_names(opened)}. {_ALL}")
+        raise CheckpointError(
+            f"{opened.path} is not a CLIP image encoder or head; it holds {first_names(opened)}. {_ALL}"
+        )
     if kind not in ("auto", "state_dict", found):
         raise CheckpointError(f"{opened.path} is not of kind {kind!r}; it looks like {found or 'none that is known'}")
     return found if kind == "auto" else kind

@@ -137,7 +137,7 @@ def config_facts(path: Path) -> dict[str, str]:
         activation, heads = config["hidden_act"], config["num_attention_heads"]
         eps = float(config["layer_norm_eps"])
     except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is no configuration of a CLIP model: {error}") from error
+        raise CheckpointError(f"{path} is not a configuration of a CLIP model: {error}") from error
     if eps != 1e-5:
         raise CheckpointError(f"{path} says layer_norm_eps {eps}; open_clip's tower has 1e-05 and cannot stand in")
     return {"activation": str(activation), "heads": str(heads)}

@@ -44,7 +44,7 @@ class Record:
         given: what it was made from.
         entries: of an instance of a kind of dict.
         items: of an instance of a kind of list.
-        state: what the instance would set itself from, where that is no attributes.
+        state: what the instance would set itself from, where that is not a set of attributes.
     """
 
     name: Name
@@ -112,7 +112,7 @@ def storage_of(given: Any, room: int, storages: dict[str, Storage]) -> Name | St
     if kind == "module":  # torch before 1.6 saved the source code of every class too
         return of(Name, rest[0])
     if kind != "storage":
-        raise TypeError("a reference to something that is no storage")
+        raise TypeError("a reference to something that is not a storage")
     cls, key, _, count, *view = rest
     name = str(of(Name, cls)).removeprefix("torch.").removeprefix("storage.").removeprefix("cuda.")
     name = name.removesuffix("Storage")

@@ -179,7 +179,7 @@ def _instructions(stream: _Bounded) -> Iterator[tuple[str, Any]]:
     """Instruction by instruction, with what follows it; texts of the oldest protocol are left unread."""
     while code := stream.read(1):
         if (known := pickletools.code2op.get(code.decode("latin-1"))) is None:
-            raise ValueError(f"byte {code.hex()} is no pickle instruction")
+            raise ValueError(f"byte {code.hex()} is not a pickle instruction")
         if known.name == "GLOBAL":
             module, name = (stream.readline().decode("utf-8").removesuffix("\n") for _ in range(2))
             # torch.save writes names as Python 2 had them.

@@ -25,7 +25,7 @@ def open_module(module: Record, owner: object) -> tuple[dict[str, Stored], dict[
         Name → tensor in the order of ``state_dict()``; path → submodule, the module itself under the empty path.
 
     Raises:
-        CheckpointError: where it is no module, or holds itself.
+        CheckpointError: where it is not a module, or holds itself.
     """
     tensors: dict[str, Stored] = {}
     modules: dict[str, Record] = {}
@@ -37,7 +37,8 @@ def open_module(module: Record, owner: object) -> tuple[dict[str, Stored], dict[
         endless = len(modules) >= _MOST_MODULES or len(path) > 1000
         if endless or not all(isinstance(part, dict) for part in (own, buffers, children)):
             what = record.name if isinstance(record, Record) else f"a {type(record).__name__}"
-            raise CheckpointError(f"{owner} is no readable module: it holds {what}{' without end' if endless else ''}")
+            end = " without end" if endless else ""
+            raise CheckpointError(f"{owner} is not a readable module: it holds {what}{end}")
         modules[path] = record
         prefix = f"{path}." if path else ""
         left_out = parts.get("_non_persistent_buffers_set", ())

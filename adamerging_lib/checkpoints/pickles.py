@@ -46,7 +46,7 @@ class PickledFile:
         path: the file.
 
     Raises:
-        CheckpointError: naming the file and the mend: it is no such file, is cut short, or wants to call something.
+        CheckpointError: naming the file and the mend: it is not such a file, is cut short, or wants to call something.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -90,7 +90,7 @@ def open_source(path: PathLike, key: str | None = None) -> Source:
             )
         return _pickled(located, key)
     if key is not None:
-        raise CheckpointError(f"{located.path} is no file of torch.save, it has no entries: leave --key out")
+        raise CheckpointError(f"{located.path} is not a file of torch.save, it has no entries: leave --key out")
     file = CheckpointFile(path)
     known = {name: file.metadata[name] for name in FACTS if name in file.metadata}
     return Source(file.path, file.files, file, known=known, config=_config(file.path))
@@ -180,10 +180,10 @@ def vision_tower(source: Source) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """open_clip's vision tower of an image encoder in any published format, and the names of the tensors dropped.
 
     Raises:
-        CheckpointError: where the source is no image encoder with a CLIP ViT, or holds NaN or Inf.
+        CheckpointError: where the source is not an image encoder with a CLIP ViT, or holds NaN or Inf.
     """
     if (found := _format(source)) is None:
-        raise CheckpointError(f"{source.path} is no CLIP image encoder; it holds {first_names(source)}")
+        raise CheckpointError(f"{source.path} is not a CLIP image encoder; it holds {first_names(source)}")
     tensors, dropped = found.tower(source.tensors, source.path)
     check_finite(tensors, source.path)
     return tensors, dropped
@@ -232,7 +232,7 @@ def load_head(path: PathLike) -> Tensor:
         path: ``head_*.pt`` (a whole module or a state dict), or one that `convert` wrote.
 
     Raises:
-        CheckpointError: where it is no head, or one that does not compute W f / ‖f‖.
+        CheckpointError: where it is not a head, or one that does not compute W f / ‖f‖.
     """
     return head_weight(open_source(path))
 
@@ -240,7 +240,7 @@ def load_head(path: PathLike) -> Tensor:
 def head_weight(source: Source) -> Tensor:
     """See `load_head`."""
     if recognise(source) != HEAD or (weight := source.tensors["weight"]).ndim != 2:
-        raise CheckpointError(f"{source.path} is no classification head; it holds {first_names(source)}")
+        raise CheckpointError(f"{source.path} is not a classification head; it holds {first_names(source)}")
     if not source.attributes.get("normalize", True):
         raise CheckpointError(f"{source.path} does not normalise features, zero-shot heads do: take one that does")
     if "bias" in source.tensors and bool(source.tensors["bias"].any()):

@@ -69,7 +69,7 @@ def ordered_tower(own: Mapping[str, T], owner: object) -> dict[str, T]:
     unknown = sorted(own.keys() - set(names))
     if missing or unknown or not blocks:
         raise CheckpointError(
-            f"{owner} is no CLIP ViT: {_few('it lacks', missing or [f'{RESBLOCKS}0'] * (not blocks))}"
+            f"{owner} is not a CLIP ViT: {_few('it lacks', missing or [f'{RESBLOCKS}0'] * (not blocks))}"
             f"{_few('it has', unknown)}; only ViT towers such as B/32, B/16 and L/14 can be read"
         )
     return {name: own[name] for name in names if name in own}

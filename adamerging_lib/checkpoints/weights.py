@@ -44,7 +44,7 @@ def find_weights(content: Any, owner: object, key: str | None = None) -> Weights
     """The weights among what was saved.
 
     Those under ``state_dict``, ``model_state_dict`` or ``model`` come first; else those at the top; else those of the
-    only entry that holds tensors and is no state of an optimiser or of another part of a trainer.
+    only entry that holds tensors and is not the state of an optimiser or of another part of a trainer.
 
     Arguments:
         content: what was saved.

@@ -244,7 +244,9 @@ def _inspect(
     if bad := [key for key in odd if key not in masks]:
         raise CheckpointError(f"NaN or Inf in {', '.join(bad)}: the checkpoint is broken, save it again")
     print(
-        f"all numbers are finite, but for -inf as in masks: {', '.join(masks)}" if masks else "all numbers are finite"
+        f"all numbers are finite, except for -inf as in masks: {', '.join(masks)}"
+        if masks
+        else "all numbers are finite"
     )
 
 

@@ -90,7 +90,7 @@ def adapt_own(
     if missing := [task for task in places if task not in paths]:
         raise ValueError(f"expert {missing[0]!r} has no data: give --data {missing[0]}=FOLDER_OR_FILE")
     if unknown := [task for task in (*paths, *labelled) if task not in places]:
-        raise ValueError(f"{unknown[0]!r} is no expert's name: {nearest(unknown[0], places)}give --expert for each")
+        raise ValueError(f"{unknown[0]!r} is not an expert's name: {nearest(unknown[0], places)}give --expert for each")
     check_free(out, force)
     own = open_model(model, batch_size, columns.split(",") if columns else None)
     batches = {task: own.read(path, False) for task, path in paths.items()}
@@ -149,7 +149,7 @@ def _transformers(folder: Path, batch_size: int, columns: Sequence[str] | None) 
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"{folder} is no sequence classifier with its tokenizer ({first}): save both there, model and tokenizer"
+            f"{folder} is not a sequence classifier with its tokenizer ({first}): save both there, model and tokenizer"
         ) from error
 
     def read(path: Path, labelled: bool) -> DataLoader:

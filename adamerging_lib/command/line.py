@@ -60,7 +60,7 @@ def json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_once)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no JSON ({error})") from error
+        raise typer.BadParameter(f"{text!r} is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise typer.BadParameter(f'{text!r} is no JSON object, such as {{"steps": 1000}}')
+        raise typer.BadParameter(f'{text!r} is not a JSON object, such as {{"steps": 1000}}')
     return value

@@ -44,7 +44,7 @@ class Advice:
     Arguments:
         method: id of the method to take; None where nothing should be merged.
         why: the reasons, as sentences.
-        command: to run in a shell, or the call from Python where the experts are no files; None without a method.
+        command: to run in a shell, or the call from Python where the experts are not files; None without a method.
         expect: what came out elsewhere, as sentences.
         without: experts that the command leaves out.
         options: of the command, without which the models do not fit together.
@@ -178,7 +178,7 @@ class Call:
         return _SPLIT.join([*lines, f"--out {shlex.quote(_free('merged.safetensors'))}"])
 
     def again(self, pretrained: str, experts: Sequence[str], more: Sequence[str] = ()) -> str | None:
-        """The call that checks some of the experts beside another base; None where these are no files.
+        """The call that checks some of the experts beside another base; None where these are not files.
 
         Arguments:
             pretrained: where that base is.

@@ -28,7 +28,7 @@ class CheckpointFile(Mapping[str, Tensor]):
     Arguments:
         path: a ``.safetensors`` file, the ``.safetensors.index.json`` of one in several files, or a folder with
             either, as `located.locate` finds it. An index decides for every name which file counts; what it does not
-            name is no part of the checkpoint.
+            name is not part of the checkpoint.
         part: whether one of several files may be taken for itself.
 
     Raises:

@@ -71,7 +71,7 @@ def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:
     content = _parsed(file.read(length))
     metadata = content.pop(_METADATA, None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Broken("its metadata are no texts")
+        raise Broken("its metadata are not text")
     places = [(*_offsets(key, entry), key) for key, entry in content.items()]
     entries, end = {}, 0
     for begin, stop, key in sorted(places):
@@ -100,9 +100,9 @@ def _parsed(text: bytes) -> dict[str, Any]:
     except Broken:
         raise
     except (ValueError, RecursionError) as error:
-        raise Broken(f"its header is no JSON ({error})") from error
+        raise Broken(f"its header is not JSON ({error})") from error
     if odd := [key for key in content if not key.isascii() and not _encodes(key)]:
-        raise Broken(f"{odd[0]!r} is no text")
+        raise Broken(f"{odd[0]!r} is not text")
     return content
 
 

@@ -158,7 +158,7 @@ def ties(states: Sequence[Layout], names: Iterable[str]) -> dict[str, str]:
 
     A tied weight is one tensor under two names: merged under both it would be counted twice, and come out different
     where a method draws by name. Files know nothing of shared memory, so values decide. Tensors of one number alone say
-    nothing (norms that were never trained are all 1), scalars among them: they are no ties.
+    nothing (norms that were never trained are all 1), scalars among them: they are not ties.
 
     Arguments:
         states: θ0 and every θ_k, read only where shapes and some entries of θ0 agree.

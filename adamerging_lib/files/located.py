@@ -108,7 +108,7 @@ def _indexed(index: Path, *, check: bool = True) -> dict[Path, tuple[str, ...]]:
         for key, name in where.items():
             place = Path(name)
             if place.is_absolute() or ".." in place.parts or not place.name:
-                raise ValueError(f"{name!r} is no file beside it")
+                raise ValueError(f"{name!r} is not a file beside it")
             files.setdefault(index.parent / place, []).append(key)
         if not files:
             raise ValueError("its 'weight_map' is empty")
@@ -116,7 +116,7 @@ def _indexed(index: Path, *, check: bool = True) -> dict[Path, tuple[str, ...]]:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{index} is no index of a checkpoint: it needs a 'weight_map' from names of tensors to files ({error})"
+            f"{index} is not an index of a checkpoint: it needs a 'weight_map' from names of tensors to files ({error})"
         ) from error
     if check and (missing := [path.name for path in files if not path.is_file()]):
         more = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -35,7 +35,7 @@ class Report:
     Arguments:
         plan: what was to be done.
         experts: one row per expert, see `geometry.compare`.
-        buffers: names of tensors that are no weights, copied from θ0 although an expert has other values.
+        buffers: names of tensors that are not weights, copied from θ0 although an expert has other values.
         masks: names of the tensors copied because all models hold the same numbers there that are not finite.
         tied: name → name of the tensor that it equals in every model; merged once, and written under both.
         statistics: names of the running statistics, which are averaged and must be recalibrated.
@@ -154,10 +154,12 @@ def merge_files(
     progress: bool = True,
     **hyper: Any,
 ) -> Report:
-    """`plan_merge` and `execute_merge` in one: the command ``adamerging merge`` for Python.
+    """Merge checkpoint files tensor by tensor, as the command ``adamerging merge`` does.
+
+    It checks everything by `plan_merge` first, and then writes by `execute_merge`.
 
     Arguments:
-        method, pretrained, experts, out, force: as of `plan_merge`.
+        method, pretrained, experts, out, force: as in `plan_merge`.
         drop: patterns of names to leave out of all models and of the result, such as ``classifier.*``; a number is
             the hyper-parameter of that name, which `dare` has.
         strip: prefixes to remove from names where most names have them, such as ``model.``.

@@ -1,4 +1,4 @@
-"""Combining the gradients of K tasks into one: a weight a task, found from their K×K Gram matrix alone.
+"""Combining the gradients of K tasks into one: one weight per task, found from their K×K Gram matrix alone.
 
 Each rule maps the Gram matrix G_ij = ⟨g_i, g_j⟩ to weights w, and the combined gradient is Σ_k w_k g_k, so that nothing
 of the parameters' size is touched twice. The same rules serve joint training (P parameters) and AdaMerging (K·R

@@ -93,7 +93,7 @@ def learn(
     optimiser = (optimiser or partial(torch.optim.Adam, betas=BETAS))([raw], lr=options["lr"])
     losses, trajectory = [], [objective.used(raw)]
     if checkpoint is not None:
-        # More steps of the same descent are the same run, so their number is no part of its identity.
+        # More steps of the same descent are the same run, so their number is not part of its identity.
         identity = {key: value for key, value in hyper.items() if key != "steps"}
         identity |= {"tasks": list(tasks), "rows": list(rows.names), **source.fingerprint()}
         losses, trajectory = restore_run(checkpoint, identity, raw, optimiser, options["steps"]) or (losses, trajectory)

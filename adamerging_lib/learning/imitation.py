@@ -196,7 +196,7 @@ class Imitation:
         leaves = [state[key].requires_grad_() for key in free]
         losses, kept, agree = self.losses(expert, self.scores(k, state, images))
         shares = [kept.to(losses).mean(), agree.to(losses).mean()]
-        # A look at a number stalls a GPU, but whether there is an update hangs on it; without a filter all are kept.
+        # A look at a number stalls a GPU, but whether there is an update depends on it; without a filter all are kept.
         if self.filter != "none" and not bool(kept.any()):
             return torch.stack([losses.new_tensor(torch.nan), *shares]), None, None
         loss = torch.where(kept, losses, 0).sum() / kept.sum()

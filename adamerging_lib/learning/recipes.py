@@ -18,8 +18,8 @@ def resolve(recipes: Mapping[str, Mapping[str, Any]], recipe: str, **given: Any)
         given: hyper-parameter → value, or None for the recipe's.
 
     Raises:
-        ValueError: for an unknown recipe, a count that is no whole number of at least 1 (0 for ``steps`` and
-            ``epochs``), or another value that is no positive number.
+        ValueError: for an unknown recipe, a count that is not a whole number of at least 1 (0 for ``steps`` and
+            ``epochs``), or another value that is not a positive number.
     """
     one_of("recipe", recipe, recipes)
     options = {**recipes[recipe], **{name: value for name, value in given.items() if value is not None}}

@@ -30,7 +30,7 @@ def save_run(
         identity: what the run must agree in to be continued.
         raw: λ before clamping ``[K, R]``.
         optimiser: what moves it.
-        losses: one ``[K]`` a step.
+        losses: one ``[K]`` per step.
         trajectory: one ``[K, R]`` more than steps.
     """
     tensors = {"raw": raw, "trajectory": torch.stack(trajectory)}

@@ -122,7 +122,7 @@ def task_streams(
     images: int | None = None,
     labelled: Mapping[str, TaskData] | None = None,
 ) -> list[Stream]:
-    """One stream a task.
+    """One stream of images per task.
 
     Arguments:
         suite: with heads and test images.
@@ -148,7 +148,7 @@ def task_streams(
     if len({(images.shape[1:], images.dtype) for images in pools.values()}) > 1:
         raise ValueError("the tasks' images differ in size or type: bring them to one size, they share one forward")
     if device.type == "cuda":
-        # Images that live on the GPU spare a copy a step; a quarter of what is free leaves room for activations.
+        # Images that live on the GPU save a copy per step; a quarter of what is free leaves room for activations.
         mine = [tasks[k] for k in own(len(tasks))]
         if sum(pools[task].nbytes for task in mine) <= torch.cuda.mem_get_info(device)[0] // 4:
             pools |= {task: pools[task].to(device) for task in mine}

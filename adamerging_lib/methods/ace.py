@@ -36,7 +36,7 @@ def ace(tv: TaskVectors, *, eps: float = 1e-5) -> Merged:
     Raises:
         ValueError: for an ε that is not above 0.
 
-    Touches: every 2-D tensor that is no ``text_projection``, embeddings included, by τ; all others by the mean of T_k.
+    Touches: every 2-D tensor except ``text_projection``, embeddings included, by τ; all others by the mean of T_k.
     Needs: checkpoints only.
     Cost: one solve n × n per matrix, and 2 K m n²; where the gate opens, an SVD: 1 s for the mini suite (one core).
     Published: 87.9 / 90.6 (P3, B/32, B/16), as others report it.

@@ -25,7 +25,7 @@ def actmat(tv: TaskVectors) -> Merged:
     Returns:
         The shared encoder.
 
-    Touches: every 2-D tensor that is no ``text_projection``, embeddings included, by τ; all others by the mean of T_k.
+    Touches: every 2-D tensor except ``text_projection``, embeddings included, by τ; all others by the mean of T_k.
     Needs: checkpoints only.
     Cost: as `wudi`.
     Published: 86.1 and 92.2 on eight vision tasks by a public listing that names neither backbone nor pool.

@@ -75,7 +75,9 @@ def adamerge(
     checkpoint: str | Path | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Fit:
-    """min over λ of Σ_k Σ_batches mean_x H(softmax(h_k(f_θ(λ)(x)))), θ(λ)^l = θ0^l + Σ_k clamp(λ_k^l, 0, 1) T_k^l.
+    """Learn the coefficients λ that minimise the entropy of the merged model's predictions on unlabelled images.
+
+    min over λ of Σ_k Σ_batches mean_x H(softmax(h_k(f_θ(λ)(x)))), θ(λ)^l = θ0^l + Σ_k clamp(λ_k^l, 0, 1) T_k^l.
 
     Arguments:
         suite: encoder, checkpoints, heads, and test images; labels are never read.
@@ -88,9 +90,9 @@ def adamerge(
         batches: per task and step (2); the loss sums their mean entropies, as the published code does.
         init: λ at the start (0.3; with ``tsv`` where the sum is TSV-M's; with a function 1): a number, a tensor
             ``[K, R]`` or `Coefficients`.
-        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default but for ``tsv`` and
-            functions, which start on the bound); or leave it free (False), or let it be the ``tanh`` or ``sigmoid`` of
-            what Adam moves, inside (−1, 1) or (0, 1) and never without gradient.
+        clamp: use λ clamped to [0, 1], with zero gradient outside, as published (True; the default except
+            for ``tsv`` and functions, which start on the bound); or leave it free (False), or let it be the ``tanh`` or
+            ``sigmoid`` of what Adam moves, inside (−1, 1) or (0, 1) and never without gradient.
         keep: share of entries kept by trimming, for ``vectors="ties"``.
         images: adapt on a fixed pool of so many images per task instead of all; pools of one seed are nested.
         objective: changes of the objective, by name. ``filter`` (EATA and SAR: 0.4): only images whose entropy is

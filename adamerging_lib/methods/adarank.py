@@ -71,7 +71,7 @@ def adarank(
 
     Touches: every tensor by λ; weights of attention and MLP inside transformer blocks by masks as well.
     Needs: unlabelled test images.
-    Cost: of AdaMerging, and 2 K m n r a step and matrix for merge and gradient, up to twice the task vectors in
+    Cost: of AdaMerging, and 2 K m n r per step and matrix for merge and gradient, up to twice the task vectors in
         memory: a third more than layer-wise AdaMerging on the mini suite, step for step.
     Published: 87.9 (P1, B/32, from Task Arithmetic), 89.2 (from CART), 89.4 (from Iso-CTS).
 
@@ -156,7 +156,7 @@ class Components:
         return cls(tv, rest, tv.rows("tensor"), factors)
 
     def merge(self, table: Tensor, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """θ for λ ``[K, R]`` and scores ``[K, r]`` a matrix; no graph."""
+        """θ for λ ``[K, R]`` and scores ``[K, r]`` per matrix; no graph."""
         with torch.no_grad():
             state = self.rest._merge(table, self.rows)
             for key, (us, vh) in self.factors.items():

@@ -54,7 +54,7 @@ def component_adamerging(
         ValueError: as `adamerge`.
 
     Touches:
-        As `tsv_m`; tensors that are no matrix by one coefficient per task.
+        As `tsv_m`; tensors that are not matrices by one coefficient per task.
 
     Needs:
         Unlabelled test images of every task, and the experts while it learns.

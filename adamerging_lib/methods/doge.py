@@ -58,7 +58,7 @@ def doge_ta(
         keep: share of entries kept per task, by |T_k| over all its matrices together, as `ties` keeps them.
         subspace: the shared subspace has ⌊r / subspace⌋ directions, r = min(m, n): the first left singular vectors of
             every task's first ⌊r/K⌋ (at least one), side by side. Fewer than one leave the gradient whole.
-        iterations: steps of Adam a matrix.
+        iterations: steps of Adam per matrix.
         lr: its learning rate.
         project: ``gradient``, as published: Adam then scales entry by entry, which lets a part of Δ (a sixth of its
             length on the mini suite) back into the shared subspace; or ``update``, which keeps Δ out of it exactly.
@@ -104,7 +104,7 @@ def doge_vectors(
     Arguments:
         tv: θ0 and T_k.
         whole: as in `doge_ta`.
-        per_task: learn one Δ_k a task, and leave out λ_k, which AdaMerging learns then; in the loss it stays.
+        per_task: learn one Δ_k per task, and leave out λ_k, which AdaMerging learns then; in the loss it stays.
         norm, keep, iterations, lr, project: as in `doge_ta`.
         subspace: as in `doge_ta`; default 6, with ``per_task`` K.
 

@@ -68,7 +68,7 @@ def doge_am(
         Unlabelled test images of every task.
 
     Cost:
-        DOGE's descent on every matrix with one Δ_k a task, then AdaMerging's.
+        DOGE's descent on every matrix with one Δ_k per task, then AdaMerging's.
 
     Published:
         None found.

@@ -53,7 +53,7 @@ def fisher(
     Arguments:
         suite: encoder, checkpoints, heads and training images; labels are never read.
         images: training images per task (256).
-        mc_samples: 0 for the whole sum over classes; n for n classes drawn from p(·|x) a image instead.
+        mc_samples: 0 for the whole sum over classes; n for n classes drawn from p(·|x) per image instead.
         coverage: share of a task's Σ μ that the sum keeps, in (0, 1], largest first; 1 is exact to the last class.
         normalise: w_k = 1 / (‖F_k‖ + floor), so that every task weighs alike; otherwise w_k = 1.
         floor: added to every F, as FusionBench does: what no gradient reaches is then averaged.

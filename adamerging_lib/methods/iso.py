@@ -22,10 +22,10 @@ def iso_c(tv: TaskVectors, *, scaling: float = 1.5) -> Merged:
     Returns:
         The shared encoder.
 
-    Touches: every 2-D tensor that is no ``text_projection``, embeddings included, by Δ; all others by α times the
+    Touches: every 2-D tensor except ``text_projection``, embeddings included, by Δ; all others by α times the
         mean of T_k.
     Needs: checkpoints only.
-    Cost: one SVD a matrix, O(m n r) with r = min(m, n): 0.2 s for the mini suite, 20 s for eight ViT-B/32
+    Cost: one SVD per matrix, O(m n r) with r = min(m, n): 0.2 s for the mini suite, 20 s for eight ViT-B/32
         (one core).
     Published: 86.3 / 90.6 / 94.2 (P3, B/32, B/16, L/14); 82.8 (P2, B/32, α = 1.5).
 
@@ -61,7 +61,7 @@ def iso_cts(tv: TaskVectors, *, scaling: float = 1.5, common: float = 0.8) -> Me
 
     Touches: as `iso_c`.
     Needs: checkpoints only.
-    Cost: K + 3 SVDs a matrix: 1 s for the mini suite, 3 min for eight ViT-B/32 (one core).
+    Cost: K + 3 SVDs per matrix: 1 s for the mini suite, 3 min for eight ViT-B/32 (one core).
     Published: 86.2 / 91.1 / 94.7 (P3, B/32, B/16, L/14); 84.9 (P1, B/32, as AdaRank reports it); 82.7 (P2, B/32,
         α = 1.5).
 

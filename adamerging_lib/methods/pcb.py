@@ -64,7 +64,7 @@ def pcb(
         Nothing; the published numbers searched λ and the ratio on validation data.
 
     Cost:
-        Four selections by rank a task; memory of a tensor of every task beyond the result.
+        Four selections by rank per task; memory of a tensor of every task beyond the result.
 
     Published:
         76.3 at ViT-B/32 and 87.5 at ViT-L/14 (pool P1), with validation.

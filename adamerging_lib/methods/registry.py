@@ -142,7 +142,7 @@ def check_hyper(method: Method, hyper: dict[str, Any]) -> None:
 
 
 def methods() -> pd.DataFrame:
-    """All methods, indexed by id: columns label, needs, task_specific (numbers per task), task_id, static, source.
+    """List all methods by id, with columns label, needs, task_specific (numbers per task), task_id, static and source.
 
     Reference points come first, then one competition after another, see `competitions`; within one, sorted by label.
 

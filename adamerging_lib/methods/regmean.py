@@ -64,13 +64,13 @@ def regmean(
 
     Touches:
         Weights of linear maps, attention's fused projections among them; all else (biases, norms, embeddings, the
-        final projection where it is no module) is the plain average.
+        final projection where it is not a module) is the plain average.
 
     Needs:
         Unlabelled training images of every task.
 
     Cost:
-        K · images forward passes, one D×D solve a map. Memory: for every map two D×D Gram matrices and one D×D′
+        K · images forward passes, one D×D solve per map. Memory: for every map two D×D Gram matrices and one D×D′
         product in float64, whatever K is (ViT-B/32: about 3 GB).
 
     Published:

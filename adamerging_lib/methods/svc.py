@@ -39,7 +39,7 @@ def svc(tv: TaskVectors, *, base: str = "task_arithmetic", alpha: float | None =
     Touches: every 2-D tensor that is neither ``text_projection`` nor an embedding; all others are as ``base`` leaves
         them.
     Needs: checkpoints only.
-    Cost: that of ``base``, one SVD a matrix and 2 K m² n.
+    Cost: that of ``base``, one SVD per matrix and 2 K m² n.
     Published: from TSV-M 84.0 to 84.8, from Iso-CTS 81.4 to 85.6, from Task Arithmetic 68.9 to 81.9 (B/32, pool not
         said).
 
@@ -51,7 +51,7 @@ def svc(tv: TaskVectors, *, base: str = "task_arithmetic", alpha: float | None =
         Of its two versions the newer one, which agrees with the paper, is followed; the older averages before it takes
         the maximum, and leaves a direction alone where any quotient is negative. A quotient whose ‖u_rᵀT_k‖² is zero
         counts as α. On 400 images per task of the mini suite it raises Task Arithmetic from 60.2 to 68.5 percent and
-        lowers TSV-M from 72.8 to 71.8. Iso-C and Iso-CTS are no bases here, although the paper has them: all their
+        lowers TSV-M from 72.8 to 71.8. Iso-C and Iso-CTS are not bases here, although the paper has them: all their
         singular values are equal, so which vectors an SVD returns, and with them the result, is the choice of its
         library.
     """

@@ -37,7 +37,7 @@ def swudi(tv: TaskVectors, *, time: float = 1300.0, share: float = 0.65) -> Merg
     Raises:
         ValueError: for a time or a share of no use.
 
-    Touches: every 2-D tensor that is no ``text_projection``, embeddings included, by τ; all others by the mean of T_k.
+    Touches: every 2-D tensor except ``text_projection``, embeddings included, by τ; all others by the mean of T_k.
     Needs: checkpoints only.
     Cost: as `wudi`.
     Published: 85.55 (P2, B/32); there, the closed form 82.33, WUDI by Adam 84.63, the soft filter alone 85.10.

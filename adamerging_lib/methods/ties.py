@@ -74,7 +74,7 @@ def ties_vector(tv: TaskVectors, keep: float, reduction: str, whole: Whole | Non
 
 
 def ties_split(tv: TaskVectors, keep: float = 0.2) -> TaskVectors:
-    """Φ(T_k) = trim(T_k) ⊙ 1[sign(T_k) = s]: each task's own entries that survive trimming and sign election.
+    """Keep each task's own entries that survive trimming and sign election: Φ(T_k) = trim(T_k) ⊙ 1[sign(T_k) = s].
 
     The result is neither averaged nor divided by a count, so Σ_k Φ(T_k) is the τ of `ties` with ``reduction="sum"``.
     Φ depends on all K tasks together through the elected sign s.

@@ -65,7 +65,7 @@ def tinting(
 
     Returns:
         Fit: merged state; heads and biases, or overrides, of the tinted layer; ``coefficients`` as used (those of a
-        tinted tensor stay at init, and only unseen tasks see them); ``history``, one row an update (epoch, task, loss
+        tinted tensor stay at init, and only unseen tasks see them); ``history``, one row per update (epoch, task, loss
         in nats or NaN where nothing was kept, share of the batch kept, share where both models agree);
         ``trajectory`` ``[epochs + 1, K, R]``.
 
@@ -76,7 +76,7 @@ def tinting(
         the head makes inference need the task for more than the head.
     Needs: the individual models and unlabelled test images. It distils K experts on the images it is measured on
         (transductive), so its peers are Surgery, ProDistill and EMR rather than Task Arithmetic.
-    Cost: K merges and backward passes a round, 128,000 images with the paper's recipe, and one forward of every
+    Cost: K merges and backward passes per round, 128,000 images with the paper's recipe, and one forward of every
         expert over the images used; memory of K + 3 encoders. Keeps Σ_k classes·(dim + 1) numbers, or K layers.
     Published: Tint++ with its successor's text 90.1 ± 0.1 at ViT-B/32 (pool P1); v1's own tables: none found.
 

@@ -21,10 +21,10 @@ def tsv_m(tv: TaskVectors, *, scaling: float = 1.0) -> Merged:
     Returns:
         The shared encoder.
 
-    Touches: every 2-D tensor that is no ``text_projection``, embeddings included, by Δ; all others by α times the
+    Touches: every 2-D tensor except ``text_projection``, embeddings included, by Δ; all others by α times the
         mean of T_k.
     Needs: checkpoints only.
-    Cost: K + 2 SVDs a matrix: 1 s for the mini suite, 2.5 min for eight ViT-B/32 (one core).
+    Cost: K + 2 SVDs per matrix: 1 s for the mini suite, 2.5 min for eight ViT-B/32 (one core).
     Published: 84.15 / 87.38 / 91.52 (P1, B/32, B/16, L/14); 85.9 / 89.0 / 93.0 (P3).
 
     Source:
@@ -32,7 +32,7 @@ def tsv_m(tv: TaskVectors, *, scaling: float = 1.0) -> Merged:
 
     Differs from the published code:
         The polar factor is zero where U or V has no length: tasks that are zero, or share a direction exactly, have
-        an answer that depends on no library's choice. A matrix of less rank than tasks keeps one triplet a task,
+        an answer that depends on no library's choice. A matrix of less rank than tasks keeps one triplet per task,
         where ⌊r/K⌋ = 0 would drop it.
     """
 

@@ -41,7 +41,7 @@ def wudi(tv: TaskVectors, only: Collection[str] | None = None, *, rule: str = "p
     Arguments:
         tv: θ0 and T_k.
         only: what `survey` found, where ``tv`` holds only some of the tensors.
-        rule: which tensors change, and how. ``port``, FusionBench's: every 2-D tensor that is no ``text_projection``,
+        rule: which tensors change, and how. ``port``, FusionBench's: every 2-D tensor except ``text_projection``,
             embeddings included, by τ; all others by the mean of T_k. ``authors``: weights of attention and MLP inside
             transformer blocks by τ (every matrix where no name speaks of a block); all else stays as in θ0.
 
@@ -101,7 +101,7 @@ def wudi_adam(
 
     Touches: as `wudi`.
     Needs: checkpoints only.
-    Cost: 2 K m n² once and m n² a step, where the published loop costs 2 K m² n and its backward: 4 s for the mini
+    Cost: 2 K m n² once and m n² per step, where the published loop costs 2 K m² n and its backward: 4 s for the mini
         suite, 20 min for eight ViT-B/32 (one core).
     Published: by the authors' rule 85.2 / 88.85 / 92.6 (P1, B/32, B/16, L/14); by the port's 84.5 (P2, B/32).
 

@@ -85,7 +85,7 @@ def zipit(
 
     Cost:
         2 (K − 1) K · images forward passes; one assignment problem per block and part, D³ at worst. Memory: one D×D
-        correlation matrix in float64 a part.
+        correlation matrix in float64 per part.
 
     Published:
         None found for CLIP; the authors' issue 31 calls vision transformers very hard.

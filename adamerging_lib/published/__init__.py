@@ -43,7 +43,7 @@ POOLS = {
 
 
 def published(experiment: str | None = None, arch: str | None = None, table: int | None = None) -> pd.DataFrame:
-    """Published accuracies of Tables 1 to 7, one row per number.
+    """Return the published accuracies of Tables 1 to 7, one row per number.
 
     Arguments:
         experiment: keep only ``performance``, ``generalization-1``, ``generalization-2`` or ``robustness``.

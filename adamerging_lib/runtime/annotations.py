@@ -96,7 +96,7 @@ def _open(text: str) -> bool:
 
 
 def _literal(text: str) -> list[Any]:
-    """The value that a text stands for, as a list of one; empty where it is no literal."""
+    """The value that a text stands for, as a list of one; empty where it is not a literal."""
     parts, last = [], ""
     for piece in _PIECE.finditer(text):
         kind, part = piece.lastgroup, piece[0]

@@ -53,7 +53,7 @@ def cached(
         (tensors on the CPU, plain values), equal bit for bit whether computed or read.
 
     Raises:
-        ValueError: where parameters are no plain values, or a kept file is broken.
+        ValueError: where parameters are not plain values, or a kept file is broken.
     """
     try:
         key = json.dumps([kind, parameters, assets, sources], sort_keys=True, allow_nan=False)

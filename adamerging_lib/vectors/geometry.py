@@ -41,7 +41,7 @@ class Part:
         changed: entries of T_k that are not zero ``[K]``.
         against: of these, whose sign is not that of Σ_j T_j ``[K]``.
         equal: whether T_j and T_k are equal to the last bit ``[K, K]``.
-        ranks: effective rank of each T_k ``[K]``; None where the tensor is no matrix, or ranks were not asked for.
+        ranks: effective rank of each T_k ``[K]``; None where the tensor is not a matrix, or ranks were not asked for.
     """
 
     shape: tuple[int, ...]

@@ -50,7 +50,7 @@ def kth_smallest(tv: TaskVectors, rank: int, *, magnitude: bool = False) -> list
     for float32, four for float64. Sorting, or `torch.kthvalue`, would need the whole vector several times over.
 
     Arguments:
-        tv: task vectors, finite; read tensor by tensor, once a pass.
+        tv: task vectors, finite; read tensor by tensor, once per pass.
         rank: from 1 to the number of entries of one task.
         magnitude: of |entries| instead of entries.
 

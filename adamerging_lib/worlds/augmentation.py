@@ -1,4 +1,4 @@
-"""Random views of training images: crop, turn and mirror by one affine map an image, and colours shifted."""
+"""Random views of training images: crop, turn and mirror by one affine map per image, and colours shifted."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from ..suite import Suite
 SEVERITIES = (1, 2, 3, 4, 5)
 FAMILIES = ("native", "published")
 
-# One entry a severity. Motion blur: radius, sigma. Spatter: mean, deviation and smoothing of the liquid, the level
+# One entry per severity. Motion blur: radius, sigma. Spatter: mean, deviation and smoothing of the liquid, the level
 # above which it shows, its strength (water) or smoothing (mud), and whether it is mud.
 CIFAR_C: dict[str, tuple] = {
     "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),

@@ -132,6 +132,7 @@ def tiny_state(arrays: Mapping[str, np.ndarray], image_size: int) -> dict[str, T
     expected = {name: tensor.shape for name, tensor in tiny_vit(image_size).state_dict().items()}
     if wrong := [n for n in (*expected, *state) if expected.get(n) != getattr(state.get(n), "shape", None)]:
         raise CheckpointError(
-            f"the arrays are no ViT-Ti/16: {', '.join(dict.fromkeys(wrong))[:200]} are missing or do not fit"
+            f"the arrays are not those of a ViT-Ti/16: {', '.join(dict.fromkeys(wrong))[:200]} are missing or do not "
+            f"fit"
         )
     return {name: state[name] for name in expected}

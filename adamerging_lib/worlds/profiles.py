@@ -140,7 +140,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def profile(name: str) -> Profile:
-    """A profile by name.
+    """Return the profile of this name.
 
     Raises:
         ValueError: for an unknown name, with the nearest known one.

@@ -147,7 +147,7 @@ def fine_tune(
         steps, lr, batch_size, weight_decay, warmup, seed, checkpoint, label, save_every: see `optimise`.
         device: ``cpu`` or ``cuda``.
         views: task → how its images are augmented; by default all are shifted by up to ``margin`` pixels.
-        margin: of that shift; 0 for inputs that are no images.
+        margin: of that shift; 0 for inputs that are not images.
         bfloat16: the encoder computes in bfloat16, its weights stay float32. Faster where the hardware has it.
 
     Source: AdaMerging, App. A.

@@ -17,7 +17,7 @@ from .. import claims
 from ..judge import FAILS, HOLDS, NOT_RUN, POINT_ONLY, UNDECIDED, WORDS
 from ..performance.numbers import LEARNED
 from ..sample import AVERAGE, interval
-from .roles import covered, digits
+from .roles import about, covered, digits, marked, origin
 from .worlds import TITLES
 
 WORLDS = {name: TITLES[name] for name in ("mini", "tiny")}
@@ -33,15 +33,16 @@ _PLACES = {"mini": "in the drawn world", "tiny": "on photographs", TEXT: "on tex
 _VERBS = {HOLDS: "reproduces", FAILS: "does not reproduce", UNDECIDED: "is undecided", NOT_RUN: "was not measured"}
 _FURTHER = {FAILS: "but not", UNDECIDED: "and is undecided", NOT_RUN: "and was not measured"}  # after another verb
 _COUNTED = {HOLDS: "gain", FAILS: "lose", UNDECIDED: "undecided", NOT_RUN: "not run"}
-_GAIN = "lw_gain_on_"
+_LEAD, _GAIN = "lw_over_ta", "lw_gain_on_"
 _DIGITS = 9  # as the judge has it: numbers that are equal on paper differ in their last bits
 
 
 def answer_text() -> str:
     """Whether the gain of layer-wise AdaMerging over Task Arithmetic reproduces, in sign and in size, and how sure."""
-    gains = {profile: numbers["lw_over_ta"] for profile, numbers in numbers_of("performance").items()}
+    gains = {profile: numbers[_LEAD] for profile, numbers in numbers_of("performance").items()}
     found = " and ".join(
-        f"{told(values, covered(record_of('performance', profile)))} {_PLACES[profile]}"
+        f"{told(values, covered(record_of('performance', profile)), _about('performance', profile, _LEAD, values))} "
+        f"{_PLACES[profile]}"
         for profile, values in gains.items()
     )
     return (
@@ -55,7 +56,7 @@ def verdict_text() -> str:
     claim = next(claim for claim in claims.claims_of("performance") if claim.id == "lw-over-ta")
     sizes = {profile: claims.verdict("performance", claim.id, profile).word for profile in WORLDS}
     signs = {profile: direction(numbers["lw_over_ta"]) for profile, numbers in numbers_of("performance").items()}
-    size = f"its size (our threshold: {claim.low:g} of the {quoted(claim.published)} points published)"
+    size = f"its size (we ask for {claim.low:g} of the published {quoted(claim.published)} points)"
     return f"The sign of AdaMerging's gain {spoken(signs)}; {size} {spoken(sizes)}."
 
 
@@ -69,7 +70,8 @@ def best_text() -> str:
     parts = []
     for profile, numbers in numbers_of("performance", (*WORLDS, TEXT)).items():
         each = " and ".join(
-            f"over {name}{_at(numbers, short)} {_with_word(best_gain(numbers, short))}" for short, name in SWEPT.items()
+            f"over {name}{_at(profile, numbers, short)} {_best(profile, numbers, short)}"
+            for short, name in SWEPT.items()
         )
         parts.append(f"  * {_PLACES[profile]}, {each}")
     return (
@@ -82,7 +84,8 @@ def tasks_text() -> str:
     """How many tasks gain and how many lose by layer-wise AdaMerging, in each world and in the paper's Table 1."""
     parts = []
     for profile, numbers in numbers_of("performance").items():
-        parts.append(f"{_PLACES[profile]}, {counted(task_gains(numbers).values())}")
+        where = origin(record_of("performance", profile), f"{_GAIN}…")
+        parts.append(f"{_PLACES[profile]}, {marked(counted(task_gains(numbers).values()), where)}")
     theirs = np.sign(list(published_gains("layer_wise_adamerging").values()))
     paper = f"{(theirs > 0).sum()} gain, {(theirs < 0).sum()} lose"
     return (
@@ -101,11 +104,12 @@ def standing_text() -> str:
     verb = "stand" if above else "are *not* shown to stand"
     parts = []
     for profile, found in leads.items():
-        each = " and ".join(f"{LEADERS[leader]} {_with_word(values)}" for leader, values in found.items())
+        each = " and ".join(f"{LEADERS[leader]} {_lead(profile, leader, values)}" for leader, values in found.items())
         parts.append(f"{_PLACES[profile]}, {each}")
     return (
-        f"**Without any image**, {' and '.join(LEADERS.values())} {verb} above every form of AdaMerging{_steps()} in "
-        f"both worlds of images. Their lead over the best form, points (95 % interval{_covered()}): {'; '.join(parts)}."
+        f"**Without any image**, {' and '.join(LEADERS.values())} {verb} above all four published forms of AdaMerging"
+        f"{_steps()} in both worlds of images. Their lead over the best form, points "
+        f"(95 % interval{_covered()}): {'; '.join(parts)}."
     )
 
 
@@ -163,28 +167,29 @@ def direction_text(values: np.ndarray) -> str:
     return _VERBS[direction(values)]
 
 
-def told(values: np.ndarray, over: str = "") -> str:
+def told(values: np.ndarray, over: str = "", where: str = "") -> str:
     """A difference with its uncertainty: "+6.3 points (95 % interval 5.6 to 7.1)".
 
     Arguments:
         values: ``[1 + draws]``, see `Sample`.
         over: what the interval is over, see `roles.covered`.
+        where: what its box tells, see `roles.about`; a number without a box by default.
     """
     point, low, high = interval(values)
     if math.isnan(point):
         return NOT_RUN
     form = f".{digits(point)}f"
     sure = POINT_ONLY if low is None or high is None else f"95 % interval {low:{form}} to {high:{form}} {over}".rstrip()
-    return f"{point:+{form}} points ({sure})".replace("-", "−")
+    return f"{marked(_signed(point, form), where)} points ({sure.replace('-', '−')})"
 
 
-def brief(values: np.ndarray) -> str:
-    """A difference with its interval, for lists: "+6.3 (5.6 to 7.1)"."""
+def brief(values: np.ndarray, where: str = "") -> str:
+    """A difference with its interval, for lists: "+6.3 (5.6 to 7.1)"; ``where`` as in `told`."""
     point, low, high = interval(values)
     if math.isnan(point):
         return NOT_RUN
     sure = POINT_ONLY if low is None or high is None else f"{low:.1f} to {high:.1f}"
-    return f"{point:+.1f} ({sure})".replace("-", "−")
+    return f"{marked(_signed(point), where)} ({sure.replace('-', '−')})"
 
 
 def spoken(words: Mapping[str, str]) -> str:
@@ -212,15 +217,34 @@ def lead(numbers: Mapping[str, np.ndarray], leader: str) -> np.ndarray:
     return reduce(np.minimum, over)
 
 
-def _with_word(values: np.ndarray) -> str:
+def _with_word(values: np.ndarray, where: str) -> str:
     """As `brief`; where the lead is not sure, that too."""
-    return brief(values) + {UNDECIDED: ", undecided", FAILS: ", below"}.get(direction(values), "")
+    return brief(values, where) + {UNDECIDED: ", undecided", FAILS: ", below"}.get(direction(values), "")
 
 
-def _at(numbers: Mapping[str, np.ndarray], short: str) -> str:
+def _best(profile: str, numbers: Mapping[str, np.ndarray], short: str) -> str:
+    values = best_gain(numbers, short)
+    return _with_word(values, _about("performance", profile, f"lw_average less {short}_best", values))
+
+
+def _lead(profile: str, leader: str, values: np.ndarray) -> str:
+    return _with_word(values, _about("leaderboard", profile, f"the least {leader}_over_…", values))
+
+
+def _about(room: str, profile: str, name: str, values: np.ndarray) -> str:
+    """What the box of a difference tells, see `roles.about`."""
+    return about(record_of(room, profile), name, values, _signed)
+
+
+def _signed(value: float, form: str = ".1f") -> str:
+    return f"{value:+{form}}".replace("-", "−")
+
+
+def _at(profile: str, numbers: Mapping[str, np.ndarray], short: str) -> str:
     """The best λ of a sweep, in brackets; nothing where there was none."""
-    best = numbers[f"best_scaling_{short}"][0]
-    return "" if math.isnan(best) else f" (λ = {best:g})"
+    name = f"best_scaling_{short}"
+    best, where = numbers[name][0], origin(record_of("performance", profile), name)
+    return "" if math.isnan(best) else f" ({marked(f'λ = {best:g}', where)})"
 
 
 def _covered() -> str:

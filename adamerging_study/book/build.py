@@ -88,7 +88,7 @@ class _Loads(HTMLParser):
 
 
 def network_loads(folder: str | Path) -> list[str]:
-    """What the built pages and style sheets below ``folder`` would fetch from the network, one line an address.
+    """What the built pages and style sheets below ``folder`` would fetch from the network, one address per line.
 
     Raises:
         ValueError: there is no page to look at.

@@ -62,7 +62,7 @@ def note(name: str, title: str, told: str, commit: str = "HEAD") -> Path:
         ValueError: the name is taken or no name, there is no such commit, or it has no verdicts.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise ValueError(f"{name!r} is no name of a version: take lower-case letters, digits and hyphens")
+        raise ValueError(f"{name!r} is not a name of a version: take lower-case letters, digits and hyphens")
     known = versions()
     if name in [version["name"] for version in known]:
         raise ValueError(f"there is a version {name!r} already: take another name")

@@ -14,12 +14,14 @@ from adamerging_lib.worlds.profiles import PROFILES
 from .. import claims, judge, rooms
 from ..reasons import show as reasons
 from .markdown import measured, table
-from .worlds import TITLES, columns
+from .worlds import TITLES, columns, nearest
 
 _LEGEND = (
     "In brackets: the 95 % interval from which the verdict follows ({doc}`/book/claims` says how). "
     "A number without an interval involves no chance"
 )
+MISSING = "–"
+"""For a key that a row does not have."""
 _TITLES = {"paper": "The papers' claims", "study": "The study's own claims"}
 _STARRED = ", unless an asterisk says that the verdict rests on the measured value alone"
 
@@ -45,16 +47,32 @@ def worlds_text(name: str) -> str:
     return "\n".join([*parts, f"{legend}.\n"])
 
 
+def anchor(room: str, claim: judge.Claim) -> str:
+    """The id of a claim's row: the claim's own on the page of the papers' claims, else with its experiment's name."""
+    return claim.id if claim.by == "paper" else f"{room}-{claim.id}"
+
+
+def page_of(room: str, claim: judge.Claim) -> str:
+    """Where a claim stands in the built book: the papers' on one page, the study's own on their experiment's."""
+    page = "book/claims" if claim.by == "paper" else f"notebooks/{room}"
+    return f"{page}.html#{anchor(room, claim)}"
+
+
 def _claimed(room: str, known: Sequence[judge.Claim]) -> str:
-    worlds = {profile: title for profile, title in columns().items() if claims.record_of(room, profile)}
+    near = [nearest(room, profile) for profile in columns()]
+    worlds = {profile: TITLES[profile] for profile in near if claims.record_of(room, profile)}
     printed = any(claim.published for claim in known)
 
     def found(claim: judge.Claim, profile: str) -> str:
         return measured(claims.verdict(room, claim.id, profile)) if claim.concerns(profile) else "–"
 
+    def link(claim: judge.Claim) -> str:
+        id = anchor(room, claim)
+        return f' <a id="{id}" href="#{id}" aria-label="Link to this claim">#</a>' if claim.by == "study" else ""
+
     rows = [
         [
-            f"{claim.claim}<br><small>holds at {claim.required} {claim.unit}</small>",
+            f"{claim.claim}<br><small>holds at {claim.required} {claim.unit}{link(claim)}</small>",
             *([claim.published and f"*{claim.published}*"] if printed else []),
             *(found(claim, profile) for profile in worlds),
         ]
@@ -109,6 +127,8 @@ def comparison_text(name: str, run: str) -> str:
         return ""
     both = pd.concat(sides, axis=1, keys=["default", "this run"])
     both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
+    for name in ("condition", "unseen"):  # a situation that this run did not look at is no line of its page
+        both = both[both.index.get_level_values(name).isin(sides[1].index.unique(name))]
     if both.index.nlevels > 1:  # what is the same in every row says nothing
         both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
     known = {**default["methods"], **variant["methods"]}
@@ -148,4 +168,6 @@ def side(rows: Iterable[Mapping[str, Any]], factors: Iterable[str]) -> pd.Series
         return pd.Series(dtype=float)
     if "condition" in frame:
         frame["condition"] = frame["condition"].str.replace("_", " ")
-    return frame.groupby([key for key in keys if key in frame], sort=False, dropna=False)["accuracy"].mean()
+    frame = frame.reindex(columns=[*keys, "accuracy"])  # all keys, so that two records have the same
+    frame[keys] = frame[keys].astype(object).where(frame[keys].notna(), MISSING)
+    return frame.groupby(keys, sort=False)["accuracy"].mean()

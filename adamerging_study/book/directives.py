@@ -7,7 +7,9 @@ of any page. `DIRECTIVES` lists them.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from docutils import nodes
@@ -22,14 +24,16 @@ from adamerging_lib.runtime import places
 from .. import claims, judge, rooms
 from .. import costs as study_costs
 from ..check import show as check
-from .answer import answer_text, findings_text
+from . import made_by
+from .answer import WORLDS, answer_text, findings_text
 from .changes import changes_text
-from .comparisons import claims_beside_text, comparison_text, reasons_beside_text, worlds_text
+from .comparisons import claims_beside_text, comparison_text, page_of, reasons_beside_text, worlds_text
 from .edition import citation_text
 from .experiments import experiments_text
-from .forest import forest_text
+from .forest import PANELS, forest_text
 from .markdown import measured, table
 from .play.page import play_text, sweep_text
+from .roles import file_of
 from .summary import averages_text, gains_text, winners_text
 from .worlds import columns, heading
 
@@ -79,7 +83,8 @@ def claims_data() -> list[dict[str, object]]:
     found = []
     for room, claim in claims.every():
         told = {"experiment": room, "id": claim.id, "claim": claim.claim, "by": claim.by, "where": claim.where}
-        told |= {"holds_if": f"{claim.required} {claim.unit}", "published": claim.published or None, "worlds": {}}
+        told |= {"holds_if": f"{claim.required} {claim.unit}", "published": claim.published or None}
+        told |= {"page": page_of(room, claim), "worlds": {}}
         for profile in columns():
             v = claims.verdict(room, claim.id, profile) if claim.concerns(profile) else None
             if v is not None and v.word != judge.NOT_RUN:
@@ -118,13 +123,13 @@ def status_text() -> str:
 
 
 def benchmarks_text() -> str:
-    """Every row of the benchmarks' records: what was measured, beside what, and their ratio."""
+    """Every row of the benchmarks' records: what was measured, and where it was, beside what, and their ratio."""
     rows = []
     for path in sorted(Path("benchmarks/results").glob("*.json")):
         record = records.read(path)
         for row in record["rows"]:
             told = ", ".join(str(row[key]) for key in ("case", "method") if key in row)
-            numbers = [f"{row[key]:.4g}" for key in ("value", "baseline", "ratio")]
+            numbers = [f"{row[key]:.4g}" if key in row else "–" for key in ("value", "baseline", "ratio")]
             rows.append([record["experiment"], told, row["quantity"], *numbers, record["environment"]["device"]])
     return table(rows, ["benchmark", "case", "quantity", "value", "against", "ratio", "device"])
 
@@ -194,6 +199,8 @@ class _Text(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The parsed text."""
         text = self.make(*self.arguments)
+        if self.note:
+            text += f"\n{self.note(*self.arguments)}"
         kept = [*places.committed().glob("*/*.json"), *Path("book/runs").absolute().glob("*/*/*/*.json")]
         for path in [*rooms.HERE.glob("*/claims.yml"), *kept]:
             self.env.note_dependency(str(path))
@@ -205,9 +212,41 @@ class _Text(SphinxDirective):
         return node.children
 
 
-def directive(make) -> type[_Text]:
-    """A directive from a function of its arguments that gives MyST text."""
-    return type(make.__name__, (_Text,), {"make": staticmethod(make)})
+class _Drawing(_Text):
+    """One whose function draws a picture: beside the doctrees, whence Sphinx copies it into the built book."""
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed text."""
+        picture = Path(self.env.doctreedir, "drawn", f"{self.name}.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        address = os.path.relpath(picture, Path(self.env.doc2path(self.env.docname)).parent)
+        self.arguments = [picture, Path(address).as_posix()]
+        return super().run()
+
+
+def directive(make: Callable[..., str], note: Callable[..., str] | None = None) -> type[_Text]:
+    """A directive from a function of its arguments that gives MyST text, and from one that gives a note below it."""
+    kind = _Drawing if make is forest_text else _Text
+    return type(make.__name__, (kind,), {"make": staticmethod(make), "note": note and staticmethod(note)})
+
+
+def _from(room: str, profiles: Iterable[str] = tuple(WORLDS)) -> Callable[..., str]:
+    """The note of what is made from an experiment's records in some worlds."""
+
+    def note(*_: object) -> str:
+        found = [claims.record_of(room, profile) for profile in profiles]
+        return made_by.generated(file_of(path) for path in found if path)
+
+    return note
+
+
+def _from_all() -> str:
+    return made_by.generated(["results/*/*.json", "book/runs/*/*/*/*.json", "adamerging_study/*/claims.yml"])
+
+
+def _from_benchmark(which: str) -> str:
+    name, more = ("recipe_cost", "") if which == "recipe" else ("adamerging_step", "*")
+    return made_by.generated([f"benchmarks/results/{name}{more}.json"], f"`python benchmarks/{name}.py`")
 
 
 DIRECTIVES = {
@@ -237,7 +276,20 @@ DIRECTIVES = {
 }
 
 
+NOTES = {
+    "forest": _from("performance", PANELS),
+    "averages": _from("performance"),
+    "task-gains": _from("performance"),
+    "winners": _from("leaderboard"),
+    "experiments": _from_all,
+    "claims": _from_all,
+    "claims-count": _from_all,
+    "costs": _from_benchmark,
+}
+"""Directive → what says below it what it was made from."""
+
+
 def setup(app) -> None:
     """Add the directives to Sphinx."""
     for name, make in DIRECTIVES.items():
-        app.add_directive(name, directive(make))
+        app.add_directive(name, directive(make, NOTES.get(name)))

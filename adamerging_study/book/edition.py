@@ -94,8 +94,8 @@ def citation_text() -> str:
 
 
 def _from_git(root: Path) -> tuple[str, str, bool] | None:
-    """Commit, its date, and whether tracked files differ; None where the folder is no checkout of its own."""
-    if not (root / ".git").exists():  # a folder inside another repository is no checkout of that one
+    """Commit, its date, and whether tracked files differ; None where the folder is not a checkout of its own."""
+    if not (root / ".git").exists():  # a folder inside another repository is not a checkout of that one
         return None
     shown = _git(root, "show", "--no-patch", "--format=%H %cs", "HEAD")
     if not shown:

@@ -1,6 +1,9 @@
-"""Below each figure and table of an experiment's page: its cell, the record, and the command that makes it again."""
+"""Below figures and tables: the cell or directive, the records, and the command that makes them again."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 import nbformat
 from nbformat import NotebookNode
@@ -45,7 +48,10 @@ def _shows(cell: NotebookNode) -> bool:
 def _note(cell: NotebookNode, name: str, run: str | None, profile: str) -> str:
     path = f"book/runs/{run}/{name}.ipynb" if run else f"notebooks/{name}.ipynb"
     record = f"book/runs/{run}/{name}/{profile}/{name}.json" if run else f"results/{rooms.face(name).world}/{name}.json"
-    what = f"Cell `{cell.id}` of `{path}`"
+    # An id that an editor drew tells a reader nothing; Jupyter shows the number beside the cell.
+    drawn = re.fullmatch("[0-9a-f]{8}", cell.id) and cell.execution_count
+    called = f"[{cell.execution_count}]" if drawn else cell.id
+    what = f"Cell `{called}` of `{path}`"
     if keeps(cell):
         told = f"{what}, which shows the data themselves. To run it: {{doc}}`/book/rerun`."
     else:
@@ -54,4 +60,19 @@ def _note(cell: NotebookNode, name: str, run: str | None, profile: str) -> str:
             f"{what}, from `{record}`. Drawn again without measuring: `{again}`. "
             "Measured anew: {doc}`/book/rerun`."
         )
+    return _folded(told)
+
+
+def generated(files: Iterable[str], anew: str = "{doc}`/book/rerun`") -> str:
+    """The note below a figure or table that is made when the pages are built.
+
+    Arguments:
+        files: what it is made from, from the repository's root.
+        anew: how these are measured anew, in MyST.
+    """
+    told = ", ".join(f"`{file}`" for file in files)
+    return _folded(f"Made with the page, from {told}. Again without measuring: `make html`. Measured anew: {anew}.")
+
+
+def _folded(told: str) -> str:
     return f":::{{dropdown}} Made by\n:class-container: made-by\n{told}\n:::\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED, Verdict
+from ..judge import FAILS, HOLDS, NOT_RUN, UNDECIDED, Verdict, digits
 
 _COLOURS = {HOLDS: "success", FAILS: "danger", UNDECIDED: "warning", NOT_RUN: "light"}
 
@@ -43,10 +43,10 @@ def measured(verdict: Verdict | None) -> str:
     """
     if verdict is None or verdict.word == NOT_RUN:
         return badge(NOT_RUN)
-    digits = 2 if abs(verdict.point) < 1 else 1
+    form = f".{digits(verdict)}f"
     mark = r"\*" if verdict.point_only else ""
-    told = f"{badge(verdict.word)}<br>{verdict.point:.{digits}f}{mark}"
+    told = f"{badge(verdict.word)}<br>{verdict.point:{form}}{mark}"
     if verdict.interval is not None:
         low, high = verdict.interval
-        told += f" <small>({low:.{digits}f} to {high:.{digits}f})</small>"
+        told += f" <small>({low:{form}} to {high:{form}})</small>"
     return told

@@ -30,7 +30,7 @@ def read(path: str | Path) -> NotebookNode:
     try:
         return parse(Path(path).read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no notebook, which is text in UTF-8 ({error}): {_MEND}") from error
+        raise ValueError(f"{path} is not a notebook, which is text in UTF-8 ({error}): {_MEND}") from error
 
 
 def parse(text: str, name: str | Path) -> NotebookNode:
@@ -41,14 +41,14 @@ def parse(text: str, name: str | Path) -> NotebookNode:
         name: of the file, for errors.
 
     Raises:
-        ValueError: where the text is no notebook.
+        ValueError: where the text is not a notebook.
     """
     try:
         told = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{name} is no notebook: it does not hold JSON ({error}); {_MEND}") from error
+        raise ValueError(f"{name} is not a notebook: it does not hold JSON ({error}); {_MEND}") from error
     if not isinstance(told, dict) or not isinstance(told.get("nbformat"), int):
-        raise ValueError(f"{name} is no notebook: it lacks nbformat, the number of its format; {_MEND}")
+        raise ValueError(f"{name} is not a notebook: it lacks nbformat, the number of its format; {_MEND}")
     try:
         with warnings.catch_warnings(action="ignore"):  # about ids that are missing or repeated, which follow
             notebook = nbformat.reads(text, as_version=4)
@@ -57,7 +57,7 @@ def parse(text: str, name: str | Path) -> NotebookNode:
             nbformat.validate(notebook)
     except Exception as error:  # of a dozen types, by how the file is broken
         problem = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{name} is no valid notebook ({type(error).__name__}: {problem}); {_MEND}") from error
+        raise ValueError(f"{name} is not a valid notebook ({type(error).__name__}: {problem}); {_MEND}") from error
     return notebook
 
 
@@ -133,7 +133,7 @@ def code_cells(path: str | Path) -> list[str]:
     """The sources of the notebook's code cells, as Python alone: magics are calls.
 
     Raises:
-        ValueError: for a cell that is no Python.
+        ValueError: for a cell that is not Python.
     """
     return [_python(cell.source, path) for cell in read(path).cells if cell.cell_type == "code"]
 
@@ -151,7 +151,7 @@ def _python(source: str, path: str | Path) -> str:
             return text
         except SyntaxError as found:
             error = error or found
-    raise ValueError(f"{path}: a cell is no Python (line {error.lineno}: {error.msg}): {source.strip()[:60]!r}")
+    raise ValueError(f"{path}: a cell is not Python (line {error.lineno}: {error.msg}): {source.strip()[:60]!r}")
 
 
 def parameters(path: str | Path) -> dict[str, Parameter]:

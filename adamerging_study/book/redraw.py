@@ -104,7 +104,7 @@ def _redraw(
 ) -> None:
     """Draw a page again from its record."""
     if notebook not in rooms():
-        raise ValueError(f"{notebook!r} is no experiment: there is no record to draw it from")
+        raise ValueError(f"{notebook!r} is not an experiment: there is no record to draw it from")
     if run is None:
         path, kept = template(notebook), record or Path("results", face(notebook).world, f"{notebook}.json")
         source = notebooks.read(path)

@@ -94,7 +94,7 @@ def attempt(name: str, run: str, pairs: list[str], command: list[str], runs_file
 
 @contextmanager
 def _unless_made(name: str, run: str, runs_file: Path) -> Iterator[None]:
-    """Put an earlier entry, page and records back where the block fails, or take away what it left."""
+    """Put an earlier entry, page and records back where the block fails, or remove what it left."""
     path = page(name, run)
     places = (path, path.with_suffix(""))
     before = load_yaml(runs_file).get("runs", {}).get(run, {}).get(name)
@@ -121,7 +121,7 @@ def _copy(sources: Iterable[Path], targets: Iterable[Path]) -> None:
 
 
 def _put_entry(name: str, run: str, values: Mapping[str, object] | None, runs_file: Path) -> None:
-    """Give a run its entry, or take it away for None; other entries stay as they are now."""
+    """Give a run its entry, or remove it for None; other entries stay as they are now."""
     text = load_yaml(runs_file)
     entries = text.setdefault("runs", {}).setdefault(run, {})
     entries.pop(name, None) if values is None else entries.update({name: dict(values)})
@@ -213,7 +213,7 @@ def toc_add(toc: dict, name: str, run: str, profile: str) -> None:
 
 
 def toc_remove(toc: dict, name: str, run: str) -> None:
-    """Take the page of a run out of ``toc`` (in place); a page that is not listed is no error."""
+    """Remove the page of a run from ``toc`` (in place); a page that is not listed is no error."""
     chapter = _chapter(toc, name)
     address = page(name, run).with_suffix("").as_posix()
     chapter["sections"] = [entry for entry in chapter.get("sections", []) if entry.get("file") != address]
@@ -246,7 +246,7 @@ def load_yaml(path: Path) -> dict:
     """A file of YAML as a mapping, empty where it holds nothing.
 
     Raises:
-        ValueError: naming the file, where it is no YAML or gives a name twice.
+        ValueError: naming the file, where it is not YAML or gives a name twice.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Once) or {}
@@ -318,7 +318,7 @@ def _publish(notebook: Notebook, run: RunName) -> None:
 
 @app.command("remove", epilog=f"Example:\n  {PROGRAM} remove performance long")
 def _remove(notebook: Notebook, run: RunName) -> None:
-    """Take a variant and its page away."""
+    """Remove a variant and its page."""
     remove(notebook, run)
 
 

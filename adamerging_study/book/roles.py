@@ -21,7 +21,7 @@ from ..sample import interval
 from .markdown import badge_colour
 
 # A record's place, the name of a number, and how to format it: ``+tiny/robustness: gain_impulse_noise:.2f``.
-_ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
+ASKED = re.compile(r"(?P<sign>\+?)(?P<profile>[\w-]+)/(?P<room>\w+): *(?P<name>[\w-]+)(?P<format>:[^:\s]+)?")
 
 _RECORD = re.compile(r"(?P<profile>[\w-]+)/(?P<room>\w+)")
 
@@ -65,7 +65,7 @@ def intervals_role(name, rawtext, text, lineno, inliner, options=None, content=N
 
 def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=None):
     """The verdict of a record on a claim, as a badge: ``mini/performance: lw-over-ta``."""
-    asked = _ASKED.fullmatch(text)
+    asked = ASKED.fullmatch(text)
     verdict = asked and claims.verdict(asked["room"], asked["name"], asked["profile"])
     if not verdict:
         return [], [inliner.reporter.error(f"{rawtext}: no record or no claim has that name.", line=lineno)]
@@ -73,8 +73,24 @@ def verdict_role(name, rawtext, text, lineno, inliner, options=None, content=Non
     return [nodes.inline(rawtext, str(verdict), classes=["sd-badge", f"sd-bg-{colour}", f"sd-bg-text-{colour}"])], []
 
 
+def measured_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """A measured number of a text that is made when the book is built, see `marked`."""
+    told, _, about = text.removesuffix(">").rpartition(" <")
+    return [_explained(rawtext, told, about)], []
+
+
+def marked(told: str, about: str) -> str:
+    """MyST text of a number that tells where it comes from, as those of `number_role` do; plain without ``about``.
+
+    Arguments:
+        told: the number.
+        about: see `about`.
+    """
+    return f"{{measured}}`{told} <{about}>`" if about else told
+
+
 def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) -> tuple[list, list]:
-    asked = _ASKED.fullmatch(text)
+    asked = ASKED.fullmatch(text)
     path = asked and asked["room"] in rooms.rooms() and claims.record_of(asked["room"], asked["profile"])
     if not path:
         return [], [inliner.reporter.error(f"{rawtext}: there is no such record.", line=lineno)]
@@ -85,15 +101,32 @@ def _looked_up(rawtext: str, text: str, lineno: int, inliner, told: Callable) ->
             return [_explained(rawtext, words[asked["name"]], origin(path, asked["name"]))], []
     if values is None or math.isnan(values[0]):
         return [], [inliner.reporter.error(f"{rawtext}: the record has no such number.", line=lineno)]
-    form = f"{asked['sign']}{(asked['format'] or f':.{digits(values[0])}f')[1:]}"
+    style = style_of(asked, values[0])
+    return [_explained(rawtext, told(values, style), about(path, asked["name"], values, style))], []
 
-    def style(value: float) -> str:
-        return f"{value:{form}}".replace("-", "−")
 
+def about(path: Path, name: str, values: np.ndarray, style: Callable[[float], str]) -> str:
+    """Where a number comes from, see `origin`, and its 95 % interval.
+
+    Arguments:
+        path: of the record.
+        name: of the number.
+        values: ``[1 + draws]``, see `Sample`.
+        style: how ends of the interval are written.
+    """
     span = _span(values, style)
-    sure = span if span == NO_INTERVAL else f"95 % interval {span} {covered(path)}"
-    about = f"{origin(path, asked['name'])}; {sure}"
-    return [_explained(rawtext, told(values, style), about)], []
+    return f"{origin(path, name)}; {span if span == NO_INTERVAL else f'95 % interval {span} {covered(path)}'}"
+
+
+def style_of(asked: re.Match[str], value: float) -> Callable[[float], str]:
+    """How a number is printed, and the ends of its interval.
+
+    Arguments:
+        asked: a match of `ASKED`.
+        value: the number, which decides on its digits where no format is asked for.
+    """
+    form = f"{asked['sign']}{(asked['format'] or f':.{digits(value)}f')[1:]}"
+    return lambda number: f"{number:{form}}".replace("-", "−")
 
 
 def covered(path: Path) -> str:
@@ -145,14 +178,18 @@ def origin(path: Path, name: str) -> str:
 
 @cache
 def _origin(path: Path, stamp: int) -> str:
-    record, root = records.read(path), places.committed().parent
-    # A fresh run of the default page is named by the record that it becomes.
-    own = root / "book" / "runs" in path.parents
-    where = path.relative_to(root).as_posix() if own else f"results/{path.parent.name}/{path.name}"
-    run = f"run {path.relative_to(root / 'book' / 'runs').parts[0]}" if own else "default run"
+    record, runs = records.read(path), places.committed().parent / "book" / "runs"
+    run = f"run {path.relative_to(runs).parts[0]}" if runs in path.parents else "default run"
     seeds = ", ".join(map(str, record["seeds"]))
     counted = f"seed{'s' * (len(record['seeds']) > 1)} {seeds}"
-    return f"{where}; {run} of {record['started'][:10]}; {counted}"
+    return f"{file_of(path)}; {run} of {record['started'][:10]}; {counted}"
+
+
+def file_of(path: Path) -> str:
+    """A record's file, from the repository's root; of a fresh default run, that of the record that it becomes."""
+    root = places.committed().parent
+    own = root / "book" / "runs" in path.parents
+    return path.relative_to(root).as_posix() if own else f"results/{path.parent.name}/{path.name}"
 
 
 def _span(values: np.ndarray, style: Callable[[float], str]) -> str:

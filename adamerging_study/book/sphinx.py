@@ -18,10 +18,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import contents, directives, hover, made_by, notebooks, result_first, tips
+from . import alts, contents, directives, hover, made_by, notebooks, result_first, tips
 from .edition import Edition, edition, footer, repository
 from .play import page as play
-from .roles import interval_role, intervals_role, number_role, published_role, verdict_role
+from .roles import interval_role, intervals_role, measured_role, number_role, published_role, verdict_role
 from .worlds import DEFAULT, called, heading, links, run_of
 
 _LABEL = re.compile(r"^\(([\w.:-]+)\)=\s*$|^:(?:name|label): *([\w.:-]+)\s*$|\$\$ *\(([\w.:-]+)\)\s*$", re.MULTILINE)
@@ -41,11 +41,12 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         A copy with links under the title, to the other runs too, and a target before the parameters. On a default
         page there is what was claimed and measured in every world; on a variant's there are a banner with run and
         parameters, labels that end in the run's name, both parameter cells folded away, and its averages beside those
-        of the default run. Pages of experiments begin with their result, see `result_first`, and say below each figure
-        and table what made it, see `made_by`.
+        of the default run. Pages of experiments begin with their result, see `result_first`, say below each figure and
+        table what made it, see `made_by`, and in a figure's alternative text what it shows, see `alts`.
 
     Raises:
-        ValueError: the notebook does not begin with a title, or has no parameters cell.
+        ValueError: the notebook does not begin with a title, has no parameters cell, or a finding asks for a number
+            that its record does not have.
     """
     notebook, name, run = copy.deepcopy(notebook), Path(docname).name, run_of(docname)
     if run:
@@ -72,6 +73,7 @@ def present(notebook: NotebookNode, docname: str) -> NotebookNode:
         notebook.cells.append(nbformat.v4.new_markdown_cell(beside, id="beside-the-default"))
     profile = notebook.metadata.get("papermill", {}).get("parameters", {}).get("profile", DEFAULT)
     notebook.cells[:1] = _head(notebook, name, run, target, docname)
+    alts.add(notebook, name, run, profile)
     if early:
         result_first.arrange(notebook, name, run, profile)
     made_by.add(notebook, name, run, profile)
@@ -134,10 +136,12 @@ def setup(app) -> dict[str, object]:
     app.connect("html-page-context", partial(_add_foot, edition()))
     app.connect("build-finished", _write_claims)
     app.connect("html-page-context", play.add_scripts)
+    app.connect("html-page-context", _without_thebe, priority=900)
     app.connect("build-finished", play.write_data)
     app.add_role("number", number_role)
     app.add_role("interval", interval_role)
     app.add_role("intervals", intervals_role)
+    app.add_role("measured", measured_role)
     app.add_role("published", published_role)
     app.add_role("verdict", verdict_role)
     directives.setup(app)
@@ -172,6 +176,12 @@ def _add_foot(found: Edition, app, docname: str, template: str, context: dict, d
         page = "" if app.builder.name == "singlehtml" else app.builder.get_relative_uri(docname, CITED)
         cited = f"{page}#how-to-cite"
     context["theme_extra_footer"] = footer(found, cited)
+
+
+def _without_thebe(app, docname: str, template: str, context: dict, doctree) -> None:
+    """No script of Thebe, which nothing here starts: Jupyter Book adds one twice, and the second is an error."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [script for script in scripts if "thebe" not in f"{script} {script.attributes}".lower()]
 
 
 def _read_source(app, docname: str, source: list[str]) -> None:

@@ -39,6 +39,12 @@ def columns() -> dict[str, str]:
     return {name: TITLES[name] for name in claims.profiles({name: known.base for name, known in PROFILES.items()})}
 
 
+def nearest(room: str, profile: str) -> str:
+    """The profile itself where an experiment has a record of it, else one of the same world that it has one of."""
+    alike = [name for name, known in PROFILES.items() if known.base == profile]
+    return next((name for name in (profile, *alike) if claims.record_of(room, name)), profile)
+
+
 def called(run: str, profile: str) -> str:
     """What a reader calls a run: by its world, and by its own name where that is another.
 

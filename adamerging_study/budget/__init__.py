@@ -5,7 +5,7 @@ from ..rooms import Face
 METHOD = "layer_wise_adamerging"
 """The method of the base run."""
 STEPS, TASKS = "steps", "tasks"
-"""The factors that are no setting of one more run: looks along one long run, and how many tasks are merged."""
+"""The factors that are not settings of one more run: looks along one long run, and how many tasks are merged."""
 
 FACE = Face(
     question="How many steps, images and coefficients does AdaMerging need, and what do more tasks change?",

@@ -81,7 +81,7 @@ def level(factor: str, value: Any) -> str:
 
 
 def _one(suite: Suite, hyper: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> list[Row]:
-    """Rows of one run; those of a granularity that is no method of its own do not tell what the run cost."""
+    """Rows of one run; those of a granularity that is not a method of its own do not tell what the run cost."""
     granularity = hyper.get("granularity", "tensor")
     own = {name: value for name, value in hyper.items() if name not in ("granularity", "seed", "setting", "device")}
     common = {name: hyper[name] for name in ("seed", "setting", "device")}

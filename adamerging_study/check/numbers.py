@@ -11,10 +11,10 @@ from . import CLEAN, FAULTS, STRETCHED
 def numbers(sample: Sample) -> dict[str, np.ndarray]:
     """Counts, shares (percent), and accuracies of merges (percent) with their differences (points).
 
-    ``faults`` (kinds), ``tried`` and ``found`` (sets with a fault), ``found_share``, ``visible_share`` (but for faults
-    that weights cannot show), ``always_found`` and ``never_found`` (kinds), ``blamed`` (experts accused in these sets
-    although nothing was done to them), ``clean_sets``, ``false_alarms`` (of them) and their share; ``FAULT_found``;
-    ``METHOD_clean``, ``METHOD_stretched`` and ``METHOD_lost`` of every method measured,
+    ``faults`` (kinds), ``tried`` and ``found`` (sets with a fault), ``found_share``, ``visible_share`` (except for
+    faults that weights cannot show), ``always_found`` and ``never_found`` (kinds), ``blamed`` (experts accused in these
+    sets although nothing was done to them), ``clean_sets``, ``false_alarms`` (of them) and their share;
+    ``FAULT_found``; ``METHOD_clean``, ``METHOD_stretched`` and ``METHOD_lost`` of every method measured,
     and ``ties_beyond_wudi`` where one is stretched.
     """
     faults = sample.rows(method="check", kind="fault", fault=..., experts=..., condition=None)

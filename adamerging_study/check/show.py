@@ -24,7 +24,7 @@ def hits(rows: pd.DataFrame) -> pd.DataFrame:
 
 def alarms(rows: pd.DataFrame) -> pd.DataFrame:
     """Honest sets, by their number of experts: how many there were, and of how many the doctor warned."""
-    clean = rows[rows["kind"] == "clean"]
+    clean = rows[rows["kind"] == "clean"].astype({"experts": int})
     frame = clean.groupby("experts")["exit"].agg(["count", lambda codes: int((codes > 0).sum())])
     frame.columns = ["honest sets", "false alarms"]
     frame.loc["all"] = frame.sum()

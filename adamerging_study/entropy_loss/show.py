@@ -58,7 +58,7 @@ def loss_by_entropy(rows: pd.DataFrame) -> Figure:
         axes.plot(line.index, line, "-o", ms=4, **_of(rows, method))
     axes.set_xticks(range(len(BIN_NAMES)), BIN_NAMES, rotation=40, ha="right", rotation_mode="anchor")
     axes.set(xlabel="entropy of the prediction (nats)", ylabel="mean loss (nats)", ylim=(0, None))
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

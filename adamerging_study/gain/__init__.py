@@ -1,5 +1,7 @@
 """What AdaMerging's gain is made of: where it starts, how fine its coefficients are, what it minimises."""
 
+import pandas as pd
+
 from ..rooms import Face
 
 METHOD = "adapted"
@@ -17,6 +19,20 @@ OBJECTIVES = {
     "sure_imitation": "imitation, where the expert is surer", "labels": "labels",
 }  # fmt: skip
 """What is minimised."""
+RECIPE = ("tsv_m", "component", "imitation")
+"""Start, grain and objective that this study recommends, for every number of images: chosen on images that the grid is
+not measured on, when three of its cells, at two images per task, had been seen."""
+CHOICES = ("task_arithmetic", "tensor", "entropy")
+"""Those of AdaMerging, here with the grid's steps and rate."""
+
+PLAIN = {"condition": "clean", "group": "all"}
+"""Of rows that tell of clean images and of tasks whose experts are all there."""
+
+
+def plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that `PLAIN` tells of."""
+    return rows[(rows["condition"] == PLAIN["condition"]) & (rows["group"] == PLAIN["group"])]
+
 
 FACE = Face(
     question="Where does AdaMerging's gain come from: the start, the number of coefficients, or the objective?",
@@ -25,6 +41,7 @@ FACE = Face(
         "grain": "what is learned: a coefficient per tensor or per singular component, or all weights",
         "objective": "what is minimised",
         "images": "unlabelled images per task that are learned from; 0 for all that may be",
+        "unseen": "the tasks whose experts were left out, where some were",
         "rate": "the learning rate, where it is not the one that the run gives for what is learned",
     },
 )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from adamerging_lib.evaluation import evaluate
+from adamerging_lib.merged import Merged
 from adamerging_lib.methods.registry import find, hyper_parameters
 from adamerging_lib.suite import Suite
+from adamerging_lib.worlds.corruptions import corrupt
+from adamerging_lib.worlds.roles import same_role
 
 from .. import measuring, traces
 from ..fits import digests
-from . import METHOD, WEIGHTS
-from .learn import adapted
+from ..generalisation.measure import hide
+from . import CHOICES, METHOD, RECIPE, WEIGHTS
+from .learn import Same, adapted
 
 Cell = dict[str, Any]
 FACTORS = ("start", "grain", "objective", "images")
+CLEAN = "clean"
 
 __all__ = ["cells", "digests", "learn", "measure"]
 
@@ -52,17 +58,62 @@ def measure(
         told = {factor: about[factor] for factor in FACTORS}
         told |= {"rate": about["lr"]} if about["lr"] != grid[f"{about['grain']}_lr"] else {}
         identity = {"method": METHOD, "condition": "clean", "group": "all", "seed": about["seed"], **told}
-        rows += [{**identity, **row} for row in kept.rows]
-    return rows
+        rows += [{**identity, **_told(suite, about), **row} for row in kept.rows]
+    return rows + _starts(suite, cells(**grid))
 
 
 def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np.ndarray, list[dict[str, Any]] | None]:
     """One cell: the losses on its way, and what it gives on the other images; no rows where it was cut short."""
+    suite = situated(Same(suite), **_situation(about))
     merged, losses = adapted(suite, about, steps)
-    if steps is not None:
-        return losses, None
-    frame = evaluate(suite, merged, setting=about["setting"], outcomes=True)
-    return losses, measuring.rows_of(frame)
+    return losses, None if steps is not None else _rows(suite, merged, about["setting"])
+
+
+@functools.lru_cache(maxsize=2)
+def situated(same: Same, condition: str, severity: int, unseen: tuple[str, ...], seed: int) -> Suite:
+    """The suite with its images corrupted, or without the experts of some tasks, whose heads and images stay."""
+    if unseen:
+        return hide(same.suite, same_role(unseen, same.suite.tasks))
+    return same.suite if condition == CLEAN else corrupt(same.suite, condition, severity, seed)
+
+
+def _situation(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What `situated` takes. Draws of images are not another situation, so long as nothing is drawn in them."""
+    condition, unseen = about.get("condition", CLEAN), tuple(about.get("unseen", ()))
+    seed = 0 if condition == CLEAN else about["seed"]
+    return {"condition": condition, "severity": about.get("severity", 0), "unseen": unseen, "seed": seed}
+
+
+def _told(suite: Suite, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the rows of a cell apart that was learned elsewhere."""
+    unseen = same_role(about.get("unseen", ()), suite.tasks)
+    return {"condition": about.get("condition", CLEAN), **({"unseen": ", ".join(unseen)} if unseen else {})}
+
+
+def _starts(suite: Suite, wanted: Iterator[tuple[str, Cell]]) -> list[dict[str, Any]]:
+    """Rows of the merged models that cells start from elsewhere, measured as these are."""
+    rows, begun = [], set()
+    for _, about in wanted:
+        situation = _situation(about)
+        which = about["start"], *situation.values()
+        if which in begun or not ({"condition", "unseen"} & about.keys()):
+            continue
+        begun.add(which)
+        part = situated(Same(suite), **situation)
+        merged = measuring.fit(part, about["start"], seed=about["seed"])
+        identity = {"method": about["start"], "group": "all", "seed": about["seed"], **_told(suite, about)}
+        rows += [{**identity, **row} for row in _rows(part, merged, about["setting"])]
+    return rows
+
+
+def _rows(suite: Suite, merged: Merged, setting: str) -> list[dict[str, Any]]:
+    """One row per task and their average; of seen and of unseen tasks, where the suite has such."""
+    frame = evaluate(suite, merged, setting=setting, outcomes=True)
+    seen = frame["task"].isin(suite.tasks)
+    if seen.all():
+        return measuring.rows_of(frame)
+    parts = ("seen", frame[seen]), ("unseen", frame[~seen])
+    return [row for group, part in parts for row in measuring.rows_of(part.reset_index(drop=True), group=group)]
 
 
 def cells(
@@ -76,6 +127,9 @@ def cells(
     at_images: int,
     transductive: Sequence[str] = (),
     tensor_rates: Sequence[float] = (),
+    corruptions: Sequence[str] = (),
+    severity: int = 3,
+    unseen: Sequence[Sequence[str]] = (),
     seeds: Sequence[int],
     steps: int,
     tensor_lr: float,
@@ -93,8 +147,10 @@ def cells(
         starts, from_starts: of the slice over starts, per tensor, at ``at_images``, and its objectives.
         at_images: images per task of the other slices.
         transductive: objectives that also learn from, and are measured on, all test images.
-        tensor_rates: other rates of Adam on coefficients per tensor, in the slice over images.
-        seeds: of the images and their order.
+        tensor_rates: other rates of Adam on coefficients per tensor, in the slice over images, of its first objective.
+        corruptions, severity: of all images, those learned from too, with the recipe and with AdaMerging's choices.
+        unseen: tasks, under the suite's names or those of another profile, whose experts are left out, with the same.
+        seeds: of the images and their order, and of the corruptions.
         steps, batch_size: of Adam.
         tensor_lr: its rate on coefficients per tensor.
         component_lr, weights_lr: its rates on coefficients per component and on weights.
@@ -104,12 +160,23 @@ def cells(
     wanted += [("tsv_m", g, o, at_images, inductive, rates[g]) for o in objectives for g in grains]
     wanted += [(s, "tensor", o, at_images, inductive, tensor_lr) for s in starts for o in from_starts]
     wanted += [("tsv_m", g, o, 0, "transductive", rates[g]) for o in transductive for g in grains]
-    wanted += [("tsv_m", "tensor", o, n, inductive, r) for r in tensor_rates for o in by_images for n in images]
+    wanted += [("tsv_m", "tensor", o, n, inductive, r) for r in tensor_rates for o in by_images[:1] for n in images]
+    elsewhere = {name: {"condition": name, "severity": severity} for name in corruptions}
+    elsewhere |= {f"without-{'-'.join(split)}": {"unseen": list(split)} for split in unseen}
+    both = [(s, g, o, at_images, inductive, rates[g]) for s, g, o in (RECIPE, CHOICES)]
     for seed in seeds:
-        for start, grain, objective, count, setting, lr in dict.fromkeys(wanted):
+        common = {"seed": seed, "steps": steps, "batch_size": batch_size}
+        for cell in dict.fromkeys(wanted):
+            start, grain, objective, count, setting, lr = cell
             parts = [start, grain, objective, str(count or "all")]
             parts += ["same"] * (setting != inductive) + [f"{lr:g}"] * (lr != rates[grain]) + [str(seed)]
-            yield "-".join(parts), {
-                "start": start, "grain": grain, "objective": objective, "images": count, "setting": setting,
-                "seed": seed, "steps": steps, "lr": lr, "batch_size": batch_size,
-            }  # fmt: skip
+            yield "-".join(parts), {**_named(cell), **common}
+        for where, changed in elsewhere.items():
+            for cell in both:
+                start, grain, objective, count, *_ = cell
+                name = "-".join([start, grain, objective, str(count or "all"), where, str(seed)])
+                yield name, {**_named(cell), **common, **changed}
+
+
+def _named(cell: tuple[Any, ...]) -> Cell:
+    return dict(zip(("start", "grain", "objective", "images", "setting", "lr"), cell, strict=True))

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..frames import AVERAGE, labels
+from ..robustness.show import names
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
-from . import GRAINS, METHOD, OBJECTIVES, STARTS, WEIGHTS
+from . import CHOICES, GRAINS, METHOD, OBJECTIVES, RECIPE, STARTS, WEIGHTS, plain
 from .numbers import FROM, INDUCTIVE
 
 COLOURS = {"tensor": "#D55E00", "component": "#00795B", WEIGHTS: "#3C4E7C"}
@@ -30,6 +31,7 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
 
     ``rate`` is missing where a cell was learned at the run's own rate.
     """
+    rows = plain(rows)
     sample, own = Sample(rows), rows[(rows["method"] == METHOD) & (rows["task"] == AVERAGE)]
     factors, lines = ["start", "grain", "objective", "images", "setting", "rate"], []
     own = own if "rate" in own else own.assign(rate=np.nan)
@@ -66,6 +68,7 @@ def over_images(rows: pd.DataFrame, objectives: Sequence[str]) -> Figure:
         rows: of the record.
         objectives: one panel each.
     """
+    rows = plain(rows)
     frame, label = cells(rows).query("start == @FROM and setting == @INDUCTIVE"), labels(rows)
     frame = frame.assign(images=frame["images"].replace(0, _half_of(rows)).astype(int))
     figure, panels = plt.subplots(
@@ -100,6 +103,7 @@ def over_images(rows: pd.DataFrame, objectives: Sequence[str]) -> Figure:
 @styled
 def by_objective(rows: pd.DataFrame, images: int) -> Figure:
     """Accuracy on other images, one line of markers per objective, one marker per fineness, from TSV-M."""
+    rows = plain(rows)
     frame = cells(rows).query("start == @FROM and images == @images and setting == @INDUCTIVE and rate.isna()")
     objectives = [name for name in OBJECTIVES if name in set(frame["objective"])][::-1]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.55 * len(objectives) + 1.5))
@@ -124,6 +128,7 @@ def by_objective(rows: pd.DataFrame, images: int) -> Figure:
 @styled
 def from_starts(rows: pd.DataFrame) -> Figure:
     """From each start's accuracy to what one coefficient per tensor makes of it, one arrowhead per objective."""
+    rows = plain(rows)
     frame = cells(rows).query("grain == 'tensor' and setting == @INDUCTIVE and rate.isna()")
     starts = [start for start in STARTS if start in set(frame["start"])][::-1]
     at = frame[frame["start"] != FROM]["images"]
@@ -143,6 +148,42 @@ def from_starts(rows: pd.DataFrame) -> Figure:
     axes.tick_params(axis="y", length=0)
     _legend(figure, axes)
     return figure
+
+
+@styled
+def elsewhere(rows: pd.DataFrame) -> Figure:
+    """The recipe and AdaMerging's choices, each from its start, under every corruption and without some experts.
+
+    Ticks are the starts, markers with 95 % intervals what learning made of them.
+    """
+    places = _places(rows)
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.42 * len(places) + 1.4))
+    sample, names_of = Sample(rows), {RECIPE: "the recipe", CHOICES: "AdaMerging's choices"}
+    for y, which in enumerate(reversed(places.values())):
+        for (start, grain, objective), name in names_of.items():
+            ends = sample.average(METHOD, start=start, grain=grain, objective=objective, **which)
+            value, low, high = interval(ends)
+            hue, height = COLOURS[grain], y + (0.15 if grain == RECIPE[1] else -0.15)
+            before = sample.average(start, **which)[0]
+            axes.plot([before, before], [height - 0.14, height + 0.14], color=hue, lw=2,
+                      label=None if y else f"{STARTS[start]}, where it starts")  # fmt: skip
+            axes.plot([low, high], [height, height], color=hue, lw=1.6)
+            axes.plot(value, height, MARKERS[grain], color=hue, ms=5.5, label=None if y else name)
+    axes.set_yticks(range(len(places)), list(places)[::-1])
+    axes.set(xlabel="accuracy on other images (%)", ylim=(-0.6, len(places) - 0.4))
+    axes.tick_params(axis="y", length=0)
+    _legend(figure, axes, columns=2)
+    return figure
+
+
+def _places(rows: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """What a line of `elsewhere` is called → the columns that its rows have."""
+    conditions = [condition for condition in rows["condition"].unique() if condition != "clean"]
+    places = dict(zip(names(conditions), ({"condition": condition} for condition in conditions), strict=True))
+    for split in rows["unseen"].dropna().unique() if "unseen" in rows else []:
+        places |= {f"without {split}: the others": {"group": "seen", "unseen": split}}
+        places |= {f"without {split}: these two": {"group": "unseen", "unseen": split}}
+    return places
 
 
 def _legend(figure: Figure, axes: Axes, columns: int | None = None) -> None:

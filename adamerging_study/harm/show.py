@@ -17,6 +17,8 @@ from .numbers import gains
 
 COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
 MARKERS = {"entropy": "o", "diverse": "s", "prior": "^", "imitation": "D"}
+FAR = 2.0
+"""How many times as far from the start as nine in ten others a case has to be to stand at the edge, as a number."""
 
 
 def cases(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,28 +43,41 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def over_situations(rows: pd.DataFrame) -> Figure:
-    """One panel per objective, one line per situation: the last state (open) and the one the guard kept (filled)."""
+    """One panel per objective, one line per situation: the last state (open) and the one the guard kept (filled).
+
+    Cases far from all others stand at the edge as numbers.
+    """
     frame = cases(rows)
+    far = frame["gain"].abs() > FAR * frame["gain"].abs().quantile(0.9)  # would press all others together
     situations, objectives = list(dict.fromkeys(frame["situation"])), list(dict.fromkeys(frame["objective"]))
     figure, panels = plt.subplots(
         1, len(objectives), figsize=(WIDTH, 0.34 * len(situations) + 1.4), sharex=True, sharey=True, squeeze=False
     )
+    places = np.arange(len(situations))[::-1]
     for axes, objective in zip(panels[0], objectives, strict=True):
         axes.axvline(0, color="#777777", lw=0.9, ls="--", zorder=0)
         for state, shift, face in ((LAST, 0.15, "white"), (KEPT, -0.15, COLOURS[objective])):
-            part = frame[(frame["objective"] == objective) & (frame["state"] == state)].set_index("situation")
-            part, heights = part.reindex(situations), np.arange(len(situations))[::-1] + shift
+            own = (frame["objective"] == objective) & (frame["state"] == state)
+            part, heights = frame[own & ~far].set_index("situation").reindex(situations), places + shift
             axes.hlines(heights, part["low"], part["high"], color=COLOURS[objective], lw=1.4)
-            axes.plot(part["gain"], heights, MARKERS[objective], color=COLOURS[objective], mfc=face, ms=5,
-                      label=STATES[state])  # fmt: skip
+            axes.plot(part["gain"], heights, MARKERS[objective], color=COLOURS[objective], mfc=face, ms=5)
+            for _, case in frame[own & far].iterrows():
+                right, at = case["gain"] > 0, places[situations.index(case["situation"])] + shift
+                value = f"{case['gain']:+.0f}".replace("-", "−")
+                axes.text(float(right), at, f"{value} →" if right else f"← {value}", ha="right" if right else "left",
+                          va="center", fontsize=8.5, color=COLOURS[objective],
+                          transform=axes.get_yaxis_transform())  # fmt: skip
         axes.set_title(fill(OBJECTIVES[objective], 11), fontsize=9.5)
         axes.set_ylim(-0.7, len(situations) - 0.3)
         axes.tick_params(axis="y", length=0)
-    panels[0, 0].set_yticks(np.arange(len(situations))[::-1], [told(name) for name in situations])
+    panels[0, 0].set_yticks(places, [told(name) for name in situations])
     middle, odd = divmod(len(objectives), 2)
     panels[0, middle].set_xlabel("points above the start (dashed)", x=0.5 if odd else 0)
-    handles, names = panels[0, -1].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+    handles = [
+        plt.Line2D([], [], marker="o", ls="", ms=5, color="#4A4A4A", mfc=face, label=STATES[state])
+        for state, face in ((LAST, "white"), (KEPT, "#4A4A4A"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
     return figure
 
 

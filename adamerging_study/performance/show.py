@@ -92,7 +92,7 @@ def ranking(rows: pd.DataFrame, arch: str = "ViT-B-32") -> pd.DataFrame:
 
 
 def ranking_in_words(rows: pd.DataFrame, arch: str = "ViT-B-32") -> list[str]:
-    """What the table shows, one sentence a line: best method, gains over Task Arithmetic and Ties at their best λ."""
+    """What the table shows, one sentence per line: best method, gains over Task Arithmetic and Ties at their best λ."""
     ours, label = averages(rows), labels(rows)
     merged = ours.drop(index=list(BOUNDS), errors="ignore")
     best = merged.idxmax()

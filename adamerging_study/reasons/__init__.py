@@ -8,7 +8,7 @@ LEAST_LOSS = 1.0
 """Points that merging must have cost a task, for a recovered share of them to mean anything."""
 
 FACE = Face(
-    question="On which tasks does lowering entropy win accuracy back, and what does it hang on?",
+    question="On which tasks does lowering entropy win accuracy back, and what does it depend on?",
     factors={
         "kind": "rows that measure no images: classes (how many a task has) and spearman (the rank correlation of "
         "entropy and loss over its images before adaptation), both in value",

@@ -205,7 +205,7 @@ def chance(x: pd.Series, y: pd.Series) -> float:
     Arguments:
         x, y: one value per task, of at most nine tasks: every order is tried.
     """
-    # Centred ranks: with them an inner product is the correlation, but for a factor that no order changes.
+    # Centred ranks: with them an inner product is the correlation, except for a factor that no order changes.
     first, second = (rank - rank.mean() for rank in (rankdata(x), rankdata(y)))
     orders = np.array(list(itertools.permutations(first))) @ second
     return float(np.mean(np.abs(orders) >= abs(first @ second) - 1e-9))

@@ -1,5 +1,14 @@
-// Names and numbers of a figure's marks: to the mouse, to a finger, and to the arrow keys of whoever tabs to it.
+// Names and numbers of a figure's marks: to the mouse, to a finger, and to the arrow keys of whoever tabs to it. And
+// where a number in the text comes from, to fingers and the Tab key; the mouse has the browser's own box for that.
 const REACH = 24; // pixels
+
+function toldBox() {
+  const told = document.createElement("span");
+  told.className = "hover-told";
+  told.setAttribute("role", "status");
+  told.hidden = true;
+  return told;
+}
 
 function nearest(spots, x, y, width, height) {
   let best = null;
@@ -14,10 +23,7 @@ function watch(image, spots, run) {
   const frame = document.createElement("span");
   frame.className = "hover-frame";
   image.replaceWith(frame);
-  const told = document.createElement("span");
-  told.className = "hover-told";
-  told.setAttribute("role", "status");
-  told.hidden = true;
+  const told = toldBox();
   frame.append(image, told);
   frame.tabIndex = 0;
   frame.setAttribute("role", "group");
@@ -51,7 +57,35 @@ function watch(image, spots, run) {
   });
 }
 
+function watchNumbers(numbers) {
+  const told = toldBox();
+  told.classList.add("of-number");
+  document.body.append(told);
+  let asked = null;
+
+  function show(number) {
+    asked = number;
+    told.hidden = number === null;
+    if (number === null) return;
+    told.textContent = number.title;
+    const [around, seen] = [number.getBoundingClientRect(), document.documentElement.clientWidth];
+    told.style.left = `${Math.max(8, Math.min(around.left, seen - told.offsetWidth - 8)) + scrollX}px`;
+    told.style.top = `${around.bottom + scrollY + 4}px`;
+  }
+
+  for (const number of numbers) {
+    number.tabIndex = 0;
+    number.addEventListener("focus", () => show(number));
+    number.addEventListener("blur", () => show(null));
+    number.addEventListener("click", () => show(number)); // after Escape, and where a tap gives no focus
+  }
+  document.addEventListener("keydown", (event) => event.key === "Escape" && show(null));
+  document.addEventListener("pointerdown", (event) => asked?.contains(event.target) || show(null));
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+  const numbers = document.querySelectorAll("abbr.measured[title]");
+  if (numbers.length) watchNumbers(numbers);
   for (const data of document.querySelectorAll("script.figure-hover")) {
     const { run, figures } = JSON.parse(data.textContent);
     let cell = data.previousElementSibling;

@@ -1,8 +1,9 @@
-// Sort, filter and save every data frame of the book; no library, works from disk and by keyboard.
+// Sort, filter and save every data frame of the book; no library, works from disk and by keyboard. Tables written in
+// Markdown only say where their columns are cut off.
 (() => {
   let captions = 0;
   const text = (cell) => (cell ? cell.textContent.trim() : "");
-  const number = (value) => Number.parseFloat(value.replace(/[−–]/g, "-").replace(/[\s,%]/g, ""));
+  const number = (value) => Number.parseFloat(value.replace(/[−–]/g, "-").replace(/[\s,%<]/g, ""));
   const compare = (a, b, sign) => {
     const [x, y] = [number(a), number(b)];
     if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1; // cells without a number stay at the end
@@ -26,7 +27,7 @@
   // A column of numbers stands at the right, with points under each other; a minus sign is as long as a plus.
   function alignNumbers(column) {
     const told = column.map((cell) => text(cell.firstChild));
-    const numeric = /^[+−-]?[\d,]*\.?\d+ ?[%sx×]?$/;
+    const numeric = /^(?:< )?[+−-]?[\d,]*\.?\d+ ?[%sx×]?$/;
     const numbers = told.filter((value) => numeric.test(value));
     if (!numbers.length || told.some((value) => !numeric.test(value) && !["", "–"].includes(value))) return false;
     const digits = (value) => (value.match(/\.\d+/) || [""])[0].length;
@@ -106,5 +107,10 @@
     cueWhereCut(scroll, table);
   }
 
-  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("table.dataframe").forEach(enhance));
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("table.dataframe").forEach(enhance);
+    for (const table of document.querySelectorAll(".pst-scrollable-table-container > table")) {
+      cueWhereCut(table.parentElement, table);
+    }
+  });
 })();

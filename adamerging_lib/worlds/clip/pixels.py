@@ -12,7 +12,7 @@ from PIL import Image
 from ...runtime.compat import import_torchvision
 from .tasks import ClipTask, mend
 
-# What Pillow raises for bytes that are no image, or half of one.
+# What Pillow raises for bytes that are not an image, or half of one.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -40,7 +40,7 @@ def decode(item: tuple[str, bytes], size: int, task: ClipTask) -> np.ndarray:
     """`preprocess` of an image and the words for where it stands.
 
     Raises:
-        ValueError: naming the place, where the bytes are no image.
+        ValueError: naming the place, where the bytes are not an image.
     """
     where, data = item
     try:

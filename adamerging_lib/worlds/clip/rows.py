@@ -178,7 +178,7 @@ def _tar_labels(path: Path, task: ClipTask) -> np.ndarray:
     try:
         return np.array([int(data) for _, data in _members(path, task.label)], np.int64)
     except ValueError as error:
-        raise ValueError(f"{path}: one of its labels is no whole number ({error}): {mend(task)}") from error
+        raise ValueError(f"{path}: one of its labels is not a whole number ({error}): {mend(task)}") from error
 
 
 def _tar_images(path: Path, task: ClipTask, rows: np.ndarray) -> Iterator[tuple[int, bytes]]:

@@ -1,6 +1,6 @@
 """Images of the hub's data sets, decoded and preprocessed once into a file that is mapped into memory from then on.
 
-A store is a folder in the cache: ``images.npy`` (uint8 ``[n, 3, size, size]``, 150 kB an image at 224 px), in the same
+A store is a folder in the cache: ``images.npy`` (uint8 ``[n, 3, size, size]``, 150 kB per image at 224 px), in the same
 order ``labels.npy`` and, once all are there, ``store.json``. Its name holds a digest of what it was made from: the task
 and its class order, split, size, draw, and of every source file its name, its length and its last mebibyte, where
 parquet has its index. A file that was changed further ahead and kept its length would go unnoticed.

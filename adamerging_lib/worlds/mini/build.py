@@ -66,7 +66,7 @@ def _captioned(chunk: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
 
 
 def draw_pretraining(folder: Path, count: int, workers: int) -> tuple[Tensor, list[str]]:
-    """The captioned images, drawn by several processes; kept as files until the zoo is done (3 kB an image)."""
+    """The captioned images, drawn by several processes; kept as files until the zoo is done (3 kB per image)."""
     images_path, captions_path = folder / "images.npy", folder / "captions.json"
     if not captions_path.is_file():
         images = np.lib.format.open_memmap(images_path, "w+", np.uint8, (count, 3, 32, 32))

@@ -38,7 +38,7 @@ def timed(work: Path, stage: str) -> Iterator[None]:
 
 
 def seconds(work: Path) -> dict[str, int]:
-    """Seconds a stage so far."""
+    """Seconds spent on each stage so far."""
     path = work / "seconds.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

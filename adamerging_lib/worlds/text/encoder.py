@@ -76,7 +76,7 @@ class TextEncoder(nn.Module):
 
 
 def hidden_states(bert: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Last hidden states ``[n, length, width]`` of a ``BertModel``, and which tokens are no padding ``[n, length]``."""
+    """Last hidden states ``[n, length, width]`` of a ``BertModel``; which tokens are not padding ``[n, length]``."""
     mask, ends = tokens != PAD, (tokens == SEP).long()
     second = ((ends.cumsum(1) - ends) > 0) & mask  # what stands behind the first [SEP]
     # Four dimensions are taken as they are; of two, transformers looks at the values, which vmap does not allow.

@@ -41,8 +41,8 @@ from .packs import SPLITS
 from .tasks import HUB, HUB_TASKS
 
 SIDE, QUALITY, SEED = 128, 95, 0
-IMAGES = {"train": 4000, "test": 2000}  # a task, about
-LEAST = {"train": 25, "test": 5}  # a class
+IMAGES = {"train": 4000, "test": 2000}  # per task, about
+LEAST = {"train": 25, "test": 5}  # per class
 ROOM = 20_000  # bytes that an image takes at most, on average: photographs take about 10,000
 
 
@@ -66,7 +66,7 @@ def make_pack(name: str, root: Path) -> Path:
 
 
 def most(split: str, classes: int) -> int:
-    """Images a class that a pack takes, where the data set has them."""
+    """Images per class that a pack takes, where the data set has them."""
     return max(LEAST[split], round(IMAGES[split] / classes))
 
 

@@ -1,4 +1,4 @@
-"""Image sets as packs: one ``.npz`` file a set, with arrays or with JPEG bytes; nothing in it is executed.
+"""Image sets as packs: one ``.npz`` file per set, with arrays or with JPEG bytes; nothing in it is executed.
 
 A pack lies in the assets' folder (``$ADAMERGING_ASSETS``) or in its ``tiny`` folder, in one of two layouts. Both
 hold ``classnames``, text ``[classes]`` in label order, and labels are whole numbers from 0.
@@ -63,7 +63,7 @@ def opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
                 raise ValueError("it holds a single array")
             yield archive
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no readable .npz file ({error}): it may be cut short, copy it again") from error
+        raise ValueError(f"{path} is not a readable .npz file ({error}): it may be cut short, copy it again") from error
 
 
 def read_pack(path: Path, split: str, size: int) -> TaskData:
@@ -74,7 +74,7 @@ def read_pack(path: Path, split: str, size: int) -> TaskData:
     Arguments:
         path: the pack.
         split: ``train`` or ``test``.
-        size: pixels a side.
+        size: pixels per side.
 
     Raises:
         ValueError: naming the pack and what does not fit its layout.
@@ -130,7 +130,9 @@ def _jpegs(pack: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[Iter
             try:
                 yield Image.open(file, formats=("JPEG",)).convert("RGB")
             except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{path}: image {place} is no readable JPEG ({error}): make the pack again") from error
+                raise ValueError(
+                    f"{path}: image {place} is not a readable JPEG ({error}): make the pack again"
+                ) from error
 
     return decoded(), labels[chosen]
 

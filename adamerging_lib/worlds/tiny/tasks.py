@@ -25,7 +25,7 @@ class Setting:
     """What tells a tiny profile from the others.
 
     Arguments:
-        image_size: pixels a side.
+        image_size: pixels per side.
         shorter: its models are trained for the recipe's steps divided by this.
     """
 

@@ -153,7 +153,7 @@ def pretrained_encoder(path: Path, image_size: int) -> nn.Module:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}{mend}") from error
     except RuntimeError as error:  # such as those of a model with a distillation token
-        raise CheckpointError(f"{path}: the positions are no ViT-Ti/16's ({error}){mend}") from error
+        raise CheckpointError(f"{path}: the positions are not those of a ViT-Ti/16 ({error}){mend}") from error
     return encoder.eval().requires_grad_(False)
 
 
@@ -181,7 +181,7 @@ def tiny_head(task: str, files: Mapping[str, Path], image_size: int, encoder: nn
     Arguments:
         task: task id.
         files: of `asset_files`.
-        image_size: pixels a side.
+        image_size: pixels per side.
         encoder: with θ0.
     """
 

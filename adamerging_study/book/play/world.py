@@ -47,7 +47,7 @@ class Rounded:
 
     Arguments:
         pretrained: tensor name → θ0, eight bits.
-        vectors: task → tensor name → task vector, four bits, or eight where it is no matrix.
+        vectors: task → tensor name → task vector, four bits, or eight where it is not a matrix.
     """
 
     pretrained: Mapping[str, Quantised]
