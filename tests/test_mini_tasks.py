@@ -1,13 +1,20 @@
 """The mini suite's images: seeded, disjoint, balanced, and drawn from the split's own scans."""
 
 import itertools
+import json
+import os
+import subprocess
+import sys
 
+import elsewhere
 import numpy as np
 import pytest
 import torch
 
 from adamerging_lib.runtime.sources import module_files
 from adamerging_lib.worlds.mini.tasks import SIZES, SPLITS, TASKS, digits, pretraining, render
+from adamerging_lib.worlds.mini.world import mini_heads
+from adamerging_lib.worlds.zoo import load_checkpoint, load_clip
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -89,3 +96,20 @@ def test_images_do_not_depend_on_torch_threads():
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(one, two)
+
+
+def test_another_processor_has_the_same_images_and_heads():
+    """Kept fits are found by digests of these: one bit more or less, and a machine would make all of them anew."""
+    slower = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4", "ATEN_CPU_CAPABILITY": "default"}
+    slower |= {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
+    program = [sys.executable, "-W", "ignore::ImportWarning", elsewhere.__file__]
+    found = subprocess.run(program, env={**os.environ, **slower}, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout) == elsewhere.digests()
+
+
+def test_the_shipped_heads_are_those_of_the_shipped_text_tower():
+    made, shipped = mini_heads(load_clip(), tuple(TASKS)), load_checkpoint("heads")
+    assert made.keys() == shipped.keys()
+    for task, head in made.items():
+        torch.testing.assert_close(shipped[task], head, rtol=1e-4, atol=1e-4)

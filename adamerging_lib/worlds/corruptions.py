@@ -61,6 +61,7 @@ IMAGENET_C: dict[str, tuple] = {
 }  # fmt: skip
 CORRUPTIONS = tuple(CIFAR_C)
 """Names as in the published tables, in their order."""
+_LAST_BITS = 1e-9  # grey levels; those of a blur are exact to about 1e-13
 _MIDDLE = (32 * 224) ** 0.5  # 85 px: as far from 32 as from 224
 
 
@@ -119,8 +120,11 @@ def corrupt_images(
     for index, image in enumerate(images):
         digest = hashlib.sha256(f"{seed}|{task}|{name}|{severity}|{index}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-        # The published scripts cut grey levels off too, where rounding would be half a level brighter.
-        drawn[index] = np.clip(draw(image.transpose(1, 2, 0), setting, rng), 0, 255).astype(np.uint8).transpose(2, 0, 1)
+        # The published scripts cut grey levels off too, where rounding would be half a level brighter. A level that
+        # only its last bits keep from being whole is whole, as in an even area that is blurred: those bits depend on
+        # the processor.
+        levels = np.clip(draw(image.transpose(1, 2, 0), setting, rng), 0, 255)
+        drawn[index] = (levels + _LAST_BITS).astype(np.uint8).transpose(2, 0, 1)
     return drawn
 
 

@@ -28,7 +28,7 @@ from ...forward import resolve_device
 from ...methods import individual, traditional_mtl, zero_shot
 from ...runtime.atomic import atomic
 from ...runtime.environment import environment
-from ...state import sha256
+from ...state import load, save, sha256
 from ...suite import TaskData, normalise
 from ..encoders import MINI_MEAN, MINI_STD, MiniConfig, mini_clip, mini_tokenize
 from ..training import fine_tune, pre_train
@@ -126,14 +126,28 @@ class Builder:
         save_checkpoint("text", pack_text(model, saved["tokens"]), self.out)
         return model.eval()
 
-    def tune(self, name: str, clip: nn.Module, data: Mapping[str, TaskData], plan: Schedule, seed: int) -> None:
+    def heads(self, clip: nn.Module) -> dict[str, Tensor]:
+        """The heads of all tasks, of the text tower, unless the work folder has them; in full precision."""
+        path = self.out / "heads.safetensors"
+        if not path.is_file():
+            save(path, mini_heads(clip.cpu(), list(TASKS)))
+        return load(path)
+
+    def tune(
+        self,
+        name: str,
+        clip: nn.Module,
+        data: Mapping[str, TaskData],
+        heads: Mapping[str, Tensor],
+        plan: Schedule,
+        seed: int,
+    ) -> None:
         """Fine-tune a copy of the vision tower on one task or on all, unless that is done."""
         if (self.out / f"{name}.safetensors").is_file():
             return
         start = mini_clip(self.recipe.encoder)
         start.load_state_dict(clip.state_dict())
         encoder, checkpoint = start.visual, self.work / f"{name}.pt"
-        heads = {task: head.cpu() for task, head in mini_heads(clip.cpu(), list(data)).items()}
         settings = {**asdict(plan), "seed": seed}
         options = {"device": self.device, "checkpoint": checkpoint, "label": name}
         with timed(self.work, "joint" if name == "joint" else "fine-tuning"):
@@ -143,16 +157,17 @@ class Builder:
 
     def run(self) -> dict[str, Any]:
         """All stages; returns the manifest."""
-        clip = self.clip()
+        clip, plan = self.clip(), self.recipe.fine_tuning
+        heads = self.heads(clip)
         data = {task: mini_images(task, "train") for task in TASKS}
         for place, task in enumerate(TASKS):
-            self.tune(task, clip, {task: data[task]}, self.recipe.fine_tuning, self.recipe.fine_tuning.seed + place)
-        self.tune("joint", clip, data, self.recipe.joint, self.recipe.joint.seed)
+            self.tune(task, clip, {task: data[task]}, heads, plan, plan.seed + place)
+        self.tune("joint", clip, data, heads, self.recipe.joint, self.recipe.joint.seed)
         return self.finish()
 
     def finish(self) -> dict[str, Any]:
         """Write the manifest, then measure what was written, as a user will load it."""
-        names = ["pretrained", "text", *TASKS, "joint"]
+        names = ["pretrained", "text", "heads", *TASKS, "joint"]
         manifest: dict[str, Any] = {
             "schema": SCHEMA,
             "recipe": self.recipe.plain(),

@@ -14,7 +14,7 @@ from adamerging_lib.layers import block_rows
 from adamerging_lib.suite import Suite
 from adamerging_lib.worlds.encoders import MINI_MEAN, MINI_STD
 from adamerging_lib.worlds.mini.tasks import TASKS
-from adamerging_lib.worlds.mini.world import mini_heads, mini_images
+from adamerging_lib.worlds.mini.world import mini_images
 from adamerging_lib.worlds.zoo import load_checkpoint, load_clip, read_manifest
 
 from ... import claims, fits
@@ -56,11 +56,10 @@ class Rounded:
 
 def small_suite(images: int = IMAGES) -> Suite:
     """The drawn world with so many test images per task, of which no others are drawn: that would take a minute."""
-    manifest, clip = read_manifest(), load_clip()
-    with torch.no_grad():
-        heads = mini_heads(clip, tuple(TASKS))
+    manifest = read_manifest()
+    encoder, heads = load_clip(manifest=manifest).visual, load_checkpoint("heads", manifest=manifest)
     return Suite(
-        profile=PROFILE, encoder=clip.visual, pretrained=dict(clip.visual.state_dict()),
+        profile=PROFILE, encoder=encoder, pretrained=dict(encoder.state_dict()),
         experts={task: load_checkpoint(task, manifest=manifest) for task in TASKS}, joint=None, heads=heads,
         test={task: mini_images(task, "test", images) for task in TASKS}, mean=MINI_MEAN, std=MINI_STD,
     )  # fmt: skip
