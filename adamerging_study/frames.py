@@ -62,7 +62,7 @@ def interval_half_widths(rows: pd.DataFrame) -> pd.DataFrame:
     seeds (`Sample`). Of rows without outcomes it is a bootstrap over images alone, from accuracy and n.
     """
     sample, frame = Sample(headline(rows)), _single(rows)
-    frame["half"] = [_half(sample.accuracy(row["method"], row["task"]), [row]) for row in frame.to_dict("records")]
+    frame["half"] = [half_width(sample.accuracy(row["method"], row["task"]), [row]) for row in frame.to_dict("records")]
     halves = frame.pivot_table(index="method", columns="task", values="half", sort=False)
     halves[AVERAGE] = _of_averages(sample, frame)
     return halves
@@ -92,11 +92,16 @@ def _single(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _of_averages(sample: Sample, single: pd.DataFrame) -> pd.Series:
     groups = single.groupby("method", sort=False)
-    return pd.Series({method: _half(sample.average(method), group) for method, group in groups})
+    return pd.Series({method: half_width(sample.average(method), group) for method, group in groups})
 
 
-def _half(drawn: np.ndarray, tasks: pd.DataFrame | Iterable[Mapping[str, Any]]) -> float:
-    """Half the interval of an array of `Sample`, or, where it has no draws, of the mean over so many tasks' rows."""
+def half_width(drawn: np.ndarray, tasks: pd.DataFrame | Iterable[Mapping[str, Any]]) -> float:
+    """Half a 95 % interval (points) of an array of `Sample`; where it has no draws, of the mean of these rows.
+
+    Arguments:
+        drawn: an average accuracy, percent, ``[1 + draws]``.
+        tasks: one row per task, with ``accuracy`` in percent and ``n``.
+    """
     _, low, high = interval(drawn)
     if low is None:
         low, high = average_confidence_interval(tasks)

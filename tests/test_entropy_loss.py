@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,6 +51,18 @@ def test_bins_are_open_on_the_left_and_the_last_has_no_end():
     assert found == {0: (3, 1.0), 1: (1, 3.0), 9: (2, 4.5), 10: (2, 6.5)}
 
 
+def test_bars_are_half_intervals_of_the_means():
+    rows = records.frame(made_up())
+    known = rows["kind"].eq("bin") & rows["bin"].ne(10)
+    rows.loc[known, "deviation"] = 2.0
+    halves = show.half_widths(rows, METHODS[0]).loc["a"]
+    assert halves[0] == halves[5] == pytest.approx(1.96 * 2 / 10**0.5) and np.isnan(halves[10])
+    bars = show.loss_by_entropy(rows).axes[0].collections
+    (_, (x, top)) = bars[0].get_segments()[1]
+    assert len(bars) == 3 and (x, top) == (5, pytest.approx(2 + 1.96 * 2 / 10**0.5))
+    assert show.half_widths(records.frame(made_up()), METHODS[0]).isna().all(axis=None)
+
+
 def test_bins_against_a_loop():
     generator = torch.Generator().manual_seed(0)
     uncertainty, loss = torch.rand(2, 500, generator=generator, dtype=torch.float64) * 1.5
@@ -57,6 +70,7 @@ def test_bins_against_a_loop():
         low, high = row["bin"] / 10, (row["bin"] + 1) / 10 if row["bin"] < 10 else math.inf
         inside = [v for e, v in zip(uncertainty.tolist(), loss.tolist(), strict=True) if low < e <= high]
         assert row["n"] == len(inside) and row["loss"] == pytest.approx(sum(inside) / len(inside))
+        assert row["deviation"] == pytest.approx(statistics.stdev(inside))
 
 
 @pytest.mark.parametrize("setting, images", [("transductive", 30), ("inductive", 15)])

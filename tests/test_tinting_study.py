@@ -39,7 +39,7 @@ KEPT = {"digits": (97.0, 90.0, 40.0), "signs": (100.0, 80.0, None)}
 
 
 def made_up(averages=AVERAGES, pilot=PILOT, kept=KEPT):
-    common = {"condition": "clean", "seed": 0}
+    common = {"condition": "clean", "seed": 0, "n": 100}
     cells = [(*which, None, level) for which, level in averages.items()]
     cells += [("tint", "pilot", "transductive", layer, level) for layer, level in pilot.items()]
     rows = []
@@ -218,6 +218,9 @@ def test_what_is_learned_draws_the_table(rows):
     axes = show.what_is_learned(rows).axes[0]
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == show.variants(rows)[::-1].tolist()
+    (bars,) = axes.collections
+    halves = [(right - left) / 2 for (left, _), (right, _) in bars.get_segments()]
+    assert halves == pytest.approx(show.variants_half_widths(rows)[::-1].tolist()) and min(halves) > 0.5
     names = [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()]
     assert names == show.variants(rows)[::-1].index.tolist()
 

@@ -58,7 +58,7 @@ def measure(
 
 
 def binned(uncertainty: Tensor, loss: Tensor) -> list[dict[str, float]]:
-    """Mean loss of the images in each bin of entropy, bins without an image left out.
+    """Mean and standard deviation of the loss of the images in each bin of entropy, bins without an image left out.
 
     Arguments:
         uncertainty: entropy of each image, nats, ``[n]``.
@@ -68,7 +68,8 @@ def binned(uncertainty: Tensor, loss: Tensor) -> list[dict[str, float]]:
     rows = []
     for number in range(BINS):
         if len(inside := loss[index == number]):
-            rows.append({"bin": number, "loss": inside.mean().item(), "n": len(inside)})
+            spread = {"deviation": inside.std().item()} if len(inside) > 1 else {}
+            rows.append({"bin": number, "loss": inside.mean().item(), "n": len(inside), **spread})
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..frames import labelled, labels, needs
@@ -38,6 +39,17 @@ def bins(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     return bins.pivot_table(index="task", columns="bin", values="loss", sort=False).sort_index(axis=1)
 
 
+def half_widths(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Half an approximate 95 % interval of each mean in `bins`, over images: 1.96 s / √n, the mean of several seeds'.
+
+    NaN for bins of a single image, and of records that keep no deviation.
+    """
+    bins = rows[(rows["kind"] == "bin") & (rows["method"] == method)]
+    halves = bins.assign(half=1.96 * bins.get("deviation", np.nan) / np.sqrt(bins["n"].astype(float)))
+    frame = halves.pivot_table(index="task", columns="bin", values="half", sort=False, dropna=False)
+    return frame.sort_index(axis=1)
+
+
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean loss, as in `bins`, and share of the images in each bin, all tasks pooled: bins × methods, as text."""
     bins = rows[(rows["kind"] == "bin") & (rows["task"] == ALL)]
@@ -51,11 +63,15 @@ def pooled(rows: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def loss_by_entropy(rows: pd.DataFrame) -> Figure:
-    """Mean loss in each bin of entropy, all tasks pooled (the paper's Figure 3 a), one line per method."""
+    """Mean loss in each bin of entropy, all tasks pooled (the paper's Figure 3 a), one line per method.
+
+    Bars are approximate 95 % intervals over images, see `half_widths`.
+    """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
     for method in _methods(rows):
         line = bins(rows, method).loc[ALL]
         axes.plot(line.index, line, "-o", ms=4, **_of(rows, method))
+        _bars(axes, line, half_widths(rows, method).loc[ALL], _of(rows, method)["color"])
     axes.set_xticks(range(len(BIN_NAMES)), BIN_NAMES, rotation=40, ha="right", rotation_mode="anchor")
     axes.set(xlabel="entropy of the prediction (nats)", ylabel="mean loss (nats)", ylim=(0, None))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -74,6 +90,7 @@ def loss_by_entropy_and_task(rows: pd.DataFrame) -> Figure:
         for method, frame in frames.items():
             line = frame.loc[task].dropna()
             axes.plot(line.index, line, "-o", ms=2.5, **_of(rows, method))
+            _bars(axes, line, half_widths(rows, method).loc[task], _of(rows, method)["color"])
         axes.set_title(task, loc="left")
         axes.set_xticks([0, 5, 10], [BIN_NAMES[0], BIN_NAMES[5], BIN_NAMES[10]])
     grid[0, 0].set_ylim(0, 1.05 * max(frame.drop(index=ALL).max().max() for frame in frames.values()))
@@ -127,6 +144,11 @@ def around(rho: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z, wide = np.arctanh(np.where(known, rho, 0)), 1.96 * np.sqrt((1 + rho**2 / 2) / np.where(known, n - 3, 1))
     low, high = (np.where(known, np.tanh(end), rho) for end in (z - wide, z + wide))
     return low, high
+
+
+def _bars(axes: Axes, line: pd.Series, half: pd.Series, tint: str) -> None:
+    half = half.reindex(line.index)
+    axes.vlines(line.index, (line - half).clip(lower=0), line + half, color=tint, lw=1.2)
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:

@@ -101,7 +101,7 @@ def expected_and_real(rows: pd.DataFrame) -> Figure:
             textcoords="offset points", ha="center" if above else "left", fontsize=8.5, color="#333333",
             arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "#777777"},
         )  # fmt: skip
-    axes.set(xlabel="lead that the experts' beliefs let expect (points)", ylabel="lead measured with labels (points)")
+    axes.set(xlabel="lead expected from the experts' predictions (points)", ylabel="lead measured with labels (points)")
     axes.legend(frameon=False, fontsize=9.5)
     return figure
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from adamerging_lib.layers import RESBLOCKS
 
-from ..frames import AVERAGE, labelled
+from ..frames import AVERAGE, half_width, labelled
+from ..sample import Sample
 from ..style import WIDTH, colour, styled
 from . import PILOT, VARIANTS
 
@@ -25,17 +26,32 @@ def average(rows: pd.DataFrame, method: str, variant: str | None = None, setting
     return float(own["accuracy"].mean()) if len(own) else float("nan")
 
 
+LEARNED: dict[str, tuple[str, str | None]] = {
+    "nothing (Task Arithmetic)": ("task_arithmetic", None),
+    "λ, by entropy (layer-wise AdaMerging)": ("layer_wise_adamerging", None),
+    "λ and head (Tint)": ("tint", None),
+    **{title: ("tint", variant) for variant, (title, _) in VARIANTS.items()},
+    "λ and head, confidence filter (Tint++)": ("tint_pp", None),
+    "the experts themselves": ("individual", None),
+}
+"""What is learned, in words → method and variant, from nothing to the experts."""
+
+
 def variants(rows: pd.DataFrame) -> pd.Series:
-    """What is learned, in words → average accuracy (percent), from nothing to the experts."""
-    found = {
-        "nothing (Task Arithmetic)": average(rows, "task_arithmetic"),
-        "λ, by entropy (layer-wise AdaMerging)": average(rows, "layer_wise_adamerging"),
-        "λ and head (Tint)": average(rows, "tint"),
-    }
-    found |= {title: average(rows, "tint", variant) for variant, (title, _) in VARIANTS.items()}
-    found["λ and head, confidence filter (Tint++)"] = average(rows, "tint_pp")
-    found["the experts themselves"] = average(rows, "individual")
+    """What is learned, in words → average accuracy (percent), in the order of `LEARNED`."""
+    found = {title: average(rows, *which) for title, which in LEARNED.items()}
     return pd.Series(found).rename_axis("what is learned")
+
+
+def variants_half_widths(rows: pd.DataFrame) -> pd.Series:
+    """What is learned, in words → half a 95 % interval (points) of its average, as in `frames.half_width`."""
+    sample, halves = Sample(rows, where={"setting": "transductive"}), {}
+    for title, (method, variant) in LEARNED.items():
+        own = sample.rows(method=method, variant=variant)
+        tasks = own[own["task"] != AVERAGE].groupby("task", as_index=False)[["accuracy", "n"]].mean()
+        drawn = sample.average(method, variant=variant)
+        halves[title] = half_width(drawn, tasks.to_dict("records")) if len(tasks) else float("nan")
+    return pd.Series(halves)
 
 
 def variants_text(rows: pd.DataFrame) -> pd.DataFrame:
@@ -96,13 +112,14 @@ def single_layers(rows: pd.DataFrame) -> Figure:
 
 @styled
 def what_is_learned(rows: pd.DataFrame) -> Figure:
-    """Average accuracy by what is learned."""
-    values = variants(rows)[::-1]
+    """Average accuracy by what is learned, with 95 % intervals."""
+    values, half = variants(rows)[::-1], variants_half_widths(rows)[::-1]
     figure, axes = plt.subplots(figsize=(WIDTH, 0.36 * len(values) + 0.7))
     axes.barh(range(len(values)), values, color="#9DB7CE")
+    axes.errorbar(values, range(len(values)), xerr=half, fmt="none", color="#222222", lw=1.2, capsize=2.5)
     axes.set_yticks(range(len(values)), [name.replace(", ", ",\n", 1) for name in values.index], fontsize=9)
     for place, value in enumerate(values):
-        axes.text(value - 0.6, place, f"{value:.1f}", va="center", ha="right", fontsize=9)
+        axes.text(1, place, f"{value:.1f}", va="center", ha="left", fontsize=9)
     axes.set_xlabel("average accuracy (%)")
     return figure
 
