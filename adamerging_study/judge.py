@@ -21,8 +21,8 @@ SPEAKERS = ("paper", "study")
 
 _REQUIRED = {"id", "claim", "by", "value"}
 _FIELDS = _REQUIRED | {"where", "published", "unit", "at_least", "at_most", "exact", "only", "why"}
-# Averages that are equal on paper differ in their last bits; no threshold is finer.
 _MOST = 4  # digits of a number in a table
+# Averages that are equal on paper differ in their last bits; no threshold is finer.
 _DIGITS = 9
 
 

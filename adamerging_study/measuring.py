@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,13 @@ def rows_of(frame: pd.DataFrame, **identity: Any) -> list[dict[str, Any]]:
         if outcome is not None:
             row[outcomes.FIELD] = outcomes.pack(outcome)
     return rows
+
+
+def rows_by_group(frame: pd.DataFrame, seen: Collection[str], **identity: Any) -> list[dict[str, Any]]:
+    """As `rows_of`, in ``group`` ``seen`` for the tasks that were merged and ``unseen`` for the others."""
+    merged = frame["task"].isin(seen)
+    parts = ("seen", frame[merged]), ("unseen", frame[~merged])
+    return [row for group, part in parts for row in rows_of(part.reset_index(drop=True), group=group, **identity)]
 
 
 def sweep(suite: Suite, method: str, scalings: Iterable[float], **options: Any) -> list[dict[str, Any]]:

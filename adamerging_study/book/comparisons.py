@@ -127,15 +127,16 @@ def comparison_text(name: str, run: str) -> str:
         return ""
     both = pd.concat(sides, axis=1, keys=["default", "this run"])
     both = both.loc[[key for key in dict.fromkeys([*sides[0].index, *sides[1].index])]]
-    for name in ("condition", "unseen"):  # a situation that this run did not look at is no line of its page
-        both = both[both.index.get_level_values(name).isin(sides[1].index.unique(name))]
+    for key in ("condition", "unseen"):  # where this run looked at one situation alone, the others are not its own
+        if len(own := sides[1].index.unique(key)) == 1:
+            both = both[both.index.get_level_values(key).isin(own)]
     if both.index.nlevels > 1:  # what is the same in every row says nothing
         both = both.droplevel([name for name in both.index.names[1:] if both.index.unique(name).size < 2])
     known = {**default["methods"], **variant["methods"]}
     rows = [
         [
             known[key[0]]["label"] if key[0] in known else key[0],
-            *("–" if pd.isna(part) else f"{part:g}" if isinstance(part, float) else part for part in key[1:]),
+            *(f"{part:g}" if isinstance(part, float) else part for part in key[1:]),
             *("–" if pd.isna(v) else f"{v:.1f}" for v in (a, b)),
             "–" if pd.isna(b - a) else f"{b - a:+.1f}",
         ]

@@ -224,9 +224,10 @@ class _Drawing(_Text):
         return super().run()
 
 
-def directive(make: Callable[..., str], note: Callable[..., str] | None = None) -> type[_Text]:
+def directive(
+    make: Callable[..., str], note: Callable[..., str] | None = None, kind: type[_Text] = _Text
+) -> type[_Text]:
     """A directive from a function of its arguments that gives MyST text, and from one that gives a note below it."""
-    kind = _Drawing if make is forest_text else _Text
     return type(make.__name__, (kind,), {"make": staticmethod(make), "note": note and staticmethod(note)})
 
 
@@ -287,9 +288,11 @@ NOTES = {
     "costs": _from_benchmark,
 }
 """Directive → what says below it what it was made from."""
+DRAWN = {"forest"}
+"""Directives whose function draws a picture into a file."""
 
 
 def setup(app) -> None:
     """Add the directives to Sphinx."""
     for name, make in DIRECTIVES.items():
-        app.add_directive(name, directive(make, NOTES.get(name)))
+        app.add_directive(name, directive(make, NOTES.get(name), _Drawing if name in DRAWN else _Text))

@@ -19,9 +19,7 @@ def experiments_text() -> str:
     rows = []
     for room in rooms.rooms():
         near = {profile: nearest(room, profile) for profile in worlds}
-        found = {profile: claims.record_of(room, profile) for profile in near.values()}
-        default = found.get(rooms.face(room).world)
-        if default is None:
+        if (default := claims.record_of(room, rooms.face(room).world)) is None:
             continue
         asked = f"{{doc}}`/notebooks/{room}`<br>{rooms.face(room).question}"
         rows.append([asked, minutes(records.read(default)["seconds"]), *(_counted(room, *at) for at in near.items())])

@@ -57,8 +57,8 @@ def measure(
         kept = traces.find(suite.profile, "gain", name, about, data) or traces.make(learn, suite, about, data)
         told = {factor: about[factor] for factor in FACTORS}
         told |= {"rate": about["lr"]} if about["lr"] != grid[f"{about['grain']}_lr"] else {}
-        identity = {"method": METHOD, "condition": "clean", "group": "all", "seed": about["seed"], **told}
-        rows += [{**identity, **_told(suite, about), **row} for row in kept.rows]
+        identity = {"method": METHOD, "group": "all", "seed": about["seed"], **told, **_told(suite, about)}
+        rows += [{**identity, **row} for row in kept.rows]
     return rows + _starts(suite, cells(**grid))
 
 
@@ -109,11 +109,9 @@ def _starts(suite: Suite, wanted: Iterator[tuple[str, Cell]]) -> list[dict[str, 
 def _rows(suite: Suite, merged: Merged, setting: str) -> list[dict[str, Any]]:
     """One row per task and their average; of seen and of unseen tasks, where the suite has such."""
     frame = evaluate(suite, merged, setting=setting, outcomes=True)
-    seen = frame["task"].isin(suite.tasks)
-    if seen.all():
+    if len(frame) == len(suite.tasks):
         return measuring.rows_of(frame)
-    parts = ("seen", frame[seen]), ("unseen", frame[~seen])
-    return [row for group, part in parts for row in measuring.rows_of(part.reset_index(drop=True), group=group)]
+    return measuring.rows_by_group(frame, suite.tasks)
 
 
 def cells(

@@ -23,6 +23,8 @@ COUNTS = (2, 8, FEW, 128, 0)
 """Images per task that numbers have names for, beside those of the run; 0 is all of the half."""
 FIRST = ("task_arithmetic", "tsv_m", "wudi")
 """The starts that the grid began with, of which a claim was made."""
+COMPARED = ("recipe", "choices", "recipe_over_start", "choices_over_start", "recipe_over_choices")
+"""What is told of each place with corrupted images or absent experts."""
 BEYOND = ("individual", "traditional_mtl")
 
 
@@ -108,7 +110,7 @@ def _elsewhere(sample: Sample) -> dict[str, np.ndarray]:
     for kind, places in kinds.items():
         for place, which in places.items():
             found |= {f"{name}_{place}": values for name, values in _compared(sample, which).items()}
-        for name in _compared(sample, {"condition": "nowhere"}):
+        for name in COMPARED:
             each = [found[f"{name}_{place}"] for place in places] or [sample.point(np.nan)]
             found[f"{name}_{kind}"] = np.mean(each, axis=0)
             if kind == "corrupted":
@@ -117,6 +119,7 @@ def _elsewhere(sample: Sample) -> dict[str, np.ndarray]:
 
 
 def _compared(sample: Sample, which: Mapping[str, object]) -> dict[str, np.ndarray]:
+    """`COMPARED`, of the rows that match."""
     found = {}
     which = {**which, "setting": INDUCTIVE}
     for name, (start, grain, objective) in {"recipe": RECIPE, "choices": CHOICES}.items():

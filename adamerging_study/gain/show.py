@@ -127,7 +127,7 @@ def by_objective(rows: pd.DataFrame, images: int) -> Figure:
 
 @styled
 def from_starts(rows: pd.DataFrame) -> Figure:
-    """From each start's accuracy to what one coefficient per tensor makes of it, one arrowhead per objective."""
+    """From each start's accuracy to what one coefficient per tensor makes of it, one marker per objective."""
     rows = plain(rows)
     frame = cells(rows).query("grain == 'tensor' and setting == @INDUCTIVE and rate.isna()")
     starts = [start for start in STARTS if start in set(frame["start"])][::-1]
@@ -179,10 +179,10 @@ def elsewhere(rows: pd.DataFrame) -> Figure:
 def _places(rows: pd.DataFrame) -> dict[str, dict[str, object]]:
     """What a line of `elsewhere` is called → the columns that its rows have."""
     conditions = [condition for condition in rows["condition"].unique() if condition != "clean"]
-    places = dict(zip(names(conditions), ({"condition": condition} for condition in conditions), strict=True))
+    places = {told: {"condition": name} for told, name in zip(names(conditions), conditions, strict=True)}
     for split in rows["unseen"].dropna().unique() if "unseen" in rows else []:
-        places |= {f"without {split}: the others": {"group": "seen", "unseen": split}}
-        places |= {f"without {split}: these two": {"group": "unseen", "unseen": split}}
+        places |= {f"without {split}: on others": {"group": "seen", "unseen": split}}
+        places |= {f"without {split}: on these": {"group": "unseen", "unseen": split}}
     return places
 
 

@@ -51,9 +51,7 @@ def measure(
             model = measuring.fit(part, method, learning=learning, seed=seed, device=device)
             frame = evaluations.evaluate(part, model, device=device)
             about = {"method": method, "condition": "clean", "unseen": ", ".join(unseen), "seed": seed}
-            hidden = frame["task"].isin(unseen)
-            for group, tasks in (("seen", frame[~hidden]), ("unseen", frame[hidden])):
-                rows += measuring.rows_of(tasks.reset_index(drop=True), group=group, **about)
+            rows += measuring.rows_by_group(frame, part.tasks, **about)
     return rows
 
 
