@@ -214,9 +214,10 @@ def test_statistics_are_told_by_how_they_rank_harm_and_by_what_they_let_through(
     assert (found["veto_agreement_harmed"], found["veto_agreement_share"]) == (0, pytest.approx(62.5))
     assert (found["veto_beliefs_harmed"], found["veto_beliefs_share"]) == (0, 100)
     assert (found["veto_entropy_harmed"], found["veto_entropy_share"]) == (2, 100)
+    assert (found["veto_both_harmed"], found["veto_both_share"]) == (0, 100)
     text = statistics(rows)
     assert text.loc["none"].tolist() == ["–", "2", "100"] and text["AUC"].tolist()[1:] == [
-        "1.00", "1.00", "0.00", "0.00", "1.00",
+        "1.00", "1.00", "0.00", "0.00", "1.00", "–",
     ]  # fmt: skip
     assert text.loc["agreement with the experts rose"].tolist()[1:] == ["0", "62"]
 

@@ -39,7 +39,7 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     and ``compared_harmed``; ``auc_STATISTIC``, the share of pairs of a fit that ended in harm and one that did not in
     which the change from start to last state speaks less for the former, ties by half; ``veto_STATISTIC_harmed`` and
     ``veto_STATISTIC_share`` (percent), fits that end in harm and the sum of gains that is kept where the last state is
-    kept if the statistic does not speak against it, else the start.
+    kept if the statistic does not speak against it, else the start; with ``both`` for beliefs and variety together.
     """
     points = gains(sample)
     points = {(situation.replace(".", "_"), *rest): gain for (situation, *rest), gain in points.items()}
@@ -105,13 +105,14 @@ def _statistics(sample: Sample) -> dict[str, np.ndarray]:
     frame = leads(sample.frame).dropna(subset=[*SIGNS])
     real, harmed = frame["real"].to_numpy(), frame["real"].to_numpy() < -HARM
     found = {"compared": len(frame), "compared_harmed": harmed.sum()}
-    for name, sign in SIGNS.items():
-        speaks = sign * frame[name].to_numpy()
-        found[f"auc_{name}"] = auc(speaks, harmed)
-        if name in VETOING:
-            kept, gained = speaks >= 0, real[real > 0].sum()
-            found[f"veto_{name}_harmed"] = (harmed & kept).sum() if len(frame) else np.nan
-            found[f"veto_{name}_share"] = 100 * real[kept & (real > 0)].sum() / gained if gained else np.nan
+    speaks = {name: sign * frame[name].to_numpy() for name, sign in SIGNS.items()}
+    found |= {f"auc_{name}": auc(score, harmed) for name, score in speaks.items()}
+    rules = {name: speaks[name] >= 0 for name in VETOING}
+    rules["both"] = rules["beliefs"] & rules["variety"]
+    gained = real[real > 0].sum()
+    for name, kept in rules.items():
+        found[f"veto_{name}_harmed"] = (harmed & kept).sum() if len(frame) else np.nan
+        found[f"veto_{name}_share"] = 100 * real[kept & (real > 0)].sum() / gained if gained else np.nan
     found["auc_agreement_over_beliefs"] = found["auc_agreement"] - found["auc_beliefs"]
     return {name: sample.point(value) for name, value in found.items()}
 

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
 from . import KEPT, LAST, OBJECTIVES, STATES, told
-from .numbers import VETOING, gains, leads, numbers
+from .numbers import SIGNS, gains, leads, numbers
 
 COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
 MARKERS = {"entropy": "o", "diverse": "s", "prior": "^", "imitation": "D"}
 NAMES = {
     "beliefs": "the experts' beliefs rose", "agreement": "agreement with the experts rose",
     "variety": "the mean prediction's entropy did not fall", "entropy": "mean entropy fell",
-    "drift": "the coefficients moved little",
+    "drift": "the coefficients moved little", "both": "beliefs rose, and the mean prediction's entropy did not fall",
 }  # fmt: skip
 """What speaks for the last state, by each statistic."""
 FAR = 2.0
@@ -116,8 +116,8 @@ def statistics(rows: pd.DataFrame) -> pd.DataFrame:
     found = {name: values[0] for name, values in numbers(Sample(rows, draws=0)).items()}
     lines = {"none": {"harmed fits left": f"{found['compared_harmed']:.0f}", "gains kept (%)": "100"}}
     for name, said in NAMES.items():
-        lines[said] = {"AUC": f"{found[f'auc_{name}']:.2f}"}
-        if name in VETOING:
+        lines[said] = {"AUC": f"{found[f'auc_{name}']:.2f}"} if name in SIGNS else {}
+        if f"veto_{name}_harmed" in found:
             left, share = found[f"veto_{name}_harmed"], found[f"veto_{name}_share"]
             lines[said] |= {"harmed fits left": f"{left:.0f}", "gains kept (%)": f"{share:.0f}"}
     frame = pd.DataFrame.from_dict(lines, orient="index", columns=["AUC", "harmed fits left", "gains kept (%)"])
