@@ -135,8 +135,8 @@ class Fit(Merged):
     Arguments:
         trajectory: coefficients as used, before the first step and after every step, ``[steps + 1, K, R]``.
         guard: with ``guard=True``, what the guard saw, one row per look: ``step``, ``expected`` accuracy by the
-            experts' beliefs, its ``lead`` over the start and the standard ``error`` of that, and ``kept``, true for
-            the state that was kept.
+            experts' beliefs, its ``lead`` over the start and the standard ``error`` of that; ``entropy``, ``variety``
+            and ``agreement``, for comparison (see `Guard.looked`); and ``kept``, true for the state that was kept.
 
     Example:
         >>> fit = am.adamerge(am.load_suite("mini").some_images(20), steps=2, batch_size=4, progress=False)

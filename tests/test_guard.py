@@ -15,7 +15,7 @@ from adamerging_lib.adapting.batches import Batches, length, watched
 from adamerging_lib.forward import features, logits
 from adamerging_lib.learning import guard as guards
 from adamerging_lib.learning.adaptation import Adaptation
-from adamerging_lib.learning.guard import SHARE, WATCHED, suite_guard
+from adamerging_lib.learning.guard import SHARE, WATCHED, Look, suite_guard
 from adamerging_lib.methods.run import pack, run_method, unpack
 
 CPU = torch.device("cpu")
@@ -59,10 +59,10 @@ def test_what_it_saw_is_what_its_formula_says(suite):
     """A(λ), lead and standard error written out, image by image, for the states of the path."""
     fit = am.adamerge(suite, guard=True, **OPTIONS)
     assert fit.guard["step"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    tv, found = suite.task_vectors(), {}
+    tv, found, others = suite.task_vectors(), {}, {}
     for step in fit.guard["step"]:
         state = tv.merge(fit.trajectory[step], "tensor")
-        found[step] = []
+        found[step], others[step] = [], []
         for task, stream in zip(suite.tasks, streams_of(suite), strict=True):
             images = suite.normalise(stream.parted(min(s.n for s in streams_of(suite)) // SHARE)[1].batch(0))
             with torch.no_grad():
@@ -70,12 +70,18 @@ def test_what_it_saw_is_what_its_formula_says(suite):
                 theirs = logits(features(suite.encoder, suite.experts[task], images), suite.heads[task])
             belief = F.softmax(theirs.double(), -1)
             found[step].append(torch.stack([row[i] for row, i in zip(belief, ours.argmax(-1), strict=True)]))
+            said = F.softmax(ours.double(), -1)
+            agreed = (ours.argmax(-1) == theirs.argmax(-1)).double().mean()
+            mean = said.mean(0)
+            others[step].append([-(said * said.log()).sum(-1).mean(), -(mean * mean.log()).sum(), agreed])
     for _, row in fit.guard.iterrows():
         leads = [now - then for now, then in zip(found[row["step"]], found[0], strict=True)]
         assert row["expected"] == pytest.approx(float(sum(part.mean() for part in found[row["step"]])) / 3, abs=1e-6)
         assert row["lead"] == pytest.approx(float(sum(part.mean() for part in leads)) / 3, abs=1e-6)
         error = math.sqrt(sum(float(part.var()) / len(part) for part in leads)) / 3
         assert row["error"] == pytest.approx(error, abs=1e-6)
+        mean = torch.tensor(others[row["step"]]).mean(0).tolist()
+        assert row[["entropy", "variety", "agreement"]].tolist() == pytest.approx(mean, abs=1e-5)
 
 
 def test_the_state_that_is_kept_is_the_one_that_is_marked(suite):
@@ -92,7 +98,11 @@ def test_the_state_that_is_kept_is_the_one_that_is_marked(suite):
 def beliefs(monkeypatch, values):
     """Experts that believe what a test says: the values of one look after the other, for every image."""
     looks = iter(values)
-    monkeypatch.setattr(guards, "_beliefs", lambda *_: next(looks))
+    monkeypatch.setattr(guards, "_look", lambda *_: seen(next(looks)))
+
+
+def seen(values):
+    return Look(values, torch.zeros(len(values), 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,7 @@ def test_a_model_that_gives_no_numbers_counts_as_wrong(suite):
     path = torch.stack([torch.full((3, len(tv.rows("tensor").names)), value) for value in (0.3, 1e30)])
     table = guard.looked(tv, path, "tensor", tuple(suite.tasks), CPU)
     assert table["expected"][0] > 0 and table["expected"][1] == 0 and table["kept"].tolist() == [True, False]
+    assert table["agreement"][1] == 0 and table["variety"][1] == pytest.approx(table["entropy"][1])
 
 
 def test_without_a_guard_all_is_as_it_was(suite):

@@ -15,8 +15,8 @@ from adamerging_study.gain.learn import Same
 from adamerging_study.harm import EXPERTS, KEPT, LAST, OBJECTIVES, START, STATES, STREAMS, told
 from adamerging_study.harm.learn import SKEWED, _skewed, _streams, adapted, situated
 from adamerging_study.harm.measure import cells, learn
-from adamerging_study.harm.numbers import numbers
-from adamerging_study.harm.show import cases, leads, over_situations, table
+from adamerging_study.harm.numbers import auc, numbers
+from adamerging_study.harm.show import cases, leads, over_situations, statistics, table
 from adamerging_study.sample import Sample
 
 ABOUT = {
@@ -186,7 +186,55 @@ def test_tables_and_figures_say_the_same():
         "entropy, with guard",
     ]
     found = leads(rows).set_index(["situation", "seed"])
-    assert found.loc[("clean", 0), ["expected", "real"]].tolist() == [7, 6]
+    assert found.loc[("clean", 0), ["beliefs", "real"]].tolist() == [7, 6]
+
+
+def with_statistics(told, objective="entropy"):
+    """Rows as of `made_up`: situation → points gained, and the changes of agreement, variety, entropy and drift."""
+    rows = made_up({(situation, objective): (gain, gain) for situation, (gain, *_) in told.items()})
+    names = ["watched_agreement", "watched_variety", "watched_entropy", "drift"]
+    for situation, (_, *changes) in told.items():
+        own = (rows["task"] == "Average") & (rows["situation"] == situation)
+        rows.loc[own, names] = [0.5, 1.0, 2.0, 0.0]
+        last = own & (rows["state"] == LAST)
+        rows.loc[last, names] += np.array(changes)
+    return rows
+
+
+def test_statistics_are_told_by_how_they_rank_harm_and_by_what_they_let_through():
+    rows = with_statistics({
+        "clean": (10, 0.2, 0.1, -0.5, 0.1),
+        "batch_1": (6, -0.1, 0.1, -0.5, 0.1),  # agreement speaks against a gain
+        "sorted": (-4, -0.3, 0.2, -0.9, 0.3),  # only agreement and drift speak against this harm
+    })  # fmt: skip
+    found = {name: values[0] for name, values in numbers(Sample(rows)).items()}
+    assert (found["compared"], found["compared_harmed"]) == (6, 2)
+    assert found["auc_agreement"] == found["auc_beliefs"] == found["auc_drift"] == 1
+    assert found["auc_variety"] == found["auc_entropy"] == 0
+    assert (found["veto_agreement_harmed"], found["veto_agreement_share"]) == (0, pytest.approx(62.5))
+    assert (found["veto_beliefs_harmed"], found["veto_beliefs_share"]) == (0, 100)
+    assert (found["veto_entropy_harmed"], found["veto_entropy_share"]) == (2, 100)
+    assert (found["veto_both_harmed"], found["veto_both_share"]) == (0, 100)
+    text = statistics(rows)
+    assert text.loc["none"].tolist() == ["–", "2", "100"] and text["AUC"].tolist()[1:] == [
+        "1.00", "1.00", "0.00", "0.00", "1.00", "–",
+    ]  # fmt: skip
+    assert text.loc["agreement with the experts rose"].tolist()[1:] == ["0", "62"]
+
+
+def test_fits_that_were_kept_before_the_statistics_are_not_compared():
+    both = {"clean": (10, 0.2, 0.1, -0.5, 0.1), "sorted": (-4, -0.3, 0.2, -0.9, 0.3)}
+    rows = pd.concat([with_statistics(both), made_up({("batch_4", "entropy"): (-9, 0)})], ignore_index=True)
+    found = {name: values[0] for name, values in numbers(Sample(rows)).items()}
+    assert (found["fits"], found["compared"], found["compared_harmed"]) == (6, 4, 2)
+    bare = {name: values[0] for name, values in numbers(Sample(made_up({("clean", "entropy"): (6, 6)}))).items()}
+    assert bare["compared"] == 0 and all(np.isnan(bare[f"auc_{name}"]) for name in ("beliefs", "drift"))
+    assert np.isnan(bare["veto_entropy_harmed"])
+
+
+def test_ranks_count_ties_by_half():
+    assert auc(np.array([1.0, 1.0, 3.0]), np.array([True, False, False])) == 0.75
+    assert np.isnan(auc(np.array([1.0]), np.array([True])))
 
 
 def test_a_case_far_from_all_others_stands_at_the_edge_as_a_number():

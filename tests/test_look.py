@@ -6,6 +6,7 @@ on the width here, so contrast is measured at the width of a laptop.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -144,3 +145,12 @@ def test_the_tab_key_reaches_a_table_s_controls(page):
     assert reached == wanted
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
+
+
+def test_a_link_to_a_claim_opens_the_list_that_it_is_folded_in(page):
+    """Claims are cited by anchor, and stand in folded lists."""
+    claims = json.loads((PAGES / "claims.json").read_text(encoding="utf-8"))["claims"]
+    for claim in (claims[0], claims[-1]):
+        name, anchor = claim["page"].split("#")
+        page.goto(f"{(PAGES / name).as_uri()}#{anchor}")
+        assert page.locator(f"[id='{anchor}']").is_visible(), claim["page"]

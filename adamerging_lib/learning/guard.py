@@ -59,8 +59,10 @@ class Guard:
             device: where the model runs.
 
         Returns:
-            One row per look: ``step``, ``expected`` (A, a share), ``lead`` over the start and its standard ``error``,
-            and ``kept``, true in one row.
+            One row per look: ``step``, ``expected`` (A, a share), ``lead`` over the start and its standard ``error``;
+            of the merged model's predictions, mean over tasks, what others stop by and the choice leaves aside: mean
+            ``entropy`` (nats), ``variety``, the entropy of the mean prediction (nats), and ``agreement``, the share
+            that are the expert's class; and ``kept``, true in one row.
         """
         own = [tasks[k] for k in distributed.own(len(tasks))]
         model = self.source.opened(tv, own, device)
@@ -68,7 +70,7 @@ class Guard:
         last = len(path) - 1
         steps = sorted({round(i * last / LOOKS) for i in range(LOOKS + 1)})
         looks = [
-            _beliefs(model, compute_state(tv.merge(path[step], granularity), device), inputs, taught) for step in steps
+            _look(model, compute_state(tv.merge(path[step], granularity), device), inputs, taught) for step in steps
         ]
         table = pd.DataFrame(
             [{"step": step, **_against(looks[0], look, len(tasks))} for step, look in zip(steps, looks, strict=True)]
@@ -78,31 +80,57 @@ class Guard:
         return table.assign(kept=table.index == best)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is seen of one state.
+
+    Arguments:
+        beliefs: p_k(ŷ | x) of every watched input, task by task, float64; 0 where the model's logits are not finite.
+        others: of every task, the statistics of `OTHERS`, float64 ``[K, 3]``.
+    """
+
+    beliefs: list[Tensor]
+    others: Tensor
+
+
+OTHERS = ("entropy", "variety", "agreement")
+
+
 @torch.no_grad()
-def _beliefs(model: Model, state: dict[str, Tensor], inputs: Any, taught: Any) -> list[Tensor]:
-    """p_k(ŷ | x) of every watched input, task by task, float64; 0 where the model's logits are not finite."""
-    found = []
+def _look(model: Model, state: dict[str, Tensor], inputs: Any, taught: Any) -> Look:
+    beliefs, others = [], []
     for k in range(model.count):
-        parts = model.scored(state, inputs, taught, range(k, k + 1))[0]
         each = []
-        for scores, told in parts:
+        for scores, told in model.scored(state, inputs, taught, range(k, k + 1))[0]:
             if scores.shape[-1] == 1:
                 raise ValueError("guard=True compares predicted classes, and a head with one output has none: no guard")
-            sure = told[:, : scores.shape[-1]].double().softmax(-1).gather(-1, scores.argmax(-1, keepdim=True))
-            each.append(torch.where(scores.isfinite().all(-1), sure.squeeze(-1), 0))
-        found.append(torch.cat(each))
-    return found
+            each.append((scores.double(), told[:, : scores.shape[-1]].double()))
+        scores, told = map(torch.cat, zip(*each, strict=True))
+        finite, said = scores.isfinite().all(-1), scores.argmax(-1)
+        # Where logits are not finite, the model says nothing: no belief, no agreement, all classes alike.
+        odds = torch.where(finite[:, None], scores, 0).softmax(-1)
+        sure = told.softmax(-1).gather(-1, said[:, None]).squeeze(-1)
+        agreement = (finite & (said == told.argmax(-1))).double().mean()
+        beliefs.append(torch.where(finite, sure, 0))
+        others.append(torch.stack([_entropy(odds).mean(), _entropy(odds.mean(0)), agreement]))
+    return Look(beliefs, torch.stack(others))
 
 
-def _against(first: list[Tensor], now: list[Tensor], count: int) -> dict[str, float]:
-    """``expected``, ``lead`` and ``error`` of a look beside the first, over all ``count`` tasks."""
-    leads = [after - before for before, after in zip(first, now, strict=True)]
-    told = [torch.stack([f.mean(), d.mean(), _squared_error(d)]) for f, d in zip(now, leads, strict=True)]
-    expected, lead, squared = distributed.gathered(torch.stack(told), count).unbind(1)
+def _entropy(odds: Tensor) -> Tensor:
+    return torch.special.entr(odds).sum(-1)
+
+
+def _against(first: Look, now: Look, count: int) -> dict[str, float]:
+    """What a look says beside the first, over all ``count`` tasks."""
+    leads = [after - before for before, after in zip(first.beliefs, now.beliefs, strict=True)]
+    told = [torch.stack([f.mean(), d.mean(), _squared_error(d)]) for f, d in zip(now.beliefs, leads, strict=True)]
+    gathered = distributed.gathered(torch.cat([torch.stack(told), now.others], 1), count)
+    expected, lead, squared, *others = gathered.unbind(1)
     return {
         "expected": float(expected.mean()),
         "lead": float(lead.mean()),
         "error": float(squared.sum().sqrt() / count),
+        **{name: float(values.mean()) for name, values in zip(OTHERS, others, strict=True)},
     }
 
 

@@ -26,6 +26,13 @@ OBJECTIVES = {
     "imitation": "imitation",
 }  # fmt: skip
 
+OTHERS = {
+    "agreement": "the share of predictions that are the expert's class",
+    "variety": "the entropy (nats) of the mean prediction of a task",
+    "entropy": "the mean entropy (nats) of predictions",
+}
+"""Statistics that need no label, beside the experts' beliefs, and what they are."""
+
 FACE = Face(
     question="When does adaptation end below its start, and does a guard that sees no label step back in time?",
     factors={
@@ -37,6 +44,8 @@ FACE = Face(
         "step": "after how many steps the measured state was reached",
         "expected_lead": "of the average: points above the start by the experts' beliefs about images kept back",
         "expected_error": "standard error of `expected_lead`",
+        **{f"watched_{name}": f"of the average: {what}, on images kept back" for name, what in OTHERS.items()},
+        "drift": "of the average: mean distance of the coefficients from where they started",
     },
 )
 

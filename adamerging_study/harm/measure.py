@@ -19,7 +19,7 @@ from adamerging_lib.worlds.corruptions import CORRUPTIONS
 from .. import measuring, traces
 from ..fits import digests
 from ..gain.learn import Same
-from . import KEPT, LAST, METHOD, START
+from . import KEPT, LAST, METHOD, OTHERS, START
 from .learn import adapted, situated
 
 __all__ = ["cells", "digests", "learn", "measure"]
@@ -70,6 +70,8 @@ def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np
         seen = fit.guard.set_index("step").loc[step]
         part = measuring.rows_of(frames[step], state=state, step=step)
         part[-1] |= {"expected_lead": 100 * float(seen["lead"]), "expected_error": 100 * float(seen["error"])}
+        part[-1] |= {f"watched_{name}": float(seen[name]) for name in OTHERS}
+        part[-1]["drift"] = float((fit.trajectory[step] - fit.trajectory[0]).abs().mean())
         rows += part
     return losses, rows
 

@@ -6,16 +6,22 @@ from functools import reduce
 from itertools import product
 
 import numpy as np
+import pandas as pd
+from scipy.stats import mannwhitneyu
 
 from ..frames import AVERAGE
 from ..sample import Sample, ratio
-from . import KEPT, LAST, METHOD, OBJECTIVES, START
+from . import KEPT, LAST, METHOD, OBJECTIVES, OTHERS, START
 
 CLEAN = "clean"
 HARM = 0.5
 """Points below the start that count as harm."""
 NAMED = ("clean", "batch_1", "skew_0_1", "sorted", "stretched_3", "other_base", "untrained", "unsure")
 """Situations that numbers have names for, beside those of the run."""
+SIGNS = {"beliefs": 1, "agreement": 1, "variety": 1, "entropy": -1, "drift": -1}
+"""Statistic → 1 where a rise speaks for a state, -1 where a fall does."""
+VETOING = ("beliefs", *OTHERS)
+"""Those that have a natural threshold: the start's own value."""
 
 
 def numbers(sample: Sample) -> dict[str, np.ndarray]:
@@ -28,6 +34,12 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     than half a point below their start, ``harmed_last`` and ``harmed_kept``, of one objective
     ``harmed_last_OBJECTIVE`` and ``harmed_kept_OBJECTIVE``; ``fits``, one per case and seed, how many of these do,
     ``fits_harmed_last`` and ``fits_harmed_kept``, and the worst of them, ``fits_worst_last`` and ``fits_worst_kept``.
+
+    Of statistics that need no label (`SIGNS`), over the fits whose rows have them: ``compared``, how many these are,
+    and ``compared_harmed``; ``auc_STATISTIC``, the share of pairs of a fit that ended in harm and one that did not in
+    which the change from start to last state speaks less for the former, ties by half; ``veto_STATISTIC_harmed`` and
+    ``veto_STATISTIC_share`` (percent), fits that end in harm and the sum of gains that is kept where the last state is
+    kept if the statistic does not speak against it, else the start; with ``both`` for beliefs and variety together.
     """
     points = gains(sample)
     points = {(situation.replace(".", "_"), *rest): gain for (situation, *rest), gain in points.items()}
@@ -50,7 +62,7 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
             found[f"worst{of}_{state}"] = reduce(np.minimum, own) if own else nan
             found[f"harmed_{state}{of}"] = sample.point(sum(gain[0] < -HARM for gain in own))
     found["cases"] = sample.point(len(points) / 2)
-    return found | _single(sample)
+    return found | _single(sample) | _statistics(sample)
 
 
 def _single(sample: Sample) -> dict[str, np.ndarray]:
@@ -64,6 +76,45 @@ def _single(sample: Sample) -> dict[str, np.ndarray]:
         found[f"fits_harmed_{state}"] = sample.point((lead < -HARM).sum())
         found[f"fits_worst_{state}"] = sample.point(lead.min())
     return found
+
+
+def leads(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per case and seed: ``real`` lead of the last state over the start, points, and what `SIGNS` lists.
+
+    Of each statistic the change from start to last state; ``beliefs`` are the lead that the guard expected, in points.
+    Missing where a row was kept before they were measured.
+    """
+    own, case = rows[(rows["method"] == METHOD) & (rows["task"] == AVERAGE)], ["situation", "seed"]
+    changes = {"accuracy": "real", **{f"watched_{name}": name for name in OTHERS}}
+    known = {"expected_lead": "beliefs", "drift": "drift"}  # told as changes
+    own = own.reindex(columns=[*case, "objective", "state", *changes, *known]).rename(columns=changes | known)
+    first = own[own["state"] == START].set_index(case)[[*changes.values()]]
+    last = own[own["state"] == LAST].set_index([*case, "objective"])
+    last[first.columns] -= first.reindex(last.index.droplevel("objective")).to_numpy()
+    return last.drop(columns="state").reset_index()
+
+
+def auc(score: np.ndarray, harmed: np.ndarray) -> float:
+    """Share of pairs (harmed, not) in which the harmed one has the lower score, ties by half; NaN without pairs."""
+    worse, rest = score[harmed], score[~harmed]
+    pairs = len(worse) * len(rest)
+    return float(mannwhitneyu(rest, worse).statistic) / pairs if pairs else float("nan")
+
+
+def _statistics(sample: Sample) -> dict[str, np.ndarray]:
+    frame = leads(sample.frame).dropna(subset=[*SIGNS])
+    real, harmed = frame["real"].to_numpy(), frame["real"].to_numpy() < -HARM
+    found = {"compared": len(frame), "compared_harmed": harmed.sum()}
+    speaks = {name: sign * frame[name].to_numpy() for name, sign in SIGNS.items()}
+    found |= {f"auc_{name}": auc(score, harmed) for name, score in speaks.items()}
+    rules = {name: speaks[name] >= 0 for name in VETOING}
+    rules["both"] = rules["beliefs"] & rules["variety"]
+    gained = real[real > 0].sum()
+    for name, kept in rules.items():
+        found[f"veto_{name}_harmed"] = (harmed & kept).sum() if len(frame) else np.nan
+        found[f"veto_{name}_share"] = 100 * real[kept & (real > 0)].sum() / gained if gained else np.nan
+    found["auc_agreement_over_beliefs"] = found["auc_agreement"] - found["auc_beliefs"]
+    return {name: sample.point(value) for name, value in found.items()}
 
 
 def gains(sample: Sample) -> dict[tuple[str, str, str], np.ndarray]:

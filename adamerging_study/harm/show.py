@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..frames import AVERAGE
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
-from . import KEPT, LAST, METHOD, OBJECTIVES, START, STATES, told
-from .numbers import gains
+from . import KEPT, LAST, OBJECTIVES, STATES, told
+from .numbers import SIGNS, gains, leads, numbers
 
 COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
 MARKERS = {"entropy": "o", "diverse": "s", "prior": "^", "imitation": "D"}
+NAMES = {
+    "beliefs": "the experts' beliefs rose", "agreement": "agreement with the experts rose",
+    "variety": "the mean prediction's entropy did not fall", "entropy": "mean entropy fell",
+    "drift": "the coefficients moved little", "both": "beliefs rose, and the mean prediction's entropy did not fall",
+}  # fmt: skip
+"""What speaks for the last state, by each statistic."""
 FAR = 2.0
 """How many times as far from the start as nine in ten others a case has to be to stand at the edge, as a number."""
 
@@ -84,7 +89,7 @@ def over_situations(rows: pd.DataFrame) -> Figure:
 @styled
 def expected_and_real(rows: pd.DataFrame) -> Figure:
     """The last state's lead over the start by the experts' beliefs, and by labels: one mark per fit."""
-    frame = leads(rows)
+    frame = leads(rows).rename(columns={"beliefs": "expected"})
     figure, axes = plt.subplots(figsize=(WIDTH, 0.7 * WIDTH))
     ends = [frame[["expected", "real"]].min().min() - 1, frame[["expected", "real"]].max().max() + 1]
     axes.plot(ends, ends, color="#777777", lw=0.9, ls="--", zorder=0)
@@ -106,10 +111,14 @@ def expected_and_real(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def leads(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per case and seed: lead of the last state, ``expected`` by the guard and ``real``."""
-    own, case = rows[(rows["method"] == METHOD) & (rows["task"] == AVERAGE)], ["situation", "seed"]
-    start = own[own["state"] == START].set_index(case)["accuracy"].rename("start")
-    last = own[own["state"] == LAST].join(start, on=case)
-    found = last[["situation", "objective", "seed", "expected_lead"]].rename(columns={"expected_lead": "expected"})
-    return found.assign(real=last["accuracy"] - last["start"]).reset_index(drop=True)
+def statistics(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each statistic says of harm, as text: one row per statistic, see `numbers.numbers`."""
+    found = {name: values[0] for name, values in numbers(Sample(rows, draws=0)).items()}
+    lines = {"none": {"harmed fits left": f"{found['compared_harmed']:.0f}", "gains kept (%)": "100"}}
+    for name, said in NAMES.items():
+        lines[said] = {"AUC": f"{found[f'auc_{name}']:.2f}"} if name in SIGNS else {}
+        if f"veto_{name}_harmed" in found:
+            left, share = found[f"veto_{name}_harmed"], found[f"veto_{name}_share"]
+            lines[said] |= {"harmed fits left": f"{left:.0f}", "gains kept (%)": f"{share:.0f}"}
+    frame = pd.DataFrame.from_dict(lines, orient="index", columns=["AUC", "harmed fits left", "gains kept (%)"])
+    return frame.fillna("–").replace("nan", "–")
