@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from adamerging_lib.worlds.corruptions import CORRUPTIONS, corrupt_images
+from adamerging_lib.worlds.corruptions import CORRUPTIONS, SEVERITIES, corrupt_images
 from adamerging_lib.worlds.mini.tasks import TASKS, render
 from adamerging_lib.worlds.zoo import load_checkpoint
 
@@ -16,8 +16,8 @@ def digests(count: int = 48) -> dict[str, str]:
     found = {f"images {task}": images for task, images in drawn.items()}
     found |= {f"heads {task}": head.numpy() for task, head in load_checkpoint("heads").items()}
     found |= {
-        f"{name} {task}": corrupt_images(images, name, 3, task=task)
-        for name in CORRUPTIONS for task, images in drawn.items()
+        f"{name} {severity} {task}": corrupt_images(images if severity == 3 else images[:12], name, severity, task=task)
+        for name in CORRUPTIONS for severity in SEVERITIES for task, images in drawn.items()
     }  # fmt: skip
     return {name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for name, values in found.items()}
 

@@ -205,7 +205,7 @@ def test_statistics_are_told_by_how_they_rank_harm_and_by_what_they_let_through(
     rows = with_statistics({
         "clean": (10, 0.2, 0.1, -0.5, 0.1),
         "batch_1": (6, -0.1, 0.1, -0.5, 0.1),  # agreement speaks against a gain
-        "sorted": (-4, -0.3, 0.2, -0.9, 0.3),  # only agreement and drift speak against this harm
+        "sorted": (-4, -0.3, 0.2, -0.9, 0.3),  # only beliefs, agreement and drift speak against this harm
     })  # fmt: skip
     found = {name: values[0] for name, values in numbers(Sample(rows)).items()}
     assert (found["compared"], found["compared_harmed"]) == (6, 2)
@@ -216,10 +216,26 @@ def test_statistics_are_told_by_how_they_rank_harm_and_by_what_they_let_through(
     assert (found["veto_entropy_harmed"], found["veto_entropy_share"]) == (2, 100)
     assert (found["veto_both_harmed"], found["veto_both_share"]) == (0, 100)
     text = statistics(rows)
-    assert text.loc["none"].tolist() == ["–", "2", "100"] and text["AUC"].tolist()[1:] == [
+    assert text.loc["always"].tolist() == ["–", "2", "100", "100"] and text["AUC"].tolist()[1:] == [
         "1.00", "1.00", "0.00", "0.00", "1.00", "–",
     ]  # fmt: skip
-    assert text.loc["agreement with the experts rose"].tolist()[1:] == ["0", "62"]
+    assert text.loc["agreement with the experts did not fall"].tolist()[1:] == ["0", "62", "62"]
+    assert statistics(made_up({("clean", "entropy"): (6, 6)})).loc["always"].tolist() == ["–"] * 4
+
+
+def test_two_statistics_together_reject_what_either_rejects():
+    rows = with_statistics({
+        "clean": (10, 0.2, -0.1, -0.5, 0.1),  # variety speaks against a gain
+        "batch_1": (6, 0.1, 0.1, -0.5, 0.1),
+        "sorted": (-4, -0.3, 0.2, -0.9, 0.3),  # beliefs alone speak against this harm
+        "skew_1": (-3, 0.3, -0.2, -0.9, 0.3),  # variety alone against this one, once its lead is expected
+    })  # fmt: skip
+    rows.loc[(rows["situation"] == "skew_1") & (rows["state"] == LAST), "expected_lead"] = 5.0
+    found = {name: values[0] for name, values in numbers(Sample(rows)).items()}
+    assert (found["veto_beliefs_harmed"], found["veto_beliefs_share"]) == (2, 100)
+    assert (found["veto_variety_harmed"], found["veto_variety_share"]) == (2, pytest.approx(37.5))
+    assert (found["veto_both_harmed"], found["veto_both_share"]) == (0, pytest.approx(37.5))
+    assert found["veto_both_share_entropy"] == found["veto_both_share"] and np.isnan(found["veto_both_share_diverse"])
 
 
 def test_fits_that_were_kept_before_the_statistics_are_not_compared():

@@ -60,7 +60,7 @@ class Guard:
 
         Returns:
             One row per look: ``step``, ``expected`` (A, a share), ``lead`` over the start and its standard ``error``;
-            of the merged model's predictions, mean over tasks, what others stop by and the choice leaves aside: mean
+            of the merged model's predictions, mean over tasks, statistics that are not used in the choice: mean
             ``entropy`` (nats), ``variety``, the entropy of the mean prediction (nats), and ``agreement``, the share
             that are the expert's class; and ``kept``, true in one row.
         """

@@ -120,9 +120,9 @@ def corrupt_images(
     for index, image in enumerate(images):
         digest = hashlib.sha256(f"{seed}|{task}|{name}|{severity}|{index}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-        # The published scripts cut grey levels off too, where rounding would be half a level brighter. A level that
-        # only its last bits keep from being whole is whole, as in an even area that is blurred: those bits depend on
-        # the processor.
+        # The published scripts cut grey levels off too, where rounding would be half a level brighter. A level
+        # within rounding error of a whole number counts as whole, as in a flat area after blurring: on which side of it
+        # the sum comes out depends on the processor.
         levels = np.clip(draw(image.transpose(1, 2, 0), setting, rng), 0, 255)
         drawn[index] = (levels + _LAST_BITS).astype(np.uint8).transpose(2, 0, 1)
     return drawn

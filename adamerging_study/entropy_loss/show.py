@@ -80,8 +80,9 @@ def loss_by_entropy(rows: pd.DataFrame) -> Figure:
 
 @styled
 def loss_by_entropy_and_task(rows: pd.DataFrame) -> Figure:
-    """The same for each task (Figure 11), small panels with one scale."""
+    """The same for each task (Figure 11), small panels with one scale, bars as in `loss_by_entropy`."""
     frames = {method: bins(rows, method) for method in _methods(rows)}
+    halves = {method: half_widths(rows, method) for method in frames}
     tasks = [task for task in rows["task"].unique() if task != ALL]
     lanes = -(-len(tasks) // 2)
     size = (WIDTH, 1.35 * lanes + 0.9)
@@ -90,10 +91,11 @@ def loss_by_entropy_and_task(rows: pd.DataFrame) -> Figure:
         for method, frame in frames.items():
             line = frame.loc[task].dropna()
             axes.plot(line.index, line, "-o", ms=2.5, **_of(rows, method))
-            _bars(axes, line, half_widths(rows, method).loc[task], _of(rows, method)["color"])
+            _bars(axes, line, halves[method].loc[task], _of(rows, method)["color"])
         axes.set_title(task, loc="left")
         axes.set_xticks([0, 5, 10], [BIN_NAMES[0], BIN_NAMES[5], BIN_NAMES[10]])
-    grid[0, 0].set_ylim(0, 1.05 * max(frame.drop(index=ALL).max().max() for frame in frames.values()))
+    tops = [frame + halves[method].reindex_like(frame).fillna(0) for method, frame in frames.items()]
+    grid[0, 0].set_ylim(0, 1.05 * max(top.drop(index=ALL).max().max() for top in tops))
     for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
     figure.supxlabel("entropy of the prediction (nats)", fontsize=10.5)

@@ -36,7 +36,7 @@ def measure(
     device: str = "cpu",
     **grid: Any,
 ) -> list[dict[str, Any]]:
-    """The cells of the grid, from kept outcomes where parameters and data agree, and methods on the same images.
+    """The cells of the grid, from kept outcomes where parameters and clean data agree, and methods on the same images.
 
     Arguments:
         suite: what to merge; learned from one half of its test images, measured on the other.

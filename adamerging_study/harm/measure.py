@@ -26,7 +26,7 @@ __all__ = ["cells", "digests", "learn", "measure"]
 
 
 def measure(suite: Suite, **cases: Any) -> list[dict[str, Any]]:
-    """Every case, from kept outcomes where parameters and data agree.
+    """Every case, from kept outcomes where parameters and clean data agree.
 
     Arguments:
         suite: learned from one half of its test images, measured on the other.

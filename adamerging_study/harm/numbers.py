@@ -38,8 +38,9 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     Of statistics that need no label (`SIGNS`), over the fits whose rows have them: ``compared``, how many these are,
     and ``compared_harmed``; ``auc_STATISTIC``, the share of pairs of a fit that ended in harm and one that did not in
     which the change from start to last state speaks less for the former, ties by half; ``veto_STATISTIC_harmed`` and
-    ``veto_STATISTIC_share`` (percent), fits that end in harm and the sum of gains that is kept where the last state is
-    kept if the statistic does not speak against it, else the start; with ``both`` for beliefs and variety together.
+    ``veto_STATISTIC_share`` (percent), fits that end in harm and the share of the sum of gains that is kept where the
+    last state is kept if the statistic does not speak against it, else the start; with ``both`` for beliefs and variety
+    together, and of the gains of one objective ``veto_STATISTIC_share_OBJECTIVE``.
     """
     points = gains(sample)
     points = {(situation.replace(".", "_"), *rest): gain for (situation, *rest), gain in points.items()}
@@ -109,10 +110,13 @@ def _statistics(sample: Sample) -> dict[str, np.ndarray]:
     found |= {f"auc_{name}": auc(score, harmed) for name, score in speaks.items()}
     rules = {name: speaks[name] >= 0 for name in VETOING}
     rules["both"] = rules["beliefs"] & rules["variety"]
-    gained = real[real > 0].sum()
+    gains, objective = real.clip(min=0), frame["objective"].to_numpy()
+    groups = {"": np.ones(len(frame), bool), **{f"_{name}": objective == name for name in OBJECTIVES}}
     for name, kept in rules.items():
         found[f"veto_{name}_harmed"] = (harmed & kept).sum() if len(frame) else np.nan
-        found[f"veto_{name}_share"] = 100 * real[kept & (real > 0)].sum() / gained if gained else np.nan
+        for group, own in groups.items():
+            gained = gains[own].sum()
+            found[f"veto_{name}_share{group}"] = 100 * gains[own & kept].sum() / gained if gained else np.nan
     found["auc_agreement_over_beliefs"] = found["auc_agreement"] - found["auc_beliefs"]
     return {name: sample.point(value) for name, value in found.items()}
 

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
 from . import KEPT, LAST, OBJECTIVES, STATES, told
-from .numbers import SIGNS, gains, leads, numbers
+from .numbers import gains, leads, numbers
 
 COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
 MARKERS = {"entropy": "o", "diverse": "s", "prior": "^", "imitation": "D"}
 NAMES = {
-    "beliefs": "the experts' beliefs rose", "agreement": "agreement with the experts rose",
-    "variety": "the mean prediction's entropy did not fall", "entropy": "mean entropy fell",
-    "drift": "the coefficients moved little", "both": "beliefs rose, and the mean prediction's entropy did not fall",
+    "beliefs": "the experts' beliefs did not fall", "agreement": "agreement with the experts did not fall",
+    "variety": "the mean prediction's entropy did not fall", "entropy": "mean entropy did not rise",
+    "drift": "the coefficients moved little", "both": "neither beliefs nor the mean prediction's entropy fell",
 }  # fmt: skip
-"""What speaks for the last state, by each statistic."""
+"""When the last state is kept, by each statistic."""
 FAR = 2.0
 """How many times as far from the start as nine in ten others a case has to be to stand at the edge, as a number."""
 
@@ -114,11 +114,12 @@ def expected_and_real(rows: pd.DataFrame) -> Figure:
 def statistics(rows: pd.DataFrame) -> pd.DataFrame:
     """What each statistic says of harm, as text: one row per statistic, see `numbers.numbers`."""
     found = {name: values[0] for name, values in numbers(Sample(rows, draws=0)).items()}
-    lines = {"none": {"harmed fits left": f"{found['compared_harmed']:.0f}", "gains kept (%)": "100"}}
+    objectives = [name for name in OBJECTIVES if name in set(rows["objective"])]
+    columns = ["AUC", "harmed fits left", "gains kept (%)", *(f"of {OBJECTIVES[name]}" for name in objectives)]
+    first = ["–", f"{found['compared_harmed']:.0f}", *["100"] * (len(columns) - 2)]
+    lines = {"always": first if found["compared"] else ["–"] * len(columns)}
     for name, said in NAMES.items():
-        lines[said] = {"AUC": f"{found[f'auc_{name}']:.2f}"} if name in SIGNS else {}
-        if f"veto_{name}_harmed" in found:
-            left, share = found[f"veto_{name}_harmed"], found[f"veto_{name}_share"]
-            lines[said] |= {"harmed fits left": f"{left:.0f}", "gains kept (%)": f"{share:.0f}"}
-    frame = pd.DataFrame.from_dict(lines, orient="index", columns=["AUC", "harmed fits left", "gains kept (%)"])
-    return frame.fillna("–").replace("nan", "–")
+        shares = [f"veto_{name}_share", *(f"veto_{name}_share_{objective}" for objective in objectives)]
+        values = [found.get(key, np.nan) for key in (f"veto_{name}_harmed", *shares)]
+        lines[said] = [f"{found.get(f'auc_{name}', np.nan):.2f}", *(f"{value:.0f}" for value in values)]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).replace("nan", "–")
