@@ -32,7 +32,7 @@ def copied(tmp_path):
 
 def test_files_have_their_checksums_and_fit_in_forty_megabytes():
     manifest = read_manifest()
-    assert set(manifest["files"]) == {"pretrained", "text", "joint", *am.profile("mini").tasks}
+    assert set(manifest["files"]) == {"pretrained", "text", "heads", "joint", *am.profile("mini").tasks}
     for name, entry in manifest["files"].items():
         path = SHIPPED / f"{name}.safetensors"
         assert sha256(path) == entry["sha256"] and path.stat().st_size == entry["bytes"]
