@@ -244,8 +244,8 @@ def _why(ordered: Sequence[str], case: str, found: Geometry) -> str:
     reasons = []
     condition = " with one expert stretched" if case == STRETCHED else ""
     reasons.append(
-        f"Of the methods that need nothing but checkpoints and give one model, {ordered[0]} was best{condition} on "
-        f"average over the worlds where this project measured them, then {ordered[1]}."
+        f"Of the methods that need nothing but checkpoints, give one model and were measured in all of this project's "
+        f"worlds{condition}, {ordered[0]} was best on average, then {ordered[1]}. Measure what you merge."
     )
     if _in_matrices(found) < MATRICES:
         reasons.append(
