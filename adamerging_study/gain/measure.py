@@ -73,7 +73,7 @@ def measure(
 
 
 def pulled(tv: TaskVectors, pull: float) -> Merged:
-    """θ0 + S + c (τ* − S): WUDI's closed form τ* and the sum S = Σ_k T_k, mixed alike in all directions of all matrices.
+    """θ0 + S + c (τ* − S): WUDI's closed form τ* and the sum S = Σ_k T_k, mixed alike in all directions.
 
     Arguments:
         tv: θ0 and T_k.

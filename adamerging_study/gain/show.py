@@ -54,7 +54,8 @@ def table(rows: pd.DataFrame, of: str, by: str, **which: object) -> pd.DataFrame
     for column, value in which.items():
         frame = frame[frame[column] == value]
     frame = frame.assign(images=frame["images"].map(lambda count: f"{count:.0f}" if count else "all"))
-    pivot = frame.assign(text=_with_half(frame)).pivot_table(index=of, columns=by, values="text", aggfunc="first", sort=False)
+    frame = frame.assign(text=_with_half(frame))
+    pivot = frame.pivot_table(index=of, columns=by, values="text", aggfunc="first", sort=False)
     return _named(pivot.fillna("–"))
 
 
