@@ -6,6 +6,9 @@ from ..rooms import Face
 
 METHOD = "adapted"
 """The ``method`` of all rows of a cell of the grid; its factors tell which."""
+PULLED = "pulled"
+"""The ``method`` of WUDI's closed form pulled towards the plain sum by the same share in all directions: the control of
+SWUDI, which pulls in the weak ones."""
 WEIGHTS = "weights"
 GRAINS = {"tensor": "per tensor", "component": "per component", WEIGHTS: "all weights"}
 """What is learned, from coarse to fine."""
@@ -43,5 +46,6 @@ FACE = Face(
         "images": "unlabelled images per task that are learned from; 0 for all that may be",
         "unseen": "the tasks whose experts were left out, where some were",
         "rate": "the learning rate, where it is not the one that the run gives for what is learned",
+        "pull": "the share of the way from the plain sum of the task vectors to WUDI's closed form",
     },
 )

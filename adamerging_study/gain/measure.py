@@ -7,18 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from adamerging_lib.evaluation import evaluate
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods.registry import find, hyper_parameters
+from adamerging_lib.methods.swudi import filtered
 from adamerging_lib.suite import Suite
+from adamerging_lib.task_vectors import TaskVectors
+from adamerging_lib.vectors.spectral import merge_matrices
 from adamerging_lib.worlds.corruptions import corrupt
 from adamerging_lib.worlds.roles import same_role
 
-from .. import measuring, traces
+from .. import evaluations, measuring, traces
 from ..fits import digests
 from ..generalisation.measure import hide
-from . import CHOICES, METHOD, RECIPE, WEIGHTS
+from . import CHOICES, METHOD, PULLED, RECIPE, WEIGHTS
 from .learn import Same, adapted
 
 Cell = dict[str, Any]
@@ -33,6 +37,7 @@ def measure(
     *,
     methods: Sequence[str] = (),
     recipe: str = "mini",
+    pulls: Sequence[float] = (),
     device: str = "cpu",
     **grid: Any,
 ) -> list[dict[str, Any]]:
@@ -42,6 +47,7 @@ def measure(
         suite: what to merge; learned from one half of its test images, measured on the other.
         methods: ids of those that the grid is compared with.
         recipe: of those among them that learn.
+        pulls: shares of the way from the plain sum to WUDI's closed form, see `pulled`.
         device: where methods run; the grid's cells run on the CPU.
         grid: see `cells`.
 
@@ -53,6 +59,10 @@ def measure(
         for seed in measuring.seeds_of(method, grid["seeds"]):
             learning = {"recipe": recipe} if "recipe" in hyper_parameters(find(method)) else {}
             rows += measuring.measure(suite, method, learning=learning, seed=seed, setting="inductive", device=device)
+    for pull in pulls:
+        frame = evaluations.evaluate(suite, pulled(suite.task_vectors(), pull), setting="inductive", device=device)
+        identity = {"condition": CLEAN, "group": "all", "seed": grid["seeds"][0], "pull": pull}
+        rows += measuring.rows_of(frame, method=PULLED, **identity)
     for name, about in cells(**grid):
         kept = traces.find(suite.profile, "gain", name, about, data) or traces.make(learn, suite, about, data)
         told = {factor: about[factor] for factor in FACTORS}
@@ -60,6 +70,17 @@ def measure(
         identity = {"method": METHOD, "group": "all", "seed": about["seed"], **told, **_told(suite, about)}
         rows += [{**identity, **row} for row in kept.rows]
     return rows + _starts(suite, cells(**grid))
+
+
+def pulled(tv: TaskVectors, pull: float) -> Merged:
+    """θ0 + S + c (τ* − S): WUDI's closed form τ* and the sum S = Σ_k T_k, mixed alike in all directions.
+
+    Arguments:
+        tv: θ0 and T_k.
+        pull: c; 1 is `wudi`.
+    """
+    state = merge_matrices(tv, lambda t: filtered(t, lambda values: torch.full_like(values, pull)))
+    return Merged(state, PULLED, {"pull": pull}, tv.tasks)
 
 
 def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np.ndarray, list[dict[str, Any]] | None]:

@@ -54,10 +54,28 @@ def table(rows: pd.DataFrame, of: str, by: str, **which: object) -> pd.DataFrame
     for column, value in which.items():
         frame = frame[frame[column] == value]
     frame = frame.assign(images=frame["images"].map(lambda count: f"{count:.0f}" if count else "all"))
-    half = (frame["high"] - frame["low"]).astype(float) / 2
-    text = frame["accuracy"].map("{:.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
-    pivot = frame.assign(text=text).pivot_table(index=of, columns=by, values="text", aggfunc="first", sort=False)
+    frame = frame.assign(text=_with_half(frame))
+    pivot = frame.pivot_table(index=of, columns=by, values="text", aggfunc="first", sort=False)
     return _named(pivot.fillna("–"))
+
+
+def beside(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the grid is compared with, best first: average accuracies, half a 95 % interval beside, as text."""
+    rows = plain(rows)
+    rows = rows[rows["method"] != METHOD]
+    sample, named = Sample(rows), rows[rows["task"] == AVERAGE].reindex(columns=["method", "pull"]).drop_duplicates()
+    label, lines = labels(rows), []
+    for method, pull in named.astype(object).where(named.notna(), None).itertuples(index=False):
+        name = label[method] if pull is None else f"{pull:.0%} of the way from the sum to WUDI".replace("%", " %")
+        lines.append((name, *interval(sample.average(method, pull=pull))))
+    frame = pd.DataFrame(lines, columns=["", "accuracy", "low", "high"]).set_index("")
+    return _with_half(frame.sort_values("accuracy", ascending=False)).to_frame("accuracy (%)")
+
+
+def _with_half(frame: pd.DataFrame) -> pd.Series:
+    """Accuracies with half their 95 % interval, where there is one, as text."""
+    half = (frame["high"] - frame["low"]).astype(float) / 2
+    return frame["accuracy"].map("{:.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
 
 
 @styled
