@@ -199,7 +199,8 @@ def spoken(words: Mapping[str, str]) -> str:
     for word in (word for word in WORDS if word in words.values()):
         said = [profile for profile, told in words.items() if told == word]
         both = WORLDS.keys() <= set(said)
-        places = ["in both worlds of images"] * both + [_PLACES[name] for name in said if not both or name not in WORLDS]
+        single = [name for name in said if not both or name not in WORLDS]
+        places = ["in both worlds of images"] * both + [_PLACES[name] for name in single]
         verb = _FURTHER[word] if parts and HOLDS in words.values() else _VERBS[word]
         parts.append(f"{verb} {listed(places)}")
     return (" " if HOLDS in words.values() else " and ").join(parts)
