@@ -97,6 +97,14 @@ def test_images_to_a_model_that_is_used(images, capsys):
     assert len(am.load_adapted("merged", network(7)).history) == 1
 
 
+def test_the_recommended_recipe(images, capsys):
+    recipe = "--objective imitation --steps 2 --set vectors=tsv --set granularity=component --set lr=0.03"
+    assert run(IMAGES, *shlex.split(recipe)) == 0
+    fit = am.load_adapted("merged", network(7))
+    assert fit.hyper["vectors"] == "tsv" and fit.coefficients.granularity == "component"
+    assert fit.hyper["objective"] == "imitation" and fit.hyper["lr"] == 0.03 and len(fit.history) == 2
+
+
 def test_a_stopped_run_goes_on(images, capsys, monkeypatch):
     from adamerging_lib.adapting import adapted as module
 

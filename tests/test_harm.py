@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
+import adamerging_lib as am
 from adamerging_lib.learning.adaptation import Adaptation
+from adamerging_lib.merged import Merged
+from adamerging_lib.methods.adamerging import split
 from adamerging_lib.suite import split_indices
 from adamerging_study import outcomes
 from adamerging_study.gain.learn import Same
-from adamerging_study.harm import EXPERTS, KEPT, LAST, OBJECTIVES, START, STATES, STREAMS, told
+from adamerging_study.harm import EXPERTS, KEPT, LAST, OBJECTIVES, RECIPE, START, STATES, STREAMS, told
 from adamerging_study.harm.learn import SKEWED, _skewed, _streams, adapted, situated
 from adamerging_study.harm.measure import cells, learn
 from adamerging_study.harm.numbers import auc, numbers
-from adamerging_study.harm.show import cases, leads, over_situations, statistics, table
+from adamerging_study.harm.show import cases, leads, over_situations, recipe, statistics, table
 from adamerging_study.sample import Sample
 
 ABOUT = {
@@ -139,12 +142,32 @@ def test_cells_cross_situations_with_objectives():
     assert {about["seed"] for about in found.values() if about["situation"] == "spatter"} == {5}
 
 
-def made_up(gains):
-    """Rows of (situation, objective) → points of the last and of the kept state above a start of 50, two seeds."""
+def test_the_recipe_starts_from_tsv_m_and_learns_components_by_imitation(suite):
+    about = {**ABOUT, "objective": RECIPE, "lr": 0.01}
+    fit, (_, rows) = adapted(suite, about), learn(suite, about, None)
+    tv = split(suite.task_vectors(), "tsv", 0.2)
+    assert fit.coefficients.granularity == "component"
+    begun = am.evaluate(suite, am.run_method("tsv_m", suite), setting="inductive")["accuracy"]
+    assert [row["accuracy"] for row in rows if row["state"] == START][:-1] == pytest.approx(begun.tolist())
+    last = Merged(tv.merge(fit.trajectory[-1], "component"), "adapted", {}, suite.tasks)
+    ended = am.evaluate(suite, last, setting="inductive")["accuracy"]
+    assert [row["accuracy"] for row in rows if row["state"] == LAST][:-1] == pytest.approx(ended.tolist())
+
+
+def test_cells_of_the_recipe_have_its_steps_and_rate():
+    grid = {"streams": ["clean", "sorted"], "experts": ["unsure"], "corruptions": ["spatter"], "seeds": [0, 1]}
+    grid |= {"corruption_seeds": [0], "objectives": ["entropy"], "severity": 3, "steps": 5, "lr": 1, "batch_size": 2}
+    own = [about for _, about in cells(**grid, recipe_in=["sorted"], recipe_steps=7, recipe_lr=0.5)]
+    own = [(about["situation"], about["seed"], about["steps"], about["lr"]) for about in own if about["steps"] != 5]
+    assert own == [("sorted", 0, 7, 0.5), ("sorted", 1, 7, 0.5)]
+
+
+def made_up(gains, start=50):
+    """Rows of (situation, objective) → points of the last and of the kept state above a start, two seeds."""
     rows = []
     begun = set()
     for (situation, objective), (last, kept) in gains.items():
-        states = [(START, 50)] * (situation not in begun) + [(LAST, 50 + last), (KEPT, 50 + kept)]
+        states = [(START, start)] * (situation not in begun) + [(LAST, start + last), (KEPT, start + kept)]
         begun.add(situation)
         for state, accuracy in states:
             for seed in (0, 1):
@@ -173,6 +196,26 @@ def test_numbers_are_gains_their_worst_and_what_is_kept():
     assert (found["cases"], found["harmed_last"], found["harmed_kept"], found["harmed_last_entropy"]) == (8, 2, 1, 0)
     assert np.isnan(found["unsure_entropy_last"])
     assert (found["fits"], found["fits_harmed_last"], found["fits_worst_kept"]) == (16, 4, -1)
+
+
+def test_the_recipe_has_a_start_of_its_own_and_numbers_of_its_own():
+    plain = made_up({("clean", "entropy"): (6, 5), ("sorted", "entropy"): (2, 2)})
+    own = made_up({("clean", RECIPE): (20, 19), ("sorted", RECIPE): (-3, 0)}, start=60)
+    rows = pd.concat([plain, own.assign(objective=RECIPE)], ignore_index=True)
+    bare, found = ({k: v[0] for k, v in numbers(Sample(part, draws=20)).items()} for part in (plain, rows))
+    assert {name: value for name, value in found.items() if "recipe" not in name} == pytest.approx(
+        {name: value for name, value in bare.items() if "recipe" not in name}, nan_ok=True
+    )
+    assert found["clean_recipe_last"] == 20 and found["share_kept_recipe"] == 95
+    assert (found["worst_recipe_last"], found["harmed_last_recipe"], found["harmed_kept_recipe"]) == (-3, 1, 0)
+    assert (found["cases_recipe"], found["fits_recipe"], found["fits_harmed_last_recipe"]) == (2, 4, 2)
+    assert found["fits_worst_last_recipe"] == -3
+    text = recipe(rows)
+    assert text.index.tolist() == [told("clean"), told("sorted")] and text["without guard"].str[:5].tolist() == [
+        "+20.0",
+        "-3.0 ",
+    ]
+    assert table(rows).equals(table(plain)) and recipe(plain).empty
 
 
 def test_tables_and_figures_say_the_same():

@@ -39,8 +39,8 @@ _DIGITS = 9  # as the judge has it: numbers that are equal on paper differ in th
 
 def answer_text() -> str:
     """Whether the gain of layer-wise AdaMerging over Task Arithmetic reproduces, in sign and in size, and how sure."""
-    gains = {profile: numbers[_LEAD] for profile, numbers in numbers_of("performance").items()}
-    found = " and ".join(
+    gains = {profile: numbers[_LEAD] for profile, numbers in numbers_of("performance", (*WORLDS, TEXT)).items()}
+    found = listed(
         f"{told(values, covered(record_of('performance', profile)), _about('performance', profile, _LEAD, values))} "
         f"{_PLACES[profile]}"
         for profile, values in gains.items()
@@ -55,7 +55,8 @@ def verdict_text() -> str:
     """The answer in one sentence: where the sign of the gain reproduces, and where as much of its size as we ask."""
     claim = next(claim for claim in claims.claims_of("performance") if claim.id == "lw-over-ta")
     sizes = {profile: claims.verdict("performance", claim.id, profile).word for profile in WORLDS}
-    signs = {profile: direction(numbers["lw_over_ta"]) for profile, numbers in numbers_of("performance").items()}
+    measured = numbers_of("performance", (*WORLDS, TEXT))
+    signs = {profile: direction(numbers["lw_over_ta"]) for profile, numbers in measured.items()}
     size = f"its size (we ask for {claim.low:g} of the published {quoted(claim.published)} points)"
     return f"The sign of AdaMerging's gain {spoken(signs)}; {size} {spoken(sizes)}."
 
@@ -196,10 +197,19 @@ def spoken(words: Mapping[str, str]) -> str:
     """A word per world as a phrase: "reproduces in the drawn world but not on photographs"."""
     parts = []
     for word in (word for word in WORDS if word in words.values()):
-        places = [_PLACES[profile] for profile, said in words.items() if said == word]
+        said = [profile for profile, told in words.items() if told == word]
+        both = WORLDS.keys() <= set(said)
+        single = [name for name in said if not both or name not in WORLDS]
+        places = ["in both worlds of images"] * both + [_PLACES[name] for name in single]
         verb = _FURTHER[word] if parts and HOLDS in words.values() else _VERBS[word]
-        parts.append(f"{verb} {'in both worlds of images' if len(places) == len(WORLDS) else ' and '.join(places)}")
+        parts.append(f"{verb} {listed(places)}")
     return (" " if HOLDS in words.values() else " and ").join(parts)
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Parts of a sentence: "one", "one and two", "one, two and three"."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def counted(gains: Iterable[np.ndarray]) -> str:

@@ -49,7 +49,7 @@ def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) ->
     streams = [stream.with_labels(t) for stream, t in zip(streams, _targets(suite, about["objective"]), strict=True)]
     if about["grain"] == WEIGHTS:
         return _all_weights(suite, _start(Same(suite), about["start"]), streams, run, about)
-    tv, start, clamp = _scaled(suite, about["start"], about["grain"])
+    tv, start, clamp = scaled(suite, about["start"], about["grain"])
     fit = learn(
         suite_source(suite), tv, streams, start, run=run, method=METHOD, hyper=dict(about), granularity=about["grain"],
         clamp=clamp, terms={"loss": loss_of(about["objective"])},
@@ -84,7 +84,7 @@ def _sure(scores: Tensor, taught: Tensor, batches: int) -> Tensor:
     return (each * kept).sum() / kept.sum().clamp(min=1) * batches
 
 
-def _scaled(suite: Suite, start: str, grain: str) -> tuple[TaskVectors, Tensor, bool]:
+def scaled(suite: Suite, start: str, grain: str) -> tuple[TaskVectors, Tensor, bool]:
     """What coefficients scale, where they start, and whether they are clamped to [0, 1], as published.
 
     From WUDI and Iso-C, whose sums do not fall apart by task, plain task vectors are added to the merged model, with

@@ -26,6 +26,10 @@ OBJECTIVES = {
     "imitation": "imitation",
 }  # fmt: skip
 
+RECIPE = "recipe"
+"""In the place of an objective: imitation from TSV-M, one coefficient per singular component, as this study recommends.
+All others start from Task Arithmetic and learn one coefficient per tensor."""
+
 OTHERS = {
     "agreement": "the share of predictions that are the expert's class",
     "variety": "the entropy (nats) of the mean prediction of a task",
@@ -37,7 +41,7 @@ FACE = Face(
     question="When does adaptation end below its start, and does a guard that sees no label step back in time?",
     factors={
         "situation": "what is odd: the stream of images, their corruption, or one expert",
-        "objective": "what is minimised",
+        "objective": "what is minimised, or `recipe` for the recommended one, which has a start of its own",
         "state": "which state of the path is measured: `start`, `last`, or the one `kept` by the guard",
     },
     measured={

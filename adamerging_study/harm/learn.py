@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from adamerging_lib.learning.adaptation import Adaptation
-from adamerging_lib.learning.descent import initial, learn
+from adamerging_lib.learning.descent import learn
 from adamerging_lib.learning.guard import SHARE, WATCHED, Guard, watching
 from adamerging_lib.learning.model import suite_source
 from adamerging_lib.learning.streams import Stream, seeded
 from adamerging_lib.merged import Fit
 from adamerging_lib.suite import Suite, split_indices
+from adamerging_lib.task_vectors import TaskVectors
 from adamerging_lib.worlds.corruptions import CORRUPTIONS, corrupt
 
+from .. import gain
 from ..check.faults import Set, inject
-from ..gain.learn import Same, asks_experts, loss_of, taught
-from . import EXPERTS, METHOD, STREAMS
+from ..gain.learn import Same, asks_experts, loss_of, scaled, taught
+from . import EXPERTS, METHOD, RECIPE, STREAMS
 
 SKEWED = 128
 """Images per task of a skewed stream, at most."""
@@ -31,7 +33,7 @@ SORTED = "sorted"
 
 
 def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) -> Fit:
-    """Learn one case from Task Arithmetic, one coefficient per tensor, in [0, 1], as published.
+    """Learn one case, from `begun`.
 
     Arguments:
         suite: of `situated`.
@@ -44,14 +46,24 @@ def adapted(suite: Suite, about: Mapping[str, Any], steps: int | None = None) ->
     options = {"steps": about["steps"] if steps is None else steps, "lr": about["lr"], "batches": 1}
     run = Adaptation(options | {"batch_size": _size(about)}, seed=about["seed"], setting=about["setting"])
     streams, guard = _streams(suite, about, run)
-    if asks_experts(about["objective"]):
+    recipe = about["objective"] == RECIPE
+    objective = gain.RECIPE[2] if recipe else about["objective"]
+    tv, start, clamp, grain = begun(suite, recipe)
+    if asks_experts(objective):
         streams = [stream.with_labels(t) for stream, t in zip(streams, taught(Same(suite)), strict=True)]
-    tv = suite.task_vectors()
     return learn(
-        suite_source(suite), tv, streams, initial(None, tv, tv.rows("tensor"))[0], run=run, method=METHOD,
-        hyper=dict(about), granularity="tensor", terms={"loss": loss_of(about["objective"])},
-        guard=guard if steps is None else None,
+        suite_source(suite), tv, streams, start, run=run, method=METHOD, hyper=dict(about), granularity=grain,
+        clamp=clamp, terms={"loss": loss_of(objective)}, guard=guard if steps is None else None,
     )  # fmt: skip
+
+
+def begun(suite: Suite, recipe: bool) -> tuple[TaskVectors, Tensor, bool, str]:
+    """What coefficients scale, where they start, whether they are clamped, and how fine they are.
+
+    As the recommended recipe has it, or as AdaMerging: from Task Arithmetic, per tensor, in [0, 1].
+    """
+    start, grain, _ = gain.RECIPE if recipe else gain.CHOICES
+    return *scaled(suite, start, grain), grain
 
 
 @functools.lru_cache(maxsize=1)

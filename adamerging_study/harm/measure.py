@@ -11,7 +11,6 @@ import pandas as pd
 from torch import Tensor
 
 from adamerging_lib.evaluation import evaluate
-from adamerging_lib.learning.descent import initial
 from adamerging_lib.merged import Merged
 from adamerging_lib.suite import Suite
 from adamerging_lib.worlds.corruptions import CORRUPTIONS
@@ -19,8 +18,8 @@ from adamerging_lib.worlds.corruptions import CORRUPTIONS
 from .. import measuring, traces
 from ..fits import digests
 from ..gain.learn import Same
-from . import KEPT, LAST, METHOD, OTHERS, START
-from .learn import adapted, situated
+from . import KEPT, LAST, METHOD, OTHERS, RECIPE, START
+from .learn import adapted, begun, situated
 
 __all__ = ["cells", "digests", "learn", "measure"]
 
@@ -42,6 +41,9 @@ def measure(suite: Suite, **cases: Any) -> list[dict[str, Any]]:
         condition = about["situation"] if about["situation"] in CORRUPTIONS else "clean"
         identity = {"method": METHOD, "condition": condition, "group": "all", "seed": about["seed"]}
         identity |= {"situation": about["situation"], "objective": about["objective"]}
+        if about["objective"] == RECIPE:
+            rows += [{**identity, **_told(row)} for row in kept.rows]
+            continue
         # All objectives of a situation start from the same state: it is told once, of none of them.
         first, begun = case not in begun, begun | {case}
         rows += [{**identity, **_told(row)} for row in kept.rows if row["state"] != START]
@@ -63,10 +65,11 @@ def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np
     if steps is not None:
         return losses, None
     chosen = int(fit.guard["step"][fit.guard["kept"]].item())
-    frames, rows = {0: _started(Same(suite), about["setting"])}, []
+    frames, rows = {}, []
     for state, step in ((START, 0), (LAST, about["steps"]), (KEPT, chosen)):
         if step not in frames:
-            frames[step] = _measured(suite, fit.trajectory[step], about["setting"])
+            how, recipe = (Same(suite), about["setting"]), about["objective"] == RECIPE
+            frames[step] = _measured(*how, recipe, fit.trajectory[step]) if step else _started(*how, recipe)
         seen = fit.guard.set_index("step").loc[step]
         part = measuring.rows_of(frames[step], state=state, step=step)
         part[-1] |= {"expected_lead": 100 * float(seen["lead"]), "expected_error": 100 * float(seen["error"])}
@@ -76,16 +79,16 @@ def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np
     return losses, rows
 
 
-def _measured(suite: Suite, coefficients: Tensor, setting: str) -> pd.DataFrame:
-    state = suite.task_vectors().merge(coefficients, "tensor")
-    return evaluate(suite, Merged(state, METHOD, {"setting": setting}, suite.tasks), setting=setting, outcomes=True)
+def _measured(same: Same, setting: str, recipe: bool, coefficients: Tensor) -> pd.DataFrame:
+    suite, (tv, *_, grain) = same.suite, begun(same.suite, recipe)
+    merged = Merged(tv.merge(coefficients, grain), METHOD, {"setting": setting}, suite.tasks)
+    return evaluate(suite, merged, setting=setting, outcomes=True)
 
 
 @functools.lru_cache(maxsize=2)
-def _started(same: Same, setting: str) -> pd.DataFrame:
-    """Where all objectives of a situation start."""
-    tv = same.suite.task_vectors()
-    return _measured(same.suite, initial(None, tv, tv.rows("tensor"))[0], setting)
+def _started(same: Same, setting: str, recipe: bool) -> pd.DataFrame:
+    """Where the recipe starts in a situation, or all objectives do."""
+    return _measured(same, setting, recipe, begun(same.suite, recipe)[1])
 
 
 def cells(
@@ -101,6 +104,9 @@ def cells(
     lr: float,
     batch_size: int,
     prior_in: Sequence[str] = (),
+    recipe_in: Sequence[str] = (),
+    recipe_steps: int = 100,
+    recipe_lr: float = 0.03,
     **_: Any,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, parameters) of the cases.
@@ -114,12 +120,16 @@ def cells(
         severity: 1 to 5.
         steps, lr, batch_size: of Adam.
         prior_in: situations in which predictions are also made as diverse as the experts'.
+        recipe_in: situations of ``seeds`` in which the recommended recipe is run as well.
+        recipe_steps, recipe_lr: of its Adam.
     """
     wanted = [(situation, seed) for seed in seeds for situation in (*streams, *experts)]
     wanted += [(situation, seed) for seed in corruption_seeds for situation in corruptions]
     for situation, seed in wanted:
-        for objective in (*objectives, *["prior"] * (situation in prior_in)):
+        extra = ["prior"] * (situation in prior_in) + [RECIPE] * (situation in recipe_in)
+        for objective in (*objectives, *extra):
+            own = (recipe_steps, recipe_lr) if objective == RECIPE else (steps, lr)
             yield f"{situation}-{objective}-{seed}", {
-                "situation": situation, "objective": objective, "seed": seed, "setting": "inductive", "steps": steps,
-                "lr": lr, "batch_size": batch_size, "severity": severity,
+                "situation": situation, "objective": objective, "seed": seed, "setting": "inductive", "steps": own[0],
+                "lr": own[1], "batch_size": batch_size, "severity": severity,
             }  # fmt: skip

@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from ..frames import AVERAGE
 from ..sample import Sample, ratio
-from . import KEPT, LAST, METHOD, OBJECTIVES, OTHERS, START
+from . import KEPT, LAST, METHOD, OBJECTIVES, OTHERS, RECIPE, START
 
 CLEAN = "clean"
 HARM = 0.5
@@ -41,41 +41,47 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     ``veto_STATISTIC_share`` (percent), fits that end in harm and the share of the sum of gains that is kept where the
     last state is kept if the statistic does not speak against it, else the start; with ``both`` for beliefs and variety
     together, and of the gains of one objective ``veto_STATISTIC_share_OBJECTIVE``.
+
+    The recommended recipe stands in the place of an objective in names that end in one or have one in them; it counts
+    in none of the others, but in ``cases_recipe``, ``fits_recipe``, ``fits_harmed_STATE_recipe`` and
+    ``fits_worst_STATE_recipe``.
     """
     points = gains(sample)
     points = {(situation.replace(".", "_"), *rest): gain for (situation, *rest), gain in points.items()}
     situations = list(dict.fromkeys([*NAMED, *(situation for situation, *_ in points)]))
     nan = sample.point(np.nan)
-    cases = list(product(situations, OBJECTIVES, (LAST, KEPT)))
+    cases = list(product(situations, (*OBJECTIVES, RECIPE), (LAST, KEPT)))
     found = {"_".join(case): points.get(case, nan) for case in cases}
     for situation in situations:
         step = found[f"{situation}_diverse_{LAST}"] - found[f"{situation}_entropy_{LAST}"]
         found[f"diverse_over_entropy_{situation}"] = step
         step = found[f"{situation}_prior_{LAST}"] - found[f"{situation}_diverse_{LAST}"]
         found[f"prior_over_diverse_{situation}"] = step
-    for objective in OBJECTIVES:
+    for objective in (*OBJECTIVES, RECIPE):
         share = ratio(found[f"{CLEAN}_{objective}_{KEPT}"], found[f"{CLEAN}_{objective}_{LAST}"])
         found[f"share_kept_{objective}"] = 100 * share
     for state in (LAST, KEPT):
-        for objective in (None, *OBJECTIVES):
-            own = [gain for (_, o, of), gain in points.items() if of == state and objective in (None, o)]
-            of = f"_{objective}" if objective else ""
+        for group in (OBJECTIVES, *([objective] for objective in (*OBJECTIVES, RECIPE))):
+            own = [gain for (_, objective, of), gain in points.items() if of == state and objective in group]
+            of = "" if group is OBJECTIVES else f"_{group[0]}"
             found[f"worst{of}_{state}"] = reduce(np.minimum, own) if own else nan
             found[f"harmed_{state}{of}"] = sample.point(sum(gain[0] < -HARM for gain in own))
-    found["cases"] = sample.point(len(points) / 2)
+    own = [objective == RECIPE for _, objective, state in points if state == LAST]
+    found |= {"cases": sample.point(len(own) - sum(own)), f"cases_{RECIPE}": sample.point(sum(own))}
     return found | _single(sample) | _statistics(sample)
 
 
 def _single(sample: Sample) -> dict[str, np.ndarray]:
     """Of single fits, by their average rows: how many, how many end in harm, and the worst."""
-    rows = sample.frame[(sample.frame["method"] == METHOD) & (sample.frame["task"] == AVERAGE)]
-    case = ["situation", "seed"]
-    start = rows[rows["state"] == START].set_index(case)["accuracy"]
-    found = {"fits": sample.point((rows["state"] == LAST).sum())}
-    for state in (LAST, KEPT):
-        lead = rows[rows["state"] == state].set_index(case)["accuracy"].sub(start)
-        found[f"fits_harmed_{state}"] = sample.point((lead < -HARM).sum())
-        found[f"fits_worst_{state}"] = sample.point(lead.min())
+    all_rows = sample.frame[(sample.frame["method"] == METHOD) & (sample.frame["task"] == AVERAGE)]
+    case, recipe, found = ["situation", "seed"], all_rows["objective"] == RECIPE, {}
+    for of, rows in {"": all_rows[~recipe], f"_{RECIPE}": all_rows[recipe]}.items():
+        start = rows[rows["state"] == START].set_index(case)["accuracy"]
+        found[f"fits{of}"] = sample.point((rows["state"] == LAST).sum())
+        for state in (LAST, KEPT):
+            lead = rows[rows["state"] == state].set_index(case)["accuracy"].sub(start)
+            found[f"fits_harmed_{state}{of}"] = sample.point((lead < -HARM).sum())
+            found[f"fits_worst_{state}{of}"] = sample.point(lead.min())
     return found
 
 
@@ -83,9 +89,11 @@ def leads(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per case and seed: ``real`` lead of the last state over the start, points, and what `SIGNS` lists.
 
     Of each statistic the change from start to last state; ``beliefs`` are the lead that the guard expected, in points.
-    Missing where a row was kept before they were measured.
+    Missing where a row was kept before they were measured. Without the recommended recipe, whose coefficients move on
+    another scale.
     """
     own, case = rows[(rows["method"] == METHOD) & (rows["task"] == AVERAGE)], ["situation", "seed"]
+    own = own[own["objective"] != RECIPE]
     changes = {"accuracy": "real", **{f"watched_{name}": name for name in OTHERS}}
     known = {"expected_lead": "beliefs", "drift": "drift"}  # told as changes
     own = own.reindex(columns=[*case, "objective", "state", *changes, *known]).rename(columns=changes | known)
@@ -128,7 +136,7 @@ def gains(sample: Sample) -> dict[tuple[str, str, str], np.ndarray]:
     rows = rows[rows["state"] == LAST]
     for situation, objective in dict.fromkeys(zip(rows["situation"], rows["objective"], strict=True)):
         about = {"situation": situation, "setting": "inductive", "condition": ...}
-        start = sample.average(METHOD, state=START, **about)
+        start = sample.average(METHOD, state=START, objective=RECIPE if objective == RECIPE else None, **about)
         for state in (LAST, KEPT):
             end = sample.average(METHOD, state=state, objective=objective, **about)
             found[situation, objective, state] = end - start

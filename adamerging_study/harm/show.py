@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
-from . import KEPT, LAST, OBJECTIVES, STATES, told
+from . import KEPT, LAST, METHOD, OBJECTIVES, RECIPE, START, STATES, told
 from .numbers import gains, leads, numbers
 
 COLOURS = {"entropy": "#D55E00", "diverse": "#B8860B", "prior": "#8C6BB1", "imitation": "#00795B"}
@@ -38,12 +38,27 @@ def cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Points above the start with half a 95 % interval, as text: situations down, objectives and states across."""
-    frame = cases(rows)
-    half = (frame["high"] - frame["low"]) / 2
-    text = frame["gain"].map("{:+.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
-    frame = frame.assign(text=text, column=frame["objective"].map(OBJECTIVES) + ", " + frame["state"].map(STATES))
+    frame = _told(cases(rows).query("objective != @RECIPE"))
+    frame = frame.assign(column=frame["objective"].map(OBJECTIVES) + ", " + frame["state"].map(STATES))
     pivot = frame.pivot_table(index="situation", columns="column", values="text", aggfunc="first", sort=False)
     return pivot.rename(index=told).rename_axis(index=None, columns=None)
+
+
+def recipe(rows: pd.DataFrame) -> pd.DataFrame:
+    """As `table`, of the recommended recipe, with the accuracy (percent) of its start; empty where it was not run."""
+    frame = _told(cases(rows).query("objective == @RECIPE"))
+    frame = frame.assign(column=frame["state"].map(STATES))
+    pivot = frame.pivot_table(index="situation", columns="column", values="text", aggfunc="first", sort=False)
+    sample = Sample(rows)
+    begun = [sample.average(METHOD, situation=name, objective=RECIPE, state=START)[0] for name in pivot.index]
+    pivot.insert(0, STATES[START], [f"{value:.1f}" for value in begun])
+    return pivot.rename(index=told).rename_axis(index=None, columns=None)
+
+
+def _told(frame: pd.DataFrame) -> pd.DataFrame:
+    """Cases, with the gain and half its 95 % interval as ``text``."""
+    half = (frame["high"] - frame["low"]) / 2
+    return frame.assign(text=frame["gain"].map("{:+.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), ""))
 
 
 @styled
@@ -52,7 +67,7 @@ def over_situations(rows: pd.DataFrame) -> Figure:
 
     Cases far from all others stand at the edge as numbers.
     """
-    frame = cases(rows)
+    frame = cases(rows).query("objective != @RECIPE")
     far = frame["gain"].abs() > FAR * frame["gain"].abs().quantile(0.9)  # would press all others together
     situations, objectives = list(dict.fromkeys(frame["situation"])), list(dict.fromkeys(frame["objective"]))
     figure, panels = plt.subplots(

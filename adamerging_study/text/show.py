@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..frames import AVERAGE, BOUNDS, accuracies, headline, labelled, labels, needs
+from ..frames import AVERAGE, BOUNDS, accuracies, average_half_widths, headline, labelled, labels, needs
 from ..sample import Sample, interval
 from ..style import NEEDS_MARKERS, WIDTH, colour, heatmap, styled
 
@@ -51,10 +51,10 @@ def examples(texts: Mapping[str, Sequence[tuple[Sequence[str], str]]]) -> pd.Dat
 
 def standings(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy (percent) on average with half a 95 % interval, and task by task, best method first, as text."""
-    frame, sample, told = accuracies(rows), Sample(headline(rows)), needs(rows)
+    frame, told = accuracies(rows), needs(rows)
     frame = frame.loc[frame[AVERAGE].sort_values(ascending=False, kind="stable").index]
-    half = {method: _half(sample.average(method)) for method in frame.index}
-    shown = {AVERAGE.lower(): frame[AVERAGE].map("{:.1f}".format) + pd.Series(half).map(" ± {:.1f}".format)}
+    half = average_half_widths(rows)
+    shown = {AVERAGE.lower(): frame[AVERAGE].map("{:.1f}".format) + half.map(" ± {:.1f}".format)}
     shown["needs"] = pd.Series({method: told.get(method, "") for method in frame.index})
     shown |= {task: frame[task].map("{:.1f}".format) for task in frame if task != AVERAGE}
     return labelled(pd.DataFrame(shown).loc[frame.index], rows)
@@ -110,8 +110,3 @@ def gains_by_task(rows: pd.DataFrame, methods: Sequence[str]) -> Figure:
     heatmap(axes, labelled(frame, rows), digits=1, cmap="RdBu", vmin=-limit, vmax=limit)
     axes.axvline(len(frame.columns) - 1, color="white", lw=3)
     return figure
-
-
-def _half(drawn: np.ndarray) -> float:
-    _, low, high = interval(drawn)
-    return float("nan") if low is None else (high - low) / 2
