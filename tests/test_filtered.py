@@ -13,7 +13,7 @@ from matrices import KEY, assert_others_are_means, counts, draw, moved, of_matri
 from adamerging_lib import merge
 from adamerging_lib.methods.ace import gamma
 from adamerging_lib.methods.svc import BASES
-from adamerging_study.gain.measure import pulled
+from adamerging_study.gain.measure import distance, mixture
 
 
 @given(seeds, shapes, counts)
@@ -96,12 +96,15 @@ def test_swudi_a_keeps_as_many_directions_as_the_spectrum_has(seed, shape, tasks
 
 
 @given(seeds, shapes, counts, st.sampled_from([0.0, 0.25, 1.0]))
-def test_the_control_of_swudi_lies_on_the_line_from_the_sum_to_wudi(seed, shape, tasks, pull):
+def test_the_control_of_swudi_lies_on_the_line_from_the_sum_to_wudi(seed, shape, tasks, share):
     tv = of_matrices(*draw(seed, shape, tasks))
-    state = pulled(tv, pull).state_dict()
+    merged = mixture(tv, share)
+    state = merged.state_dict()
     total, closed = tv.vectors[KEY].sum(0), moved(tv, merge("wudi", tv).state_dict())
-    torch.testing.assert_close(moved(tv, state), (1 - pull) * total + pull * closed, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(moved(tv, state), (1 - share) * total + share * closed, rtol=1e-6, atol=1e-7)
     assert_others_are_means(tv, state)
+    if tasks > 1:  # of one task, both ends are its task vector
+        assert distance(tv, merged) == pytest.approx(share, abs=1e-5)
 
 
 @pytest.mark.parametrize("hyper", [{"time": 0}, {"time": -1.0}, {"share": 0.0}, {"share": 1.5}])

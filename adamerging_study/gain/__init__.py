@@ -6,9 +6,11 @@ from ..rooms import Face
 
 METHOD = "adapted"
 """The ``method`` of all rows of a cell of the grid; its factors tell which."""
-PULLED = "pulled"
-"""The ``method`` of WUDI's closed form pulled towards the plain sum by the same share in all directions: the control of
-SWUDI, which pulls in the weak ones."""
+MIXED = "mixed"
+"""The ``method`` of mixtures of the plain sum and WUDI's closed form that are the same in all directions: the control
+of SWUDI, which takes the one in weak directions and the other in strong ones."""
+FILTERED = ("wudi", "swudi", "swudi_a")
+"""Methods that lie between the two, or at an end."""
 WEIGHTS = "weights"
 GRAINS = {"tensor": "per tensor", "component": "per component", WEIGHTS: "all weights"}
 """What is learned, from coarse to fine."""
@@ -46,6 +48,9 @@ FACE = Face(
         "images": "unlabelled images per task that are learned from; 0 for all that may be",
         "unseen": "the tasks whose experts were left out, where some were",
         "rate": "the learning rate, where it is not the one that the run gives for what is learned",
-        "pull": "the share of the way from the plain sum of the task vectors to WUDI's closed form",
+        "mixed": "WUDI's closed form as a share of a mixture with the plain sum of the task vectors",
+    },
+    measured={
+        "distance": "of the average: how far a merged model lies from the plain sum, WUDI's closed form being at 1",
     },
 )

@@ -11,18 +11,19 @@ import torch
 
 from adamerging_lib.evaluation import evaluate
 from adamerging_lib.merged import Merged
+from adamerging_lib.methods import run_method
 from adamerging_lib.methods.registry import find, hyper_parameters
 from adamerging_lib.methods.swudi import filtered
 from adamerging_lib.suite import Suite
 from adamerging_lib.task_vectors import TaskVectors
-from adamerging_lib.vectors.spectral import merge_matrices
+from adamerging_lib.vectors.spectral import matrices, merge_matrices
 from adamerging_lib.worlds.corruptions import corrupt
 from adamerging_lib.worlds.roles import same_role
 
 from .. import evaluations, measuring, traces
 from ..fits import digests
 from ..generalisation.measure import hide
-from . import CHOICES, METHOD, PULLED, RECIPE, WEIGHTS
+from . import CHOICES, FILTERED, METHOD, MIXED, RECIPE, WEIGHTS
 from .learn import Same, adapted
 
 Cell = dict[str, Any]
@@ -37,7 +38,7 @@ def measure(
     *,
     methods: Sequence[str] = (),
     recipe: str = "mini",
-    pulls: Sequence[float] = (),
+    mixed: Sequence[float] = (),
     device: str = "cpu",
     **grid: Any,
 ) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def measure(
         suite: what to merge; learned from one half of its test images, measured on the other.
         methods: ids of those that the grid is compared with.
         recipe: of those among them that learn.
-        pulls: shares of the way from the plain sum to WUDI's closed form, see `pulled`.
+        mixed: shares of WUDI's closed form, the rest being the plain sum, see `mixture`.
         device: where methods run; the grid's cells run on the CPU.
         grid: see `cells`.
 
@@ -59,10 +60,14 @@ def measure(
         for seed in measuring.seeds_of(method, grid["seeds"]):
             learning = {"recipe": recipe} if "recipe" in hyper_parameters(find(method)) else {}
             rows += measuring.measure(suite, method, learning=learning, seed=seed, setting="inductive", device=device)
-    for pull in pulls:
-        frame = evaluations.evaluate(suite, pulled(suite.task_vectors(), pull), setting="inductive", device=device)
-        identity = {"condition": CLEAN, "group": "all", "seed": grid["seeds"][0], "pull": pull}
-        rows += measuring.rows_of(frame, method=PULLED, **identity)
+            if mixed and method in FILTERED:
+                rows[-1]["distance"] = distance(suite.task_vectors(), run_method(method, suite))
+    for share in mixed:
+        merged = mixture(suite.task_vectors(), share)
+        frame = evaluations.evaluate(suite, merged, setting="inductive", device=device)
+        identity = {"condition": CLEAN, "group": "all", "seed": grid["seeds"][0], "mixed": share}
+        rows += measuring.rows_of(frame, method=MIXED, **identity)
+        rows[-1]["distance"] = distance(suite.task_vectors(), merged)
     for name, about in cells(**grid):
         kept = traces.find(suite.profile, "gain", name, about, data) or traces.make(learn, suite, about, data)
         told = {factor: about[factor] for factor in FACTORS}
@@ -72,15 +77,28 @@ def measure(
     return rows + _starts(suite, cells(**grid))
 
 
-def pulled(tv: TaskVectors, pull: float) -> Merged:
-    """θ0 + S + c (τ* − S): WUDI's closed form τ* and the sum S = Σ_k T_k, mixed alike in all directions.
+def mixture(tv: TaskVectors, share: float) -> Merged:
+    """θ0 + (1 − c) S + c τ*: the sum S = Σ_k T_k and WUDI's closed form τ*, mixed alike in all directions of a matrix.
 
     Arguments:
         tv: θ0 and T_k.
-        pull: c; 1 is `wudi`.
+        share: c; 1 is `wudi`.
     """
-    state = merge_matrices(tv, lambda t: filtered(t, lambda values: torch.full_like(values, pull)))
-    return Merged(state, PULLED, {"pull": pull}, tv.tasks)
+    state = merge_matrices(tv, lambda t: filtered(t, lambda values: torch.full_like(values, share)))
+    return Merged(state, MIXED, {"share": share}, tv.tasks)
+
+
+def distance(tv: TaskVectors, merged: Merged) -> float:
+    """‖τ − S‖ / ‖τ* − S‖ over all matrices: how far a merged model lies from the plain sum, `wudi` being at 1.
+
+    Arguments:
+        tv: θ0 and T_k.
+        merged: one model for all tasks.
+    """
+    total, closed, state = mixture(tv, 0).state_dict(), mixture(tv, 1).state_dict(), merged.state_dict()
+    parts = [(state[key] - total[key], closed[key] - total[key]) for key in matrices(tv)]
+    own, whole = (sum(float(part.double().square().sum()) for part in side) for side in zip(*parts, strict=True))
+    return (own / whole) ** 0.5
 
 
 def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np.ndarray, list[dict[str, Any]] | None]:

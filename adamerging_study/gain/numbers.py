@@ -13,7 +13,7 @@ from adamerging_lib.published.competitions import ONE
 
 from ..frames import AVERAGE
 from ..sample import Sample, ratio
-from . import CHOICES, GRAINS, METHOD, OBJECTIVES, PLAIN, PULLED, RECIPE, STARTS, plain
+from . import CHOICES, FILTERED, GRAINS, METHOD, MIXED, OBJECTIVES, PLAIN, RECIPE, STARTS, plain
 
 INDUCTIVE, FROM = "inductive", "tsv_m"
 PUBLISHED = "layer_wise_adamerging"
@@ -36,7 +36,7 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     ``starts_spread`` between the best and the worst of `FIRST` before learning, and after it
     ``starts_spread_OBJECTIVE``, of all starts ``all_starts_spread``; ``OBJECTIVE_A_over_B`` of two starts;
     ``slow_tensor_IMAGES`` at the lower rate; ``recipe_IMAGES`` is `RECIPE`. On corrupted images and on tasks whose
-    experts are absent see `_elsewhere`, of SWUDI's control `_pulled`.
+    experts are absent see `_elsewhere`, of SWUDI's control `_mixed`.
     """
     grid = _Grid(sample)
     slow = {n: grid.slow.get(n, grid.nan) for n in grid.counts}
@@ -79,7 +79,7 @@ def numbers(sample: Sample) -> dict[str, np.ndarray]:
     found["imitation_over_diverse_by_images"] = (
         found["imitation_component_by_images"] - found["diverse_component_by_images"]
     )
-    return found | _recipe(sample, grid) | _elsewhere(sample) | _pulled(sample)
+    return found | _recipe(sample, grid) | _elsewhere(sample) | _mixed(sample)
 
 
 def _recipe(sample: Sample, grid: _Grid) -> dict[str, np.ndarray]:
@@ -130,12 +130,19 @@ def _compared(sample: Sample, which: Mapping[str, object]) -> dict[str, np.ndarr
     return found
 
 
-def _pulled(sample: Sample) -> dict[str, np.ndarray]:
-    """``best_pulled``, of the shares that were tried, chosen on the measured images; ``METHOD_over_pulled``."""
-    each = list(sample.each("accuracy", by="pull", method=PULLED, setting=INDUCTIVE).values()) or [sample.point(np.nan)]
-    best = reduce(np.maximum, each)
-    found = {f"{method}_over_pulled": _of(sample, method) - best for method in ("wudi", "swudi", "swudi_a")}
-    return {"best_pulled": best, **found}
+def _mixed(sample: Sample) -> dict[str, np.ndarray]:
+    """SWUDI's control: ``mixed_PERCENT`` of WUDI's closed form, and where methods lie on that way, ``METHOD_distance``.
+
+    ``best_mixed`` of those that are neither end, chosen on the measured images, and ``METHOD_over_mixed`` over it.
+    """
+    each = sample.each("accuracy", by="mixed", method=MIXED, setting=INDUCTIVE)
+    found = {f"mixed_{100 * share:.0f}": values for share, values in each.items()}
+    inner = [values for share, values in each.items() if 0 < share < 1]
+    found["best_mixed"] = reduce(np.maximum, inner) if inner else sample.point(np.nan)
+    for method in FILTERED:
+        found[f"{method}_over_mixed"] = _of(sample, method) - found["best_mixed"]
+        found[f"{method}_distance"] = sample.value("distance", method=method, task=AVERAGE)
+    return found | {"swudi_over_wudi": _of(sample, "swudi") - _of(sample, "wudi")}
 
 
 class _Grid:
@@ -173,7 +180,7 @@ def _kinds(rows: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:
-    return [method for method in dict.fromkeys(rows["method"]) if method not in (METHOD, PULLED)]
+    return [method for method in dict.fromkeys(rows["method"]) if method not in (METHOD, MIXED)]
 
 
 def _best(sample: Sample, *, free: bool) -> np.ndarray:

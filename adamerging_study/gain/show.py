@@ -26,6 +26,10 @@ OBJECTIVE_COLOURS = {
 }  # fmt: skip
 
 
+MIXTURES = {0: "plain sum (Task Arithmetic, λ = 1)"}
+"""The end of the line that is no method here by another name."""
+
+
 def cells(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per cell: its factors, accuracy on average, the ends of its 95 % interval, and how many seeds.
 
@@ -63,11 +67,11 @@ def beside(rows: pd.DataFrame) -> pd.DataFrame:
     """What the grid is compared with, best first: average accuracies, half a 95 % interval beside, as text."""
     rows = plain(rows)
     rows = rows[rows["method"] != METHOD]
-    sample, named = Sample(rows), rows[rows["task"] == AVERAGE].reindex(columns=["method", "pull"]).drop_duplicates()
+    sample, named = Sample(rows), rows[rows["task"] == AVERAGE].reindex(columns=["method", "mixed"]).drop_duplicates()
     label, lines = labels(rows), []
-    for method, pull in named.astype(object).where(named.notna(), None).itertuples(index=False):
-        name = label[method] if pull is None else f"{pull:.0%} of the way from the sum to WUDI".replace("%", " %")
-        lines.append((name, *interval(sample.average(method, pull=pull))))
+    for method, share in named.astype(object).where(named.notna(), None).itertuples(index=False):
+        name = label[method] if share is None else MIXTURES.get(share, f"{100 * share:.0f} % WUDI, the rest plain sum")
+        lines.append((name, *interval(sample.average(method, mixed=share))))
     frame = pd.DataFrame(lines, columns=["", "accuracy", "low", "high"]).set_index("")
     return _with_half(frame.sort_values("accuracy", ascending=False)).to_frame("accuracy (%)")
 
