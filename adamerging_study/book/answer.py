@@ -54,8 +54,8 @@ def answer_text() -> str:
 def verdict_text() -> str:
     """The answer in one sentence: where the sign of the gain reproduces, and where as much of its size as we ask."""
     claim = next(claim for claim in claims.claims_of("performance") if claim.id == "lw-over-ta")
-    sizes = {profile: claims.verdict("performance", claim.id, profile).word for profile in WORLDS}
     measured = numbers_of("performance", (*WORLDS, TEXT))
+    sizes = {profile: claims.verdict("performance", claim.id, profile).word for profile in measured}
     signs = {profile: direction(numbers["lw_over_ta"]) for profile, numbers in measured.items()}
     size = f"its size (we ask for {claim.low:g} of the published {quoted(claim.published)} points)"
     return f"The sign of AdaMerging's gain {spoken(signs)}; {size} {spoken(sizes)}."
@@ -197,7 +197,7 @@ def spoken(words: Mapping[str, str]) -> str:
     """A word per world as a phrase: "reproduces in the drawn world but not on photographs"."""
     parts = []
     for word in (word for word in WORDS if word in words.values()):
-        said = [profile for profile, told in words.items() if told == word]
+        said = [profile for profile, of in words.items() if of == word]
         both = WORLDS.keys() <= set(said)
         single = [name for name in said if not both or name not in WORLDS]
         places = ["in both worlds of images"] * both + [_PLACES[name] for name in single]

@@ -141,7 +141,7 @@ def _mixed(sample: Sample) -> dict[str, np.ndarray]:
     found["best_mixed"] = reduce(np.maximum, inner) if inner else sample.point(np.nan)
     for method in FILTERED:
         found[f"{method}_over_mixed"] = _of(sample, method) - found["best_mixed"]
-        found[f"{method}_distance"] = sample.value("distance", method=method, task=AVERAGE)
+        found[f"{method}_distance"] = sample.value("distance", method=method, task=AVERAGE, setting=INDUCTIVE)
     return found | {"swudi_over_wudi": _of(sample, "swudi") - _of(sample, "wudi")}
 
 
