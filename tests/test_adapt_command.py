@@ -98,8 +98,11 @@ def test_images_to_a_model_that_is_used(images, capsys):
 
 
 def test_the_recommended_recipe(images, capsys):
-    recipe = "--objective imitation --steps 2 --set vectors=tsv --set granularity=component --set lr=0.03"
-    assert run(IMAGES, *shlex.split(recipe)) == 0
+    """The options as the help has them, with fewer steps."""
+    assert main(["adapt", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    options = said[said.index("add --objective imitation") + len("add ") :].split(". ")[0]
+    assert run(IMAGES, *shlex.split(options), "--steps", "2") == 0
     fit = am.load_adapted("merged", network(7))
     assert fit.hyper["vectors"] == "tsv" and fit.coefficients.granularity == "component"
     assert fit.hyper["objective"] == "imitation" and fit.hyper["lr"] == 0.03 and len(fit.history) == 2

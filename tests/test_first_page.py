@@ -126,6 +126,24 @@ def test_two_words_become_one_phrase(mini, tiny, phrase):
     assert answer.spoken({"mini": mini, "tiny": tiny}) == phrase
 
 
+@pytest.mark.parametrize(
+    ("mini", "tiny", "text", "phrase"),
+    [
+        (HOLDS, HOLDS, HOLDS, "reproduces in both worlds of images and on text"),
+        (HOLDS, FAILS, HOLDS, "reproduces in the drawn world and on text but not on photographs"),
+        (HOLDS, HOLDS, UNDECIDED, "reproduces in both worlds of images and is undecided on text"),
+        (HOLDS, FAILS, UNDECIDED, "reproduces in the drawn world but not on photographs and is undecided on text"),
+        (FAILS, FAILS, HOLDS, "reproduces on text but not in both worlds of images"),
+    ],
+)
+def test_three_words_become_one_phrase(mini, tiny, text, phrase):
+    assert answer.spoken({"mini": mini, "tiny": tiny, "mini-text": text}) == phrase
+
+
+def test_parts_are_listed():
+    assert [answer.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+
+
 def test_gains_and_losses_are_counted():
     gains = [known(1, 2), known(2, 3), known(-1, 1), known(-2, -1)]
     assert answer.counted(gains) == "2 gain, 1 lose, 1 undecided"

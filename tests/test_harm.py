@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import adamerging_lib as am
+from adamerging_lib.evaluation import predictions
 from adamerging_lib.learning.adaptation import Adaptation
 from adamerging_lib.merged import Merged
 from adamerging_lib.methods.adamerging import split
@@ -147,6 +150,15 @@ def test_the_recipe_starts_from_tsv_m_and_learns_components_by_imitation(suite):
     fit, (_, rows) = adapted(suite, about), learn(suite, about, None)
     tv = split(suite.task_vectors(), "tsv", 0.2)
     assert fit.coefficients.granularity == "component"
+    streams, _ = _streams(suite, about, Adaptation({"batch_size": 4}, seed=about["seed"], setting="inductive"))
+    begun = am.run_method("tsv_m", suite)
+    for task, stream in zip(suite.tasks, streams, strict=True):
+        batch = stream.batch(0)
+        seen = replace(suite.test[task], images=batch, labels=torch.zeros(len(batch), dtype=torch.int64))
+        part, models = replace(suite, test={task: seen}), (begun.state, suite.experts[task])
+        scores, said = (next(predictions(part, Merged(state, "", {}, suite.tasks)))[1] for state in models)
+        expected = -(said.softmax(-1) * scores.log_softmax(-1)).sum(-1).mean()
+        assert fit.history[task][0] == pytest.approx(float(expected), rel=1e-4)
     begun = am.evaluate(suite, am.run_method("tsv_m", suite), setting="inductive")["accuracy"]
     assert [row["accuracy"] for row in rows if row["state"] == START][:-1] == pytest.approx(begun.tolist())
     last = Merged(tv.merge(fit.trajectory[-1], "component"), "adapted", {}, suite.tasks)

@@ -19,6 +19,7 @@ from adamerging_study.gain import FACE, GRAINS, OBJECTIVES, STARTS, WEIGHTS
 from adamerging_study.gain import measure as gain
 from adamerging_study.gain.learn import adapted, loss_of
 from adamerging_study.gain.numbers import numbers
+from adamerging_study.gain.show import beside
 from adamerging_study.rooms import part
 from adamerging_study.sample import Sample
 
@@ -186,6 +187,27 @@ def test_the_recipe_is_measured_where_images_are_corrupted_and_experts_absent(su
     assert np.isnan(bare["recipe_over_start_corrupted"][0])
     assert found["component_imitation_4"] == pytest.approx(bare["component_imitation_4"])
     assert found["tsv_m_average"] == pytest.approx(bare["tsv_m_average"])
+
+
+def test_swudi_is_compared_with_the_best_mixture_and_told_how_far_it_lies(suite):
+    """The ends of the line are measured, but are no mixtures; the table lists all of them, best first."""
+    methods = ["tsv_m", "wudi", "swudi", "swudi_a"]
+    rows = gain.measure(
+        suite, methods=methods, mixed=[0, 0.3, 0.6], **{**GRID, "images": [], "objectives": [], "starts": []}
+    )
+    frame = pd.DataFrame(rows).assign(needs="nothing", gives="one model", label=lambda rows: rows["method"])
+    found = numbers(Sample(frame, draws=20, where={**claims.WHERE, **dict.fromkeys(FACE.factors)}))
+    average = frame[frame["task"] == "Average"]
+    share = average[average["method"] == "mixed"].set_index("mixed")["accuracy"]
+    best, swudi = share[[0.3, 0.6]].max(), average.set_index("method")["accuracy"]["swudi"]
+    assert found["swudi_over_mixed"][0] == pytest.approx(swudi - best) and found["best_mixed"][0] == pytest.approx(best)
+    assert found["mixed_0"][0] == pytest.approx(share[0]) and found["mixed_60"][0] == pytest.approx(share[0.6])
+    assert found["wudi_distance"][0] == pytest.approx(1, abs=1e-4) and 0 < found["swudi_distance"][0] < 1
+    table = beside(frame)
+    told = table["accuracy (%)"].str.split(" ").str[0].astype(float)
+    assert told.is_monotonic_decreasing and len(table) == len(methods) + 3
+    assert told["60 % WUDI, the rest plain sum"] == pytest.approx(share[0.6], abs=0.051)
+    assert told["plain sum (Task Arithmetic, λ = 1)"] == pytest.approx(share[0], abs=0.051)
 
 
 def test_corrupted_images_are_learned_from_and_drawn_anew_for_each_seed(suite):

@@ -34,7 +34,7 @@ def measure(suite: Suite, **cases: Any) -> list[dict[str, Any]]:
     Returns:
         Rows of a record.
     """
-    rows, data, begun = [], digests(suite), set()
+    rows, data, told = [], digests(suite), set()
     for name, about in cells(**cases):
         kept = traces.find(suite.profile, "harm", name, about, data) or traces.make(learn, suite, about, data)
         case = about["situation"], about["seed"]
@@ -45,7 +45,7 @@ def measure(suite: Suite, **cases: Any) -> list[dict[str, Any]]:
             rows += [{**identity, **_told(row)} for row in kept.rows]
             continue
         # All objectives of a situation start from the same state: it is told once, of none of them.
-        first, begun = case not in begun, begun | {case}
+        first, told = case not in told, told | {case}
         rows += [{**identity, **_told(row)} for row in kept.rows if row["state"] != START]
         starts = [{**identity, **_told(row)} for row in kept.rows if row["state"] == START and first]
         rows += [{key: value for key, value in row.items() if key != "objective"} for row in starts]
@@ -65,11 +65,10 @@ def learn(suite: Suite, about: Mapping[str, Any], steps: int | None) -> tuple[np
     if steps is not None:
         return losses, None
     chosen = int(fit.guard["step"][fit.guard["kept"]].item())
-    frames, rows = {}, []
+    how, frames, rows = (Same(suite), about["setting"], about["objective"] == RECIPE), {}, []
     for state, step in ((START, 0), (LAST, about["steps"]), (KEPT, chosen)):
         if step not in frames:
-            how, recipe = (Same(suite), about["setting"]), about["objective"] == RECIPE
-            frames[step] = _measured(*how, recipe, fit.trajectory[step]) if step else _started(*how, recipe)
+            frames[step] = _measured(*how, fit.trajectory[step]) if step else _started(*how)
         seen = fit.guard.set_index("step").loc[step]
         part = measuring.rows_of(frames[step], state=state, step=step)
         part[-1] |= {"expected_lead": 100 * float(seen["lead"]), "expected_error": 100 * float(seen["error"])}
