@@ -72,8 +72,8 @@ def beside(rows: pd.DataFrame) -> pd.DataFrame:
     for method, share in named.astype(object).where(named.notna(), None).itertuples(index=False):
         name = label[method] if share is None else MIXTURES.get(share, f"{100 * share:.0f} % WUDI, the rest plain sum")
         lines.append((name, *interval(sample.average(method, mixed=share))))
-    frame = pd.DataFrame(lines, columns=["", "accuracy", "low", "high"]).set_index("")
-    return _with_half(frame.sort_values("accuracy", ascending=False)).to_frame("accuracy (%)")
+    frame = pd.DataFrame(lines, columns=["name", "accuracy", "low", "high"]).set_index("name")
+    return _with_half(frame.sort_values("accuracy", ascending=False)).to_frame("accuracy (%)").rename_axis(index=None)
 
 
 def _with_half(frame: pd.DataFrame) -> pd.Series:
