@@ -95,6 +95,18 @@ def _of_averages(sample: Sample, single: pd.DataFrame) -> pd.Series:
     return pd.Series({method: half_width(sample.average(method), group) for method, group in groups})
 
 
+def with_half(values: pd.Series, low: pd.Series, high: pd.Series, form: str = "{:.1f}") -> pd.Series:
+    """Values with half their 95 % interval beside them, where there is one, as text: "12.3 ± 0.4".
+
+    Arguments:
+        values: points or percent.
+        low, high: the ends of their intervals.
+        form: of the values.
+    """
+    half = (high - low).astype(float) / 2
+    return values.map(form.format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
+
+
 def half_width(drawn: np.ndarray, tasks: pd.DataFrame | Iterable[Mapping[str, Any]]) -> float:
     """Half a 95 % interval (points) of an array of `Sample`; where it has no draws, of the mean of these rows.
 

@@ -104,7 +104,7 @@ def test_the_control_of_swudi_lies_on_the_line_from_the_sum_to_wudi(seed, shape,
     torch.testing.assert_close(moved(tv, state), (1 - share) * total + share * closed, rtol=1e-6, atol=1e-7)
     assert_others_are_means(tv, state)
     if tasks > 1:  # of one task, both ends are its task vector
-        assert distance(tv, merged) == pytest.approx(share, abs=1e-5)
+        assert distance(merged, mixture(tv, 0), mixture(tv, 1), [KEY]) == pytest.approx(share, abs=1e-5)
 
 
 @pytest.mark.parametrize("hyper", [{"time": 0}, {"time": -1.0}, {"share": 0.0}, {"share": 1.5}])

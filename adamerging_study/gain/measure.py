@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,19 +55,20 @@ def measure(
     Returns:
         Rows of a record.
     """
-    rows, data = [], digests(suite)
+    rows, data, tv = [], digests(suite), suite.task_vectors()
+    ends = [mixture(tv, end) for end in (0, 1)] if mixed else []
     for method in methods:
         for seed in measuring.seeds_of(method, grid["seeds"]):
             learning = {"recipe": recipe} if "recipe" in hyper_parameters(find(method)) else {}
             rows += measuring.measure(suite, method, learning=learning, seed=seed, setting="inductive", device=device)
             if mixed and method in FILTERED:
-                rows[-1]["distance"] = distance(suite.task_vectors(), run_method(method, suite))
+                rows[-1]["distance"] = distance(run_method(method, suite), *ends, matrices(tv))
     for share in mixed:
-        merged = mixture(suite.task_vectors(), share)
+        merged = mixture(tv, share)
         frame = evaluations.evaluate(suite, merged, setting="inductive", device=device)
         identity = {"condition": CLEAN, "group": "all", "seed": grid["seeds"][0], "mixed": share}
         rows += measuring.rows_of(frame, method=MIXED, **identity)
-        rows[-1]["distance"] = distance(suite.task_vectors(), merged)
+        rows[-1]["distance"] = distance(merged, *ends, matrices(tv))
     for name, about in cells(**grid):
         kept = traces.find(suite.profile, "gain", name, about, data) or traces.make(learn, suite, about, data)
         told = {factor: about[factor] for factor in FACTORS}
@@ -88,15 +89,16 @@ def mixture(tv: TaskVectors, share: float) -> Merged:
     return Merged(state, MIXED, {"share": share}, tv.tasks)
 
 
-def distance(tv: TaskVectors, merged: Merged) -> float:
+def distance(merged: Merged, total: Merged, closed: Merged, keys: Collection[str]) -> float:
     """‖τ − S‖ / ‖τ* − S‖ over all matrices: how far a merged model lies from the plain sum, `wudi` being at 1.
 
     Arguments:
-        tv: θ0 and T_k.
         merged: one model for all tasks.
+        total, closed: the ends of the line, `mixture` of 0 and 1.
+        keys: names of the matrices.
     """
-    total, closed, state = mixture(tv, 0).state_dict(), mixture(tv, 1).state_dict(), merged.state_dict()
-    parts = [(state[key] - total[key], closed[key] - total[key]) for key in matrices(tv)]
+    state, start, end = (model.state_dict() for model in (merged, total, closed))
+    parts = [(state[key] - start[key], end[key] - start[key]) for key in keys]
     own, whole = (sum(float(part.double().square().sum()) for part in side) for side in zip(*parts, strict=True))
     return (own / whole) ** 0.5
 

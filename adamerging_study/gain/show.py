@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..frames import AVERAGE, labels
+from ..frames import AVERAGE, labels, with_half
 from ..robustness.show import names
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
@@ -58,7 +58,7 @@ def table(rows: pd.DataFrame, of: str, by: str, **which: object) -> pd.DataFrame
     for column, value in which.items():
         frame = frame[frame[column] == value]
     frame = frame.assign(images=frame["images"].map(lambda count: f"{count:.0f}" if count else "all"))
-    frame = frame.assign(text=_with_half(frame))
+    frame = frame.assign(text=with_half(frame["accuracy"], frame["low"], frame["high"]))
     pivot = frame.pivot_table(index=of, columns=by, values="text", aggfunc="first", sort=False)
     return _named(pivot.fillna("–"))
 
@@ -73,13 +73,8 @@ def beside(rows: pd.DataFrame) -> pd.DataFrame:
         name = label[method] if share is None else MIXTURES.get(share, f"{100 * share:.0f} % WUDI, the rest plain sum")
         lines.append((name, *interval(sample.average(method, mixed=share))))
     frame = pd.DataFrame(lines, columns=["name", "accuracy", "low", "high"]).set_index("name")
-    return _with_half(frame.sort_values("accuracy", ascending=False)).to_frame("accuracy (%)").rename_axis(index=None)
-
-
-def _with_half(frame: pd.DataFrame) -> pd.Series:
-    """Accuracies with half their 95 % interval, where there is one, as text."""
-    half = (frame["high"] - frame["low"]).astype(float) / 2
-    return frame["accuracy"].map("{:.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), "")
+    frame = frame.sort_values("accuracy", ascending=False).rename_axis(index=None)
+    return with_half(frame["accuracy"], frame["low"], frame["high"]).to_frame("accuracy (%)")
 
 
 @styled

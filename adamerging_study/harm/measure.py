@@ -119,7 +119,7 @@ def cells(
         severity: 1 to 5.
         steps, lr, batch_size: of Adam.
         prior_in: situations in which predictions are also made as diverse as the experts'.
-        recipe_in: situations of ``seeds`` in which the recommended recipe is run as well.
+        recipe_in: situations in which the recommended recipe is run as well.
         recipe_steps, recipe_lr: of its Adam.
     """
     wanted = [(situation, seed) for seed in seeds for situation in (*streams, *experts)]

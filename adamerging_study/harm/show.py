@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..frames import with_half
 from ..sample import Sample, interval
 from ..style import WIDTH, styled
 from . import KEPT, LAST, METHOD, OBJECTIVES, RECIPE, START, STATES, told
@@ -57,8 +58,7 @@ def recipe(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _told(frame: pd.DataFrame) -> pd.DataFrame:
     """Cases, with the gain and half its 95 % interval as ``text``."""
-    half = (frame["high"] - frame["low"]) / 2
-    return frame.assign(text=frame["gain"].map("{:+.1f}".format) + half.map(" ± {:.1f}".format).where(half.notna(), ""))
+    return frame.assign(text=with_half(frame["gain"], frame["low"], frame["high"], "{:+.1f}"))
 
 
 @styled
